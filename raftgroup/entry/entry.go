@@ -101,7 +101,8 @@ func (e *Entry) Append(dst []byte) []byte {
 		dst = append(dst, byte(c.Kind))
 		dst = append(dst, c.Body...)
 	}
-	return binary.BigEndian.AppendUint32(dst, crc32.Checksum(dst[start:], castagnoli))
+	sum := crc32.Checksum(dst[start:], castagnoli)
+	return binary.BigEndian.AppendUint32(dst, sum)
 }
 
 // Decode reads an encoded entry. The commands alias b. Errors wrap ErrCorrupt
