@@ -25,14 +25,17 @@ const (
 )
 
 type InviteRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Cluster       []byte                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
-	From          []byte                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"` // incarnation of the holder
-	To            []byte                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`     // incarnation of the group that is addressed
-	FromGid       uint64                 `protobuf:"varint,4,opt,name=from_gid,json=fromGid,proto3" json:"from_gid,omitempty"`
-	Replicas      []string               `protobuf:"bytes,5,rep,name=replicas,proto3" json:"replicas,omitempty"` // addresses of the holder
-	Adopted       uint64                 `protobuf:"varint,6,opt,name=adopted,proto3" json:"adopted,omitempty"`  // by the holder
-	Shards        []*Invitation          `protobuf:"bytes,7,rep,name=shards,proto3" json:"shards,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Cluster  []byte                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	From     []byte                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"` // incarnation of the holder
+	To       []byte                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`     // incarnation of the group that is addressed
+	FromGid  uint64                 `protobuf:"varint,4,opt,name=from_gid,json=fromGid,proto3" json:"from_gid,omitempty"`
+	Replicas []string               `protobuf:"bytes,5,rep,name=replicas,proto3" json:"replicas,omitempty"` // addresses of the holder
+	Adopted  uint64                 `protobuf:"varint,6,opt,name=adopted,proto3" json:"adopted,omitempty"`  // by the holder
+	Shards   []*Invitation          `protobuf:"bytes,7,rep,name=shards,proto3" json:"shards,omitempty"`
+	// How long the answer may be held back while nothing about these shards
+	// changes, in ms; 0: not at all.
+	WaitMs        uint32 `protobuf:"varint,8,opt,name=wait_ms,json=waitMs,proto3" json:"wait_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -116,6 +119,13 @@ func (x *InviteRequest) GetShards() []*Invitation {
 	return nil
 }
 
+func (x *InviteRequest) GetWaitMs() uint32 {
+	if x != nil {
+		return x.WaitMs
+	}
+	return 0
+}
+
 type Invitation struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Shard         uint32                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
@@ -185,10 +195,14 @@ func (x *Invitation) GetPhase() Phase {
 }
 
 type InviteReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Incarnation   []byte                 `protobuf:"bytes,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	Adopted       uint64                 `protobuf:"varint,2,opt,name=adopted,proto3" json:"adopted,omitempty"`
-	Shards        []*Answer              `protobuf:"bytes,3,rep,name=shards,proto3" json:"shards,omitempty"` // one for each invitation, in their order
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Incarnation []byte                 `protobuf:"bytes,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Adopted     uint64                 `protobuf:"varint,2,opt,name=adopted,proto3" json:"adopted,omitempty"`
+	Shards      []*Answer              `protobuf:"bytes,3,rep,name=shards,proto3" json:"shards,omitempty"` // one for each invitation, in their order
+	// Address of the receiver's leader, as far as the answering replica knows. Only
+	// the leader acts on invitations; any replica answers them.
+	Leader        string `protobuf:"bytes,4,opt,name=leader,proto3" json:"leader,omitempty"`
+	Leading       bool   `protobuf:"varint,5,opt,name=leading,proto3" json:"leading,omitempty"` // the answering replica leads
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -242,6 +256,20 @@ func (x *InviteReply) GetShards() []*Answer {
 		return x.Shards
 	}
 	return nil
+}
+
+func (x *InviteReply) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+func (x *InviteReply) GetLeading() bool {
+	if x != nil {
+		return x.Leading
+	}
+	return false
 }
 
 // Answer is the receiver's applied state for one shard.
@@ -409,12 +437,15 @@ func (x *Cursor) GetRevision() uint64 {
 }
 
 type FetchRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Cluster       []byte                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
-	From          []byte                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`                          // incarnation of the group that is addressed, the holder
-	To            []byte                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`                              // incarnation of the receiver, who asks
-	BytesMax      uint32                 `protobuf:"varint,4,opt,name=bytes_max,json=bytesMax,proto3" json:"bytes_max,omitempty"` // for the whole reply; a single larger record travels alone
-	Shards        []*Want                `protobuf:"bytes,5,rep,name=shards,proto3" json:"shards,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Cluster  []byte                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	From     []byte                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`                          // incarnation of the group that is addressed, the holder
+	To       []byte                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`                              // incarnation of the receiver, who asks
+	BytesMax uint32                 `protobuf:"varint,4,opt,name=bytes_max,json=bytesMax,proto3" json:"bytes_max,omitempty"` // for the whole reply; a single larger record travels alone
+	Shards   []*Want                `protobuf:"bytes,5,rep,name=shards,proto3" json:"shards,omitempty"`
+	// How long the reply may be held back while it has nothing to say, in ms; 0:
+	// not at all.
+	WaitMs        uint32 `protobuf:"varint,6,opt,name=wait_ms,json=waitMs,proto3" json:"wait_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -482,6 +513,13 @@ func (x *FetchRequest) GetShards() []*Want {
 		return x.Shards
 	}
 	return nil
+}
+
+func (x *FetchRequest) GetWaitMs() uint32 {
+	if x != nil {
+		return x.WaitMs
+	}
+	return 0
 }
 
 type Want struct {
@@ -859,7 +897,7 @@ var File_shardkv_kvpb_handoff_proto protoreflect.FileDescriptor
 
 const file_shardkv_kvpb_handoff_proto_rawDesc = "" +
 	"\n" +
-	"\x1ashardkv/kvpb/handoff.proto\x12\vshoal.kv.v1\x1a\x15shardkv/kvpb/kv.proto\"\xcf\x01\n" +
+	"\x1ashardkv/kvpb/handoff.proto\x12\vshoal.kv.v1\x1a\x15shardkv/kvpb/kv.proto\"\xe8\x01\n" +
 	"\rInviteRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\fR\acluster\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\fR\x04from\x12\x0e\n" +
@@ -867,17 +905,20 @@ const file_shardkv_kvpb_handoff_proto_rawDesc = "" +
 	"\bfrom_gid\x18\x04 \x01(\x04R\afromGid\x12\x1a\n" +
 	"\breplicas\x18\x05 \x03(\tR\breplicas\x12\x18\n" +
 	"\aadopted\x18\x06 \x01(\x04R\aadopted\x12/\n" +
-	"\x06shards\x18\a \x03(\v2\x17.shoal.kv.v1.InvitationR\x06shards\"\x90\x01\n" +
+	"\x06shards\x18\a \x03(\v2\x17.shoal.kv.v1.InvitationR\x06shards\x12\x17\n" +
+	"\await_ms\x18\b \x01(\rR\x06waitMs\"\x90\x01\n" +
 	"\n" +
 	"Invitation\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12(\n" +
 	"\x05epoch\x18\x02 \x01(\v2\x12.shoal.kv.v1.EpochR\x05epoch\x12\x18\n" +
 	"\ahandoff\x18\x03 \x01(\x04R\ahandoff\x12(\n" +
-	"\x05phase\x18\x04 \x01(\x0e2\x12.shoal.kv.v1.PhaseR\x05phase\"v\n" +
+	"\x05phase\x18\x04 \x01(\x0e2\x12.shoal.kv.v1.PhaseR\x05phase\"\xa8\x01\n" +
 	"\vInviteReply\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\fR\vincarnation\x12\x18\n" +
 	"\aadopted\x18\x02 \x01(\x04R\aadopted\x12+\n" +
-	"\x06shards\x18\x03 \x03(\v2\x13.shoal.kv.v1.AnswerR\x06shards\"\xaa\x02\n" +
+	"\x06shards\x18\x03 \x03(\v2\x13.shoal.kv.v1.AnswerR\x06shards\x12\x16\n" +
+	"\x06leader\x18\x04 \x01(\tR\x06leader\x12\x18\n" +
+	"\aleading\x18\x05 \x01(\bR\aleading\"\xaa\x02\n" +
 	"\x06Answer\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x14\n" +
 	"\x05ready\x18\x02 \x01(\bR\x05ready\x12(\n" +
@@ -890,13 +931,14 @@ const file_shardkv_kvpb_handoff_proto_rawDesc = "" +
 	"\x06Cursor\x12\x12\n" +
 	"\x04tail\x18\x01 \x01(\bR\x04tail\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x04R\brevision\"\x94\x01\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\"\xad\x01\n" +
 	"\fFetchRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\fR\acluster\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\fR\x04from\x12\x0e\n" +
 	"\x02to\x18\x03 \x01(\fR\x02to\x12\x1b\n" +
 	"\tbytes_max\x18\x04 \x01(\rR\bbytesMax\x12)\n" +
-	"\x06shards\x18\x05 \x03(\v2\x11.shoal.kv.v1.WantR\x06shards\"\x8d\x01\n" +
+	"\x06shards\x18\x05 \x03(\v2\x11.shoal.kv.v1.WantR\x06shards\x12\x17\n" +
+	"\await_ms\x18\x06 \x01(\rR\x06waitMs\"\x8d\x01\n" +
 	"\x04Want\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12(\n" +
 	"\x05epoch\x18\x02 \x01(\v2\x12.shoal.kv.v1.EpochR\x05epoch\x12\x18\n" +

@@ -935,9 +935,12 @@ func (x *ExecuteResponse) GetConfig() uint64 {
 }
 
 type StreamRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	Request       *ExecuteRequest        `protobuf:"bytes,2,opt,name=request,proto3" json:"request,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Id      uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Request *ExecuteRequest        `protobuf:"bytes,2,opt,name=request,proto3" json:"request,omitempty"`
+	// The client understands a response in several parts: operations that have to
+	// wait for a moving shard then do not hold back the outcomes of the others.
+	Parts         bool `protobuf:"varint,3,opt,name=parts,proto3" json:"parts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -986,10 +989,22 @@ func (x *StreamRequest) GetRequest() *ExecuteRequest {
 	return nil
 }
 
+func (x *StreamRequest) GetParts() bool {
+	if x != nil {
+		return x.Parts
+	}
+	return false
+}
+
 type StreamResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	Response      *ExecuteResponse       `protobuf:"bytes,2,opt,name=response,proto3" json:"response,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Id       uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Response *ExecuteResponse       `protobuf:"bytes,2,opt,name=response,proto3" json:"response,omitempty"`
+	// Of a part: which operations of the request the outcomes belong to, in their
+	// order. Empty: the outcomes are of all operations.
+	Indexes []uint32 `protobuf:"varint,3,rep,packed,name=indexes,proto3" json:"indexes,omitempty"`
+	// Further parts will follow for this id.
+	More          bool `protobuf:"varint,4,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1036,6 +1051,20 @@ func (x *StreamResponse) GetResponse() *ExecuteResponse {
 		return x.Response
 	}
 	return nil
+}
+
+func (x *StreamResponse) GetIndexes() []uint32 {
+	if x != nil {
+		return x.Indexes
+	}
+	return nil
+}
+
+func (x *StreamResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
 }
 
 type ScanRequest struct {
@@ -1833,13 +1862,16 @@ const file_shardkv_kvpb_kv_proto_rawDesc = "" +
 	"\boutcomes\x18\x01 \x03(\v2\x14.shoal.kv.v1.OutcomeR\boutcomes\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x19\n" +
 	"\bclock_ms\x18\x03 \x01(\x04R\aclockMs\x12\x16\n" +
-	"\x06config\x18\x04 \x01(\x04R\x06config\"V\n" +
+	"\x06config\x18\x04 \x01(\x04R\x06config\"l\n" +
 	"\rStreamRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x125\n" +
-	"\arequest\x18\x02 \x01(\v2\x1b.shoal.kv.v1.ExecuteRequestR\arequest\"Z\n" +
+	"\arequest\x18\x02 \x01(\v2\x1b.shoal.kv.v1.ExecuteRequestR\arequest\x12\x14\n" +
+	"\x05parts\x18\x03 \x01(\bR\x05parts\"\x88\x01\n" +
 	"\x0eStreamResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x128\n" +
-	"\bresponse\x18\x02 \x01(\v2\x1c.shoal.kv.v1.ExecuteResponseR\bresponse\"\xbd\x01\n" +
+	"\bresponse\x18\x02 \x01(\v2\x1c.shoal.kv.v1.ExecuteResponseR\bresponse\x12\x18\n" +
+	"\aindexes\x18\x03 \x03(\rR\aindexes\x12\x12\n" +
+	"\x04more\x18\x04 \x01(\bR\x04more\"\xbd\x01\n" +
 	"\vScanRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\fR\acluster\x12\x14\n" +
 	"\x05shard\x18\x02 \x01(\rR\x05shard\x12\x16\n" +
