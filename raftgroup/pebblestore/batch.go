@@ -1,0 +1,105 @@
+package pebblestore
+
+import (
+	"bytes"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/shoalkv/shoal/raftgroup/store"
+)
+
+// batch implements store.Batch. It holds the writer's place and its generation.
+type batch struct {
+	s *Store
+	g *generation
+	b *pebble.Batch // nil once committed or closed
+}
+
+// Get implements store.Reader.
+func (b *batch) Get(key []byte) ([]byte, bool, error) {
+	if err := b.check(); err != nil {
+		return nil, false, err
+	}
+	return b.s.stop.get(b.b, key)
+}
+
+// Iterate implements store.Reader.
+func (b *batch) Iterate(lower, upper []byte) (store.Iterator, error) {
+	if err := b.check(); err != nil {
+		return nil, err
+	}
+	if !b.g.enter() {
+		return nil, store.ErrClosed
+	}
+	return newIterator(&b.s.stop, b.g, b.b, lower, upper)
+}
+
+// Set implements store.Batch.
+func (b *batch) Set(key, value []byte) error {
+	if err := b.check(); err != nil {
+		return err
+	}
+	return b.b.Set(key, value, nil)
+}
+
+// Delete implements store.Batch.
+func (b *batch) Delete(key []byte) error {
+	if err := b.check(); err != nil {
+		return err
+	}
+	return b.b.Delete(key, nil)
+}
+
+// DeleteRange implements store.Batch.
+func (b *batch) DeleteRange(lower, upper []byte) error {
+	if err := b.check(); err != nil {
+		return err
+	}
+	if lower == nil || upper == nil {
+		return store.ErrNeedBounds
+	}
+	if bytes.Compare(lower, upper) >= 0 {
+		return nil // Pebble would keep a tombstone that is inside out
+	}
+	return b.b.DeleteRange(lower, upper, nil)
+}
+
+// Commit implements store.Batch.
+func (b *batch) Commit() error {
+	if err := b.check(); err != nil {
+		_ = b.Close()
+		return err
+	}
+	err := b.s.stop.write("commit", func() error { return b.g.db.Apply(b.b, pebble.NoSync) })
+	if err != nil {
+		// Pebble may still hold on to the batch, so it is not given back.
+		b.leave()
+		return err
+	}
+	return b.Close()
+}
+
+// Close implements store.Batch.
+func (b *batch) Close() (err error) {
+	if b.b == nil {
+		return nil
+	}
+	inner := b.b
+	defer b.leave()
+	defer b.s.stop.caught("close batch", &err)
+	return inner.Close()
+}
+
+func (b *batch) leave() {
+	b.b = nil
+	b.s.batchOpen.Store(false)
+	b.g.leave()
+	<-b.s.writer
+}
+
+func (b *batch) check() error {
+	if b.b == nil {
+		return store.ErrClosed
+	}
+	return b.s.stop.err()
+}

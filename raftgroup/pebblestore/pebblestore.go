@@ -1,0 +1,337 @@
+// Package pebblestore is the durable store.Store, on Pebble.
+//
+// # On disk
+//
+// A store owns one directory. CURRENT names the sub-directory, state-N, that
+// holds the live Pebble database; it is replaced by rename, with the directory
+// synced, so that Adopt swaps whole databases in one step. Other state-N
+// directories (received and not adopted, or replaced and not yet deleted) and
+// checkpoint-N directories (hard links to what is being streamed) mean nothing
+// after a crash, and Open deletes them. LOCK keeps other processes out.
+//
+// # Durability
+//
+// Batches go to Pebble's write-ahead log without waiting. Sync waits for the
+// log to be synced; because the log is one sequence, batches become durable in
+// the order of their commits. The caller (a replicated machine) syncs when the
+// Raft log is about to drop entries, not on every batch.
+//
+// # Fail-stop
+//
+// A write that fails, a checksum that does not fit, or a write that stalls
+// beyond Options.StallLimit ends the store: OnFatal is told once, and every
+// later call returns an error that wraps ErrFatal. Nothing is retried, because
+// after a failed sync the kernel may have dropped the data and kept no sign of
+// it. A call that was inside Pebble at that moment may stay there, as a stalled
+// disk does not return; OnFatal is the signal to end the process. The package
+// itself never exits.
+//
+// Row 3 of the layers: it imports Pebble, raftgroup/store and the standard
+// library. Its own goroutines are the one that calls OnFatal and the one in
+// which Close gives a failed database a last chance; Pebble owns the rest, until
+// Close.
+package pebblestore
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/shoalkv/shoal/raftgroup/store"
+)
+
+// Options says where a store lives and what it may use. Only Dir is needed. It
+// is read once, by Open.
+type Options struct {
+	// Dir is the store's own directory. It is created if need be.
+	Dir string
+	// FS is the file system; nil is the operating system's.
+	FS vfs.FS
+	// Cache holds uncompressed blocks, for all stores of a host; the caller keeps
+	// its own reference. nil makes a cache of CacheBytes for this store.
+	Cache *pebble.Cache
+	// CacheBytes is used only without Cache; 0 is 8 MiB.
+	CacheBytes int64
+	// MemTableBytes is how much is written before a flush; 0 is 4 MiB. Up to
+	// three times this may be in memory. Small buffers suit many replicas in one
+	// process; 16 to 64 MiB suit one busy replica.
+	MemTableBytes int
+	// OpenFilesMax bounds the open table files; 0 is 500.
+	OpenFilesMax int
+	// StallLimit is how long one write or sync may take before the store counts
+	// as failed; 0 is 10 s, negative is no limit. It is looked at every 2 s.
+	StallLimit time.Duration
+	// Logger hears of errors, and in debug level of what Pebble does; nil is
+	// silence.
+	Logger Logger
+	// OnFatal is called at most once, in its own goroutine, with an error that
+	// wraps ErrFatal, when the store can't be trusted any more. The process
+	// should end. nil does nothing.
+	OnFatal func(error)
+}
+
+// Logger is the part of hclog.Logger that is used: a message, then keys and
+// values in turn.
+type Logger interface {
+	Debug(msg string, args ...any)
+	Error(msg string, args ...any)
+}
+
+// ErrFatal is wrapped by every error after the store failed.
+var ErrFatal = errors.New("pebblestore: store failed")
+
+// ErrDamaged is wrapped by the error of Open if the directory holds something
+// that no crash can leave behind. Nothing is deleted then.
+var ErrDamaged = errors.New("pebblestore: directory damaged")
+
+// closeLimit is how long Close waits for users, and for a failed database.
+const closeLimit = 10 * time.Second
+
+// Store implements store.Store. Any number of goroutines may use it; one at a
+// time may hold a batch.
+type Store struct {
+	opts     Options // with defaults filled in
+	fs       vfs.FS  // opts.FS, watched for stalls
+	fsCloser io.Closer
+	cache    *pebble.Cache
+	lock     io.Closer
+	stop     failStop
+
+	// current is the live database; nil once closed.
+	current atomic.Pointer[generation]
+	// writer is a semaphore of one, held by an open batch, Adopt or Close.
+	writer chan struct{}
+	// batchOpen says that it is a batch that holds writer.
+	batchOpen atomic.Bool
+
+	mu struct {
+		sync.Mutex
+		closing bool
+		number  uint64              // of the newest state or checkpoint directory
+		asides  map[*aside]struct{} // open checkpoints and received states
+	}
+}
+
+var _ store.Store = (*Store)(nil)
+
+// Open opens the store in opts.Dir, and creates it if the directory has none.
+// What a crash left behind is deleted first.
+func Open(opts Options) (*Store, error) {
+	opts = opts.withDefaults()
+	if opts.Dir == "" {
+		return nil, errors.New("pebblestore: open: no directory")
+	}
+	s := &Store{opts: opts, writer: make(chan struct{}, 1)}
+	s.mu.asides = make(map[*aside]struct{})
+	s.stop.init(ErrFatal, opts.Logger, opts.OnFatal)
+	s.fs, s.fsCloser = s.watchedFS()
+	s.cache = opts.Cache
+	if s.cache == nil {
+		s.cache = pebble.NewCache(opts.CacheBytes)
+	} else {
+		s.cache.Ref()
+	}
+	if err := s.open(); err != nil {
+		s.free()
+		return nil, fmt.Errorf("pebblestore: open %s: %w", opts.Dir, err)
+	}
+	return s, nil
+}
+
+func (s *Store) open() (err error) {
+	if err := makeDir(s.fs, s.opts.Dir); err != nil {
+		return err
+	}
+	if s.lock, err = s.fs.Lock(s.path(lockName)); err != nil {
+		return fmt.Errorf("lock: %w", err)
+	}
+	p, err := s.readPointer()
+	if err != nil {
+		return err
+	}
+	if p.number == 0 {
+		p = pointer{number: 1, status: statusCreating}
+		if err := s.writePointer(p); err != nil {
+			return err
+		}
+	}
+	if err := s.deleteLeftovers(p); err != nil {
+		return err
+	}
+	g, err := s.openState(stateName(p.number), p.status == statusCreating)
+	if err != nil {
+		return err
+	}
+	if p.status == statusCreating {
+		if err := s.writePointer(pointer{number: p.number, status: statusActive}); err != nil {
+			return errors.Join(err, g.close())
+		}
+	}
+	s.current.Store(g)
+	return nil
+}
+
+// openState opens the database in one sub-directory for reading and writing.
+func (s *Store) openState(name string, create bool) (*generation, error) {
+	opts := s.pebbleOptions(&s.stop)
+	opts.ErrorIfNotExists = !create
+	opts.ErrorIfExists = create
+	return openGeneration(s.path(name), opts)
+}
+
+// Get implements store.Reader.
+func (s *Store) Get(key []byte) ([]byte, bool, error) {
+	g, err := s.enter()
+	if err != nil {
+		return nil, false, err
+	}
+	defer g.leave()
+	return s.stop.get(g.db, key)
+}
+
+// Iterate implements store.Reader.
+func (s *Store) Iterate(lower, upper []byte) (store.Iterator, error) {
+	g, err := s.enter()
+	if err != nil {
+		return nil, err
+	}
+	return newIterator(&s.stop, g, g.db, lower, upper)
+}
+
+// NewSnapshot implements store.Store.
+func (s *Store) NewSnapshot() (store.Snapshot, error) {
+	g, err := s.enter()
+	if err != nil {
+		return nil, err
+	}
+	return &snapshot{stop: &s.stop, g: g, snap: g.db.NewSnapshot()}, nil
+}
+
+// NewBatch implements store.Store. A second open batch is refused with
+// store.ErrBatchOpen.
+func (s *Store) NewBatch() (store.Batch, error) {
+	select {
+	case s.writer <- struct{}{}:
+	default:
+		if s.batchOpen.Load() {
+			return nil, store.ErrBatchOpen
+		}
+		s.writer <- struct{}{} // Adopt or Close is at work
+	}
+	g, err := s.enter()
+	if err != nil {
+		<-s.writer
+		return nil, err
+	}
+	s.batchOpen.Store(true)
+	return &batch{s: s, g: g, b: g.db.NewIndexedBatch()}, nil
+}
+
+// Sync implements store.Store.
+func (s *Store) Sync() error {
+	g, err := s.enter()
+	if err != nil {
+		return err
+	}
+	defer g.leave()
+	return s.stop.write("sync", func() error { return g.db.LogData(nil, pebble.Sync) })
+}
+
+// DiskUsage implements store.Store; 0 when closed or failed.
+func (s *Store) DiskUsage() int64 {
+	g, err := s.enter()
+	if err != nil {
+		return 0
+	}
+	defer g.leave()
+	return int64(g.db.Metrics().DiskSpaceUsage())
+}
+
+// Close implements store.Store. It waits, up to 10 s, for calls that are under
+// way and for open snapshots, iterators and batches; whatever is open after
+// that makes it return an error, and keeps the directory locked.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.mu.closing {
+		s.mu.Unlock()
+		return store.ErrClosed
+	}
+	s.mu.closing = true
+	asides := make([]*aside, 0, len(s.mu.asides))
+	for a := range s.mu.asides {
+		asides = append(asides, a)
+	}
+	s.mu.Unlock()
+
+	limit := time.NewTimer(closeLimit)
+	defer limit.Stop()
+	select {
+	case s.writer <- struct{}{}:
+		defer func() { <-s.writer }()
+	case <-limit.C:
+		limit.Reset(0) // nothing else is worth waiting for
+	}
+	g := s.current.Swap(nil)
+	if err := closeWithin(limit.C, g, asides); err != nil {
+		s.stop.log.Error("close store", "dir", s.opts.Dir, "error", err)
+		return fmt.Errorf("pebblestore: close %s: %w", s.opts.Dir, err)
+	}
+	s.free()
+	return s.stop.err()
+}
+
+// closeWithin closes a database and what was made from it. A database that
+// failed may never finish closing: it is left alone then.
+func closeWithin(limit <-chan time.Time, g *generation, asides []*aside) error {
+	done := make(chan error, 1)
+	go func() {
+		var errs []error
+		for _, a := range asides {
+			errs = append(errs, a.release())
+		}
+		if g != nil {
+			g.retire()
+			<-g.idle
+			errs = append(errs, g.close())
+		}
+		done <- errors.Join(errs...)
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-limit:
+		return errors.New("still in use")
+	}
+}
+
+// free gives back what Open took besides the database.
+func (s *Store) free() {
+	if s.lock != nil {
+		_ = s.lock.Close()
+	}
+	_ = s.fsCloser.Close()
+	s.cache.Unref()
+}
+
+// enter returns the live database, held until leave.
+func (s *Store) enter() (*generation, error) {
+	if err := s.stop.err(); err != nil {
+		return nil, err
+	}
+	for {
+		g := s.current.Load()
+		if g == nil {
+			return nil, store.ErrClosed
+		}
+		if g.enter() {
+			return g, nil
+		}
+		// Replaced between the two steps: the next one is there already.
+	}
+}
