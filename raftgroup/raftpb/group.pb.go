@@ -258,10 +258,11 @@ type HelloReply struct {
 	Group         uint64                 `protobuf:"varint,2,opt,name=group,proto3" json:"group,omitempty"`
 	Formed        bool                   `protobuf:"varint,3,opt,name=formed,proto3" json:"formed,omitempty"`
 	Identity      *Identity              `protobuf:"bytes,4,opt,name=identity,proto3" json:"identity,omitempty"`                 // if formed
-	ServerId      string                 `protobuf:"bytes,5,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"` // if formed: of the replica that answers
+	ServerId      string                 `protobuf:"bytes,5,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"` // of the replica that answers; drawn by its disk, at the first start
 	Version       string                 `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
 	FeatureLevel  uint32                 `protobuf:"varint,7,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"` // highest that it understands
 	Peers         []string               `protobuf:"bytes,8,rep,name=peers,proto3" json:"peers,omitempty"`                                    // labels of the peers that an empty replica was started with
+	Ballot        uint64                 `protobuf:"varint,9,opt,name=ballot,proto3" json:"ballot,omitempty"`                                 // highest ballot that it has prepared
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -352,11 +353,21 @@ func (x *HelloReply) GetPeers() []string {
 	return nil
 }
 
+func (x *HelloReply) GetBallot() uint64 {
+	if x != nil {
+		return x.Ballot
+	}
+	return 0
+}
+
 type FoundRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Identity      *Identity              `protobuf:"bytes,1,opt,name=identity,proto3" json:"identity,omitempty"`
-	Label         string                 `protobuf:"bytes,2,opt,name=label,proto3" json:"label,omitempty"` // of the replica that is addressed
-	ServerId      string                 `protobuf:"bytes,3,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
+	Label         string                 `protobuf:"bytes,2,opt,name=label,proto3" json:"label,omitempty"`                       // of the replica that is addressed
+	ServerId      string                 `protobuf:"bytes,3,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"` // of the replica that is addressed, as its Hello says
+	Ballot        uint64                 `protobuf:"varint,4,opt,name=ballot,proto3" json:"ballot,omitempty"`                    // orders the attempts to form a group; 0 only without founders
+	Commit        bool                   `protobuf:"varint,5,opt,name=commit,proto3" json:"commit,omitempty"`                    // commit what was prepared, instead of preparing it
+	Proposer      string                 `protobuf:"bytes,6,opt,name=proposer,proto3" json:"proposer,omitempty"`                 // label of the caller
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -408,6 +419,27 @@ func (x *FoundRequest) GetLabel() string {
 func (x *FoundRequest) GetServerId() string {
 	if x != nil {
 		return x.ServerId
+	}
+	return ""
+}
+
+func (x *FoundRequest) GetBallot() uint64 {
+	if x != nil {
+		return x.Ballot
+	}
+	return 0
+}
+
+func (x *FoundRequest) GetCommit() bool {
+	if x != nil {
+		return x.Commit
+	}
+	return false
+}
+
+func (x *FoundRequest) GetProposer() string {
+	if x != nil {
+		return x.Proposer
 	}
 	return ""
 }
@@ -547,6 +579,7 @@ func (x *ListReply) GetIdentity() *Identity {
 type AddRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	Replaces      string                 `protobuf:"bytes,2,opt,name=replaces,proto3" json:"replaces,omitempty"` // label of the member to remove once the new one votes; empty: none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -588,9 +621,16 @@ func (x *AddRequest) GetAddress() string {
 	return ""
 }
 
+func (x *AddRequest) GetReplaces() string {
+	if x != nil {
+		return x.Replaces
+	}
+	return ""
+}
+
 type Progress struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Phase         string                 `protobuf:"bytes,1,opt,name=phase,proto3" json:"phase,omitempty"` // adding, catching up, promoting, done
+	Phase         string                 `protobuf:"bytes,1,opt,name=phase,proto3" json:"phase,omitempty"` // adding, catching up, promoting, removing, done
 	AppliedIndex  uint64                 `protobuf:"varint,2,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
 	TargetIndex   uint64                 `protobuf:"varint,3,opt,name=target_index,json=targetIndex,proto3" json:"target_index,omitempty"`
 	Member        *Member                `protobuf:"bytes,4,opt,name=member,proto3" json:"member,omitempty"`
@@ -659,6 +699,7 @@ func (x *Progress) GetMember() *Member {
 type RemoveRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Label         string                 `protobuf:"bytes,1,opt,name=label,proto3" json:"label,omitempty"`
+	ServerId      string                 `protobuf:"bytes,2,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"` // tells apart members of the same label; empty: there is only one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -696,6 +737,13 @@ func (*RemoveRequest) Descriptor() ([]byte, []int) {
 func (x *RemoveRequest) GetLabel() string {
 	if x != nil {
 		return x.Label
+	}
+	return ""
+}
+
+func (x *RemoveRequest) GetServerId() string {
+	if x != nil {
+		return x.ServerId
 	}
 	return ""
 }
@@ -847,7 +895,7 @@ const file_raftgroup_raftpb_group_proto_rawDesc = "" +
 	"\ahealthy\x18\x06 \x01(\bR\ahealthy\":\n" +
 	"\fHelloRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\x04R\x05group\x12\x14\n" +
-	"\x05label\x18\x02 \x01(\tR\x05label\"\xf7\x01\n" +
+	"\x05label\x18\x02 \x01(\tR\x05label\"\x8f\x02\n" +
 	"\n" +
 	"HelloReply\x12\x14\n" +
 	"\x05label\x18\x01 \x01(\tR\x05label\x12\x14\n" +
@@ -857,28 +905,34 @@ const file_raftgroup_raftpb_group_proto_rawDesc = "" +
 	"\tserver_id\x18\x05 \x01(\tR\bserverId\x12\x18\n" +
 	"\aversion\x18\x06 \x01(\tR\aversion\x12#\n" +
 	"\rfeature_level\x18\a \x01(\rR\ffeatureLevel\x12\x14\n" +
-	"\x05peers\x18\b \x03(\tR\x05peers\"v\n" +
+	"\x05peers\x18\b \x03(\tR\x05peers\x12\x16\n" +
+	"\x06ballot\x18\t \x01(\x04R\x06ballot\"\xc2\x01\n" +
 	"\fFoundRequest\x123\n" +
 	"\bidentity\x18\x01 \x01(\v2\x17.shoal.raft.v1.IdentityR\bidentity\x12\x14\n" +
 	"\x05label\x18\x02 \x01(\tR\x05label\x12\x1b\n" +
-	"\tserver_id\x18\x03 \x01(\tR\bserverId\"\f\n" +
+	"\tserver_id\x18\x03 \x01(\tR\bserverId\x12\x16\n" +
+	"\x06ballot\x18\x04 \x01(\x04R\x06ballot\x12\x16\n" +
+	"\x06commit\x18\x05 \x01(\bR\x06commit\x12\x1a\n" +
+	"\bproposer\x18\x06 \x01(\tR\bproposer\"\f\n" +
 	"\n" +
 	"FoundReply\"\r\n" +
 	"\vListRequest\"\x89\x01\n" +
 	"\tListReply\x12/\n" +
 	"\amembers\x18\x01 \x03(\v2\x15.shoal.raft.v1.MemberR\amembers\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x123\n" +
-	"\bidentity\x18\x03 \x01(\v2\x17.shoal.raft.v1.IdentityR\bidentity\"&\n" +
+	"\bidentity\x18\x03 \x01(\v2\x17.shoal.raft.v1.IdentityR\bidentity\"B\n" +
 	"\n" +
 	"AddRequest\x12\x18\n" +
-	"\aaddress\x18\x01 \x01(\tR\aaddress\"\x97\x01\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1a\n" +
+	"\breplaces\x18\x02 \x01(\tR\breplaces\"\x97\x01\n" +
 	"\bProgress\x12\x14\n" +
 	"\x05phase\x18\x01 \x01(\tR\x05phase\x12#\n" +
 	"\rapplied_index\x18\x02 \x01(\x04R\fappliedIndex\x12!\n" +
 	"\ftarget_index\x18\x03 \x01(\x04R\vtargetIndex\x12-\n" +
-	"\x06member\x18\x04 \x01(\v2\x15.shoal.raft.v1.MemberR\x06member\"%\n" +
+	"\x06member\x18\x04 \x01(\v2\x15.shoal.raft.v1.MemberR\x06member\"B\n" +
 	"\rRemoveRequest\x12\x14\n" +
-	"\x05label\x18\x01 \x01(\tR\x05label\"\r\n" +
+	"\x05label\x18\x01 \x01(\tR\x05label\x12\x1b\n" +
+	"\tserver_id\x18\x02 \x01(\tR\bserverId\"\r\n" +
 	"\vRemoveReply\"'\n" +
 	"\x0fTransferRequest\x12\x14\n" +
 	"\x05label\x18\x01 \x01(\tR\x05label\"'\n" +

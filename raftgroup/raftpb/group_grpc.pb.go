@@ -34,8 +34,9 @@ const (
 type FormationClient interface {
 	// Hello asks a replica who it is. It always answers, formed or not.
 	Hello(ctx context.Context, in *HelloRequest, opts ...grpc.CallOption) (*HelloReply, error)
-	// Found proposes an identity to an empty replica, which answers once the
-	// identity is durable; it refuses if it has another one.
+	// Found proposes an identity to a replica that is not formed, or commits the
+	// one that it has prepared. It answers once that is durable, and it refuses
+	// whatever could make two groups out of one; package formation has the rules.
 	Found(ctx context.Context, in *FoundRequest, opts ...grpc.CallOption) (*FoundReply, error)
 }
 
@@ -75,8 +76,9 @@ func (c *formationClient) Found(ctx context.Context, in *FoundRequest, opts ...g
 type FormationServer interface {
 	// Hello asks a replica who it is. It always answers, formed or not.
 	Hello(context.Context, *HelloRequest) (*HelloReply, error)
-	// Found proposes an identity to an empty replica, which answers once the
-	// identity is durable; it refuses if it has another one.
+	// Found proposes an identity to a replica that is not formed, or commits the
+	// one that it has prepared. It answers once that is durable, and it refuses
+	// whatever could make two groups out of one; package formation has the rules.
 	Found(context.Context, *FoundRequest) (*FoundReply, error)
 	mustEmbedUnimplementedFormationServer()
 }
