@@ -1,0 +1,190 @@
+package handoff
+
+import (
+	"slices"
+	"time"
+
+	"github.com/shoalkv/shoal/raftgroup/store"
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+	"github.com/shoalkv/shoal/shardkv/kvfsm"
+)
+
+// An Identity says who a group is.
+type Identity struct {
+	Peer kvfsm.Peer
+	// Replicas are the addresses that other groups may use.
+	Replicas []string
+}
+
+// A View is a group's applied state, all from one snapshot of its store.
+type View struct {
+	// Config is the adopted one; nil: none yet.
+	Config *shardcfg.Config
+	// Records are those that exist, in ascending order of shard.
+	Records []kvfsm.Record
+	// Reader is the snapshot, for the lengths of tails. It must stay open during
+	// the calls that the View is passed to, and is not kept.
+	Reader store.Reader
+}
+
+// ReadView reads a View from a snapshot. It takes the config from last if that
+// is the same number: decoding is the costly part. last may be nil.
+func ReadView(r store.Reader, last *View) (View, error) {
+	v := View{Reader: r}
+	num, err := kvfsm.ReadAdoptedNum(r)
+	if err != nil {
+		return View{}, err
+	}
+	if last != nil && last.Config != nil && last.Config.Num == num {
+		v.Config = last.Config
+	} else {
+		adopted, err := kvfsm.ReadAdopted(r)
+		if err != nil {
+			return View{}, err
+		}
+		v.Config = adopted.Config
+	}
+	v.Records, err = kvfsm.ReadRecords(r)
+	return v, err
+}
+
+// Record returns a shard's record; one that does not exist is Absent.
+func (v *View) Record(s shardcfg.ShardID) kvfsm.Record {
+	i, found := slices.BinarySearchFunc(v.Records, s, func(r kvfsm.Record, s shardcfg.ShardID) int {
+		return int(r.Shard) - int(s)
+	})
+	if found {
+		return v.Records[i]
+	}
+	return kvfsm.Record{Shard: s}
+}
+
+// Adopted returns the number of the adopted config; 0: none.
+func (v *View) Adopted() shardcfg.ConfigNum {
+	if v.Config == nil {
+		return 0
+	}
+	return v.Config.Num
+}
+
+// owner returns the group that should hold s by the adopted config; zero if
+// there is none, or it is not bound yet.
+func (v *View) owner(s shardcfg.ShardID) kvfsm.Peer {
+	if v.Config == nil {
+		return kvfsm.Peer{}
+	}
+	gid, inc := v.Config.Owner(s)
+	if inc.IsZero() {
+		return kvfsm.Peer{}
+	}
+	return kvfsm.Peer{Incarnation: inc, Group: gid}
+}
+
+// replicas returns the addresses of p by the adopted config; nil: not listed.
+func (v *View) replicas(p kvfsm.Peer) []string {
+	if v.Config == nil {
+		return nil
+	}
+	if g, ok := v.Config.Groups[p.Group]; ok && g.Incarnation == p.Incarnation {
+		return g.Replicas
+	}
+	if gid, ok := v.Config.GroupOf(p.Incarnation); ok {
+		return v.Config.Groups[gid].Replicas
+	}
+	return nil
+}
+
+// An Invite is a holder's message to the group that should have its shards.
+type Invite struct {
+	From Identity
+	To   kvfsm.Peer
+	// Replicas are the addresses to send it to.
+	Replicas []string
+	// Adopted is the holder's.
+	Adopted shardcfg.ConfigNum
+	Shards  []Invitation
+}
+
+// An Invitation concerns one shard of an Invite.
+type Invitation struct {
+	Shard shardcfg.ShardID
+	// Mark is the holder's (e, h). Of a shard that still Serves, h is the config
+	// at which the handoff would start.
+	kvfsm.Mark
+	Phase kvfsm.Phase // Serving, Leaving or Frozen
+}
+
+// An InviteReply is a receiver's applied state.
+type InviteReply struct {
+	From    shardcfg.Incarnation
+	Adopted shardcfg.ConfigNum
+	// Shards has one Standing for each Invitation, in their order.
+	Shards []Standing
+}
+
+// A Standing is a receiver's applied state for one shard.
+type Standing struct {
+	Shard shardcfg.ShardID
+	// Ready says that it would stage this shard, or does so already.
+	Ready bool
+	// Epoch is its record's. At or above e+1 it proves a successor.
+	Epoch shardcfg.Epoch
+	// Staging is its staging; nil: none.
+	Staging *StagingState
+}
+
+// A StagingState is how far a staging got.
+type StagingState struct {
+	kvfsm.Mark // (e+1, h)
+	Cursor     kvfsm.Cursor
+	Bytes      uint64
+}
+
+// A Fetch asks a holder for the next pages.
+type Fetch struct {
+	// Number tells the fetches of one Driver apart.
+	Number uint64
+	From   kvfsm.Peer // the holder, who is asked
+	To     shardcfg.Incarnation
+	// Replicas are the holder's addresses; any of them may answer.
+	Replicas []string
+	Wants    []kvfsm.Want
+}
+
+// Actions are what to do next. All of it may be lost or done twice.
+type Actions struct {
+	Invites []Invite
+	Fetches []Fetch
+	// Proposals concern different shards, or are in the order in which to
+	// propose them. They may share entries.
+	Proposals []kvfsm.Command
+	// Claims are shards to claim at the controllers.
+	Claims []shardcfg.ShardID
+	// AdoptAtLeast asks to adopt a config of at least this number; 0: no need.
+	AdoptAtLeast shardcfg.ConfigNum
+	// Throttles lists every shard whose writes are to be slowed now; others are
+	// not.
+	Throttles []Throttle
+	// Wait is when to call Step again if nothing happens before.
+	Wait time.Duration
+}
+
+// A Throttle is advice to hold each write to a shard for a while.
+type Throttle struct {
+	Shard shardcfg.ShardID
+	Delay time.Duration
+}
+
+// Progress describes a handoff, for people.
+type Progress struct {
+	Shard shardcfg.ShardID
+	// CopiedBytes is how much the receiver has, as far as is known.
+	CopiedBytes uint64
+	// Tail is how many changes the receiver lacks; meaningful once it copied
+	// everything.
+	Tail uint64
+	// Pause is for how long the shard has been frozen, or was.
+	Pause time.Duration
+	// Waiting is what the handoff waits for, in words; empty: nothing.
+	Waiting string
+}

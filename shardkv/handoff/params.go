@@ -1,0 +1,56 @@
+package handoff
+
+import "time"
+
+// Params tune a Driver. They are complete at construction; every field must be
+// positive. DefaultParams is the preset.
+type Params struct {
+	// InviteEvery is the interval between Invites to one group while there is
+	// nothing new to say.
+	InviteEvery time.Duration
+	// FetchTimeout is after how long an unanswered Fetch or Invite counts as lost.
+	FetchTimeout time.Duration
+	// ProposeTimeout is after how long a proposal without effect is repeated.
+	ProposeTimeout time.Duration
+	// TailPoll is the interval between fetches of a tail that had no change.
+	TailPoll time.Duration
+	// PauseBudget is how long a shard may be frozen, by estimate, for Freeze to
+	// be proposed.
+	PauseBudget time.Duration
+	// ThrottleRounds is after how many looks at a tail that did not get short
+	// enough its writes are slowed.
+	ThrottleRounds int
+	// ThrottleDelayMax bounds the advised delay of a write.
+	ThrottleDelayMax time.Duration
+	// FetchShardsMax bounds the wants of one Fetch.
+	FetchShardsMax int
+	// ProposalsMax bounds the proposals of one Step.
+	ProposalsMax int
+	// Rates are assumed until SetRates brings measured ones.
+	Rates Rates
+}
+
+// Rates are what the estimate of a pause rests on.
+type Rates struct {
+	// RoundTrip is between the groups, Commit from a proposal to its effect.
+	RoundTrip, Commit time.Duration
+	// BytesPerSecond and ChangesPerSecond are how fast a receiver takes in a tail.
+	BytesPerSecond, ChangesPerSecond uint64
+}
+
+// DefaultParams returns the preset.
+func DefaultParams() Params {
+	return Params{
+		InviteEvery:      100 * time.Millisecond,
+		FetchTimeout:     2 * time.Second,
+		ProposeTimeout:   2 * time.Second,
+		TailPoll:         10 * time.Millisecond,
+		PauseBudget:      50 * time.Millisecond,
+		ThrottleRounds:   20,
+		ThrottleDelayMax: 100 * time.Millisecond,
+		FetchShardsMax:   256,
+		ProposalsMax:     1024,
+		Rates: Rates{RoundTrip: time.Millisecond, Commit: 5 * time.Millisecond,
+			BytesPerSecond: 32 << 20, ChangesPerSecond: 20000},
+	}
+}

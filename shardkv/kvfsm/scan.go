@@ -1,0 +1,80 @@
+package kvfsm
+
+import (
+	"bytes"
+
+	"github.com/shoalkv/shoal/raftgroup/store"
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+)
+
+// A Scan asks for one page of a shard's keys, in their order.
+type Scan struct {
+	Shard  shardcfg.ShardID
+	Prefix []byte
+	// After is the key to go on behind; empty: from the start.
+	After []byte
+	// KeysMax and BytesMax bound the page. Both must be positive; the first
+	// entry is returned whatever its size.
+	KeysMax  int
+	BytesMax int
+	KeysOnly bool
+}
+
+// A ScanEntry is one key of a page.
+type ScanEntry struct {
+	Key, Value []byte
+	Version    shardcfg.Revision
+}
+
+// A ScanPage is part of one shard at one moment.
+type ScanPage struct {
+	Code    Code // CodeOK or CodeWrongGroup
+	Where   Where
+	Entries []ScanEntry
+	// End says that no key with the prefix is above the last entry.
+	End bool
+}
+
+// ReadScan reads one page. r must be a snapshot taken after a read barrier.
+func ReadScan(r store.Reader, q Scan) (ScanPage, error) {
+	rec, err := ReadRecord(r, q.Shard)
+	if err != nil {
+		return ScanPage{}, err
+	}
+	if !rec.Phase.Serves() {
+		return ScanPage{Code: CodeWrongGroup, Where: rec.where()}, nil
+	}
+	held := rec.held()
+	lower := held.at(kindRecord, q.Prefix...)
+	upper := store.PrefixEnd(lower)
+	if len(q.After) > 0 && bytes.Compare(q.After, q.Prefix) >= 0 {
+		lower = append(held.at(kindRecord, q.After...), 0)
+	}
+	if bytes.Compare(lower, upper) >= 0 {
+		return ScanPage{End: true}, nil
+	}
+	it, err := r.Iterate(lower, upper)
+	if err != nil {
+		return ScanPage{}, err
+	}
+	page := ScanPage{End: true}
+	size := 0
+	for it.Next() {
+		version, value, err := parseValue(it.Value())
+		if err != nil {
+			it.Close()
+			return ScanPage{}, err
+		}
+		e := ScanEntry{Key: bytes.Clone(it.Key()[copyPrefixBytes+1:]), Version: version}
+		if !q.KeysOnly {
+			e.Value = append([]byte{}, value...)
+		}
+		size += len(e.Key) + len(e.Value)
+		if n := len(page.Entries); n > 0 && (n >= q.KeysMax || size > q.BytesMax) {
+			page.End = false
+			break
+		}
+		page.Entries = append(page.Entries, e)
+	}
+	return page, it.Close()
+}
