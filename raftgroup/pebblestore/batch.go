@@ -8,6 +8,9 @@ import (
 	"github.com/shoalkv/shoal/raftgroup/store"
 )
 
+// firstKey is the first key in order that a store can hold.
+var firstKey = []byte{0}
+
 // batch implements store.Batch. It holds the writer's place and its generation.
 type batch struct {
 	s *Store
@@ -39,6 +42,9 @@ func (b *batch) Set(key, value []byte) error {
 	if err := b.check(); err != nil {
 		return err
 	}
+	if len(key) == 0 {
+		return store.ErrEmptyKey
+	}
 	return b.b.Set(key, value, nil)
 }
 
@@ -46,6 +52,9 @@ func (b *batch) Set(key, value []byte) error {
 func (b *batch) Delete(key []byte) error {
 	if err := b.check(); err != nil {
 		return err
+	}
+	if len(key) == 0 {
+		return nil // as absent as can be, and poison to a table
 	}
 	return b.b.Delete(key, nil)
 }
@@ -60,6 +69,9 @@ func (b *batch) DeleteRange(lower, upper []byte) error {
 	}
 	if bytes.Compare(lower, upper) >= 0 {
 		return nil // Pebble would keep a tombstone that is inside out
+	}
+	if len(lower) == 0 {
+		lower = firstKey
 	}
 	return b.b.DeleteRange(lower, upper, nil)
 }

@@ -10,6 +10,11 @@ var (
 	// ErrNeedBounds is returned by DeleteRange if a bound is nil.
 	ErrNeedBounds = errors.New("store: DeleteRange needs both bounds")
 
+	// ErrEmptyKey is returned by Set for the empty key, which no store can hold:
+	// Pebble's tables panic on it, long after the batch was committed. To every
+	// other call the empty key is absent, or a bound below all keys.
+	ErrEmptyKey = errors.New("store: empty key")
+
 	// ErrBadStream is wrapped by the error of Receive if the stream is
 	// truncated, damaged, or not of this kind of store.
 	ErrBadStream = errors.New("store: bad checkpoint stream")

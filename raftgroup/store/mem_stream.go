@@ -118,12 +118,12 @@ func (in *recordReader) readAll(keys uint64) (tree, error) {
 	var t tree
 	var last []byte
 	o := new(owner)
-	for i := range keys {
+	for range keys {
 		key, value, err := in.read()
 		if err != nil {
 			return tree{}, err
 		}
-		if i > 0 && string(key) <= string(last) {
+		if string(key) <= string(last) { // the first one must not be empty
 			return tree{}, fmt.Errorf("%w: keys out of order", ErrBadStream)
 		}
 		t.set(o, key, value)

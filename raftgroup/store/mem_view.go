@@ -95,6 +95,9 @@ func (b *memBatch) Set(key, value []byte) error {
 	if b.closed {
 		return ErrClosed
 	}
+	if len(key) == 0 {
+		return ErrEmptyKey
+	}
 	b.writes++
 	b.tree.set(b.owner, key, value)
 	return nil

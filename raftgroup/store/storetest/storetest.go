@@ -24,7 +24,7 @@ func Run(t *testing.T, open func(t testing.TB) store.Store) {
 	}{
 		{"GetOwnership", testOwnership},
 		{"BoundsOwnership", testBoundsOwnership},
-		{"EmptyValueAndKey", testEmpty},
+		{"EmptyValue", testEmpty},
 		{"BatchVisibility", testBatchVisibility},
 		{"BatchAbandoned", testBatchAbandoned},
 		{"BatchLife", testBatchLife},
@@ -121,11 +121,14 @@ func testBoundsOwnership(t *testing.T, s store.Store) {
 	wantAll(t, s, "c=3 d=4")
 }
 
-// testEmpty: an empty value is present and not nil; the empty key is a key.
+// testEmpty: an empty value is present and not nil; the empty key is refused,
+// and absent.
 func testEmpty(t *testing.T, s store.Store) {
 	b := begin(t, s)
 	check(t, b.Set([]byte("k"), nil))
-	check(t, b.Set([]byte{}, []byte("at the start")))
+	wantErr(t, "empty key", b.Set([]byte{}, []byte("v")), store.ErrEmptyKey)
+	check(t, b.Delete([]byte{}))
+	check(t, b.Delete(nil))
 	for _, r := range []store.Reader{b, s} {
 		if r == store.Reader(s) {
 			check(t, b.Commit())
@@ -138,7 +141,11 @@ func testEmpty(t *testing.T, s store.Store) {
 		if check(t, err); ok || value != nil {
 			t.Fatalf("absent key: got %v, %v; want nil, false", value, ok)
 		}
-		wantAll(t, r, "=at the start k=")
+		value, ok, err = r.Get([]byte{})
+		if check(t, err); ok || value != nil {
+			t.Fatalf("empty key: got %v, %v; want nil, false", value, ok)
+		}
+		wantAll(t, r, "k=")
 	}
 }
 
