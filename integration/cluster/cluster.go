@@ -12,11 +12,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -160,6 +162,21 @@ func (c *Cluster) Args(p *Process, peers []string) []string {
 	return args
 }
 
+// Replace lays out a replica of the same label, address and directory that was
+// started without peers, so that it waits to be added, and puts it in the place
+// of a process that has ended.
+func (c *Cluster) Replace(p *Process) *Process {
+	fresh := &Process{ID: p.ID, Group: p.Group, Addr: p.Addr, Dir: p.Dir,
+		binary: p.binary, env: p.env, logFile: p.logFile}
+	fresh.args = c.Args(fresh, nil)
+	for _, replicas := range append([][]*Process{c.Controllers}, slices.Collect(maps.Values(c.Groups))...) {
+		if i := slices.Index(replicas, p); i >= 0 {
+			replicas[i] = fresh
+		}
+	}
+	return fresh
+}
+
 // ControllerAddrs is the value of --controllers.
 func (c *Cluster) ControllerAddrs() string { return join(c.Controllers) }
 
@@ -185,7 +202,7 @@ func (c *Cluster) All() []*Process {
 
 // Shoal runs a client command of the binary against the cluster.
 func (c *Cluster) Shoal(ctx context.Context, args ...string) Result {
-	return run(ctx, c.options.Binary, args, append(c.options.Env, "SHOAL_CONTROLLERS="+c.ControllerAddrs()))
+	return run(ctx, c.options.Binary, args, slices.Concat(c.options.Env, []string{"SHOAL_CONTROLLERS=" + c.ControllerAddrs()}))
 }
 
 // JSON runs a command with -o json and decodes its output into v.
