@@ -270,6 +270,7 @@ func (s *step) claim(c Claim) (Result, error) {
 			if err := s.b.Set(claimKey(shard), append(by[:], 0, 0, 0, 0)); err != nil {
 				return Result{}, err
 			}
+			s.meta.claims++
 		}
 		if by == c.Incarnation {
 			res.Claimed = append(res.Claimed, shard)

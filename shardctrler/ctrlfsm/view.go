@@ -49,11 +49,12 @@ type meta struct {
 	floorMS      uint64             // requests born earlier are refused
 	clockMS      uint64             // of the last entry with a command
 	requests     uint64             // results kept
+	claims       uint64             // how often claims changed
 }
 
 const (
 	metaFormat = 1
-	metaBytes  = 1 + 4 + 6*8
+	metaBytes  = 1 + 4 + 7*8
 )
 
 // Num is the latest config's number.
@@ -134,6 +135,35 @@ func (v View) ClaimsOf(inc shardcfg.Incarnation) ([]shardcfg.ShardID, error) {
 	return out, err
 }
 
+// ClaimsVersion rises whenever a shard is claimed, so that a reader may keep
+// what it made of the claims.
+func (v View) ClaimsVersion() (uint64, error) {
+	m, err := v.meta()
+	return m.claims, err
+}
+
+// Claims returns all claimed shards by the incarnation that claimed them, each
+// list in ascending order.
+func (v View) Claims() (map[shardcfg.Incarnation][]shardcfg.ShardID, error) {
+	out := map[shardcfg.Incarnation][]shardcfg.ShardID{}
+	err := v.eachClaim(func(s shardcfg.ShardID, by shardcfg.Incarnation) bool {
+		out[by] = append(out[by], s)
+		return true
+	})
+	return out, err
+}
+
+// Answered returns the kept result of an admin request, and whether there is
+// one.
+func (v View) Answered(id RequestID) (Result, bool, error) {
+	b, ok, err := v.r.Get(requestKey(id))
+	if err != nil || !ok {
+		return Result{}, false, err
+	}
+	res, err := decodeResult(b)
+	return res, err == nil, err
+}
+
 // Registered returns the gid that an incarnation was first bound to, and
 // whether it ever was. It stays known when the group is gone.
 func (v View) Registered(inc shardcfg.Incarnation) (shardcfg.GroupID, bool, error) {
@@ -206,13 +236,13 @@ func (v View) meta() (meta, error) {
 	u := func(i int) uint64 { return binary.BigEndian.Uint64(b[5+8*i:]) }
 	return meta{
 		num: shardcfg.ConfigNum(u(0)), oldest: shardcfg.ConfigNum(u(1)), historyBytes: u(2),
-		floorMS: u(3), clockMS: u(4), requests: u(5),
+		floorMS: u(3), clockMS: u(4), requests: u(5), claims: u(6),
 	}, nil
 }
 
 func (m meta) encode(shardCount int) []byte {
 	b := binary.BigEndian.AppendUint32([]byte{metaFormat}, uint32(shardCount))
-	for _, u := range []uint64{uint64(m.num), uint64(m.oldest), m.historyBytes, m.floorMS, m.clockMS, m.requests} {
+	for _, u := range []uint64{uint64(m.num), uint64(m.oldest), m.historyBytes, m.floorMS, m.clockMS, m.requests, m.claims} {
 		b = binary.BigEndian.AppendUint64(b, u)
 	}
 	return b

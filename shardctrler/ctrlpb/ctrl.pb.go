@@ -6,6 +6,21 @@
 
 // The shard controller's service: for clients and operators (Query, Watch, the
 // changes), and for the replica groups (Poll, Bind, Claim, Drained).
+//
+// What an error status means:
+//
+//   with a Refusal detail      definite: nothing was changed, and the same request
+//                              will be refused again. InvalidArgument for BAD_REQUEST,
+//                              NotFound for UNKNOWN_GROUP and UNKNOWN_CONFIG,
+//                              FailedPrecondition for the other reasons.
+//   with a LeaderHint detail   (Unavailable) not done: this replica does not lead,
+//                              or is not formed yet. Ask the leader that it names,
+//                              or another controller.
+//   ResourceExhausted          not done: too much is queued. Try again later.
+//   any other                  outcome unknown (DeadlineExceeded, Aborted, a lost
+//                              connection). Repeat a change with the same
+//                              RequestID: it takes effect at most once. All other
+//                              calls may be repeated as they are.
 
 package ctrlpb
 
@@ -88,6 +103,9 @@ const (
 	Reason_REQUEST_EXPIRED     Reason = 9  // the request id is too old to be told from a repeat
 	Reason_CLUSTER_MISMATCH    Reason = 10 // the controllers belong to another cluster
 	Reason_UNKNOWN_CONFIG      Reason = 11 // no configuration of that number is kept
+	Reason_NOT_LEAVING         Reason = 12 // a group that is not leaving says that it is drained
+	Reason_STALE_REPORT        Reason = 13 // drained as of a config before the one in which it leaves
+	Reason_ADDRESS_IN_USE      Reason = 14 // a replica's address belongs to another group
 )
 
 // Enum value maps for Reason.
@@ -105,6 +123,9 @@ var (
 		9:  "REQUEST_EXPIRED",
 		10: "CLUSTER_MISMATCH",
 		11: "UNKNOWN_CONFIG",
+		12: "NOT_LEAVING",
+		13: "STALE_REPORT",
+		14: "ADDRESS_IN_USE",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNKNOWN":      0,
@@ -119,6 +140,9 @@ var (
 		"REQUEST_EXPIRED":     9,
 		"CLUSTER_MISMATCH":    10,
 		"UNKNOWN_CONFIG":      11,
+		"NOT_LEAVING":         12,
+		"STALE_REPORT":        13,
+		"ADDRESS_IN_USE":      14,
 	}
 )
 
@@ -1281,6 +1305,7 @@ type ChangeReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Num           uint64                 `protobuf:"varint,1,opt,name=num,proto3" json:"num,omitempty"` // the config that this change made, or the present one if it changed nothing
 	Moves         []*PlannedMove         `protobuf:"bytes,2,rep,name=moves,proto3" json:"moves,omitempty"`
+	Changed       bool                   `protobuf:"varint,3,opt,name=changed,proto3" json:"changed,omitempty"` // it made config num; false for a plan, and if nothing was to change
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1327,6 +1352,13 @@ func (x *ChangeReply) GetMoves() []*PlannedMove {
 		return x.Moves
 	}
 	return nil
+}
+
+func (x *ChangeReply) GetChanged() bool {
+	if x != nil {
+		return x.Changed
+	}
+	return false
 }
 
 type PlannedMove struct {
@@ -1450,11 +1482,57 @@ func (x *Refusal) GetMessage() string {
 	return ""
 }
 
+// LeaderHint is the detail of an Unavailable status of a replica that does not
+// lead: the call was not done.
+type LeaderHint struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Leader        string                 `protobuf:"bytes,1,opt,name=leader,proto3" json:"leader,omitempty"` // address; empty: not known
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaderHint) Reset() {
+	*x = LeaderHint{}
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaderHint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaderHint) ProtoMessage() {}
+
+func (x *LeaderHint) ProtoReflect() protoreflect.Message {
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaderHint.ProtoReflect.Descriptor instead.
+func (*LeaderHint) Descriptor() ([]byte, []int) {
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *LeaderHint) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
 type PollRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Cluster       []byte                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	Gid           uint64                 `protobuf:"varint,2,opt,name=gid,proto3" json:"gid,omitempty"`
-	Incarnation   []byte                 `protobuf:"bytes,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Incarnation   []byte                 `protobuf:"bytes,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // empty: not formed yet, which only asks
 	Adopted       uint64                 `protobuf:"varint,4,opt,name=adopted,proto3" json:"adopted,omitempty"`
 	Leader        string                 `protobuf:"bytes,5,opt,name=leader,proto3" json:"leader,omitempty"`     // address of the replica that polls
 	Replicas      []string               `protobuf:"bytes,6,rep,name=replicas,proto3" json:"replicas,omitempty"` // the group's present voters
@@ -1466,7 +1544,7 @@ type PollRequest struct {
 
 func (x *PollRequest) Reset() {
 	*x = PollRequest{}
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[20]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1478,7 +1556,7 @@ func (x *PollRequest) String() string {
 func (*PollRequest) ProtoMessage() {}
 
 func (x *PollRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[20]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1491,7 +1569,7 @@ func (x *PollRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PollRequest.ProtoReflect.Descriptor instead.
 func (*PollRequest) Descriptor() ([]byte, []int) {
-	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{20}
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PollRequest) GetCluster() []byte {
@@ -1566,7 +1644,7 @@ type Holding struct {
 
 func (x *Holding) Reset() {
 	*x = Holding{}
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[21]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1578,7 +1656,7 @@ func (x *Holding) String() string {
 func (*Holding) ProtoMessage() {}
 
 func (x *Holding) ProtoReflect() protoreflect.Message {
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[21]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1591,7 +1669,7 @@ func (x *Holding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Holding.ProtoReflect.Descriptor instead.
 func (*Holding) Descriptor() ([]byte, []int) {
-	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{21}
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Holding) GetShard() uint32 {
@@ -1637,21 +1715,23 @@ func (x *Holding) GetBytes() uint64 {
 }
 
 type PollReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Cluster       []byte                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
-	Config        *Config                `protobuf:"bytes,2,opt,name=config,proto3" json:"config,omitempty"`           // if newer than adopted
-	Claimed       []uint32               `protobuf:"varint,3,rep,packed,name=claimed,proto3" json:"claimed,omitempty"` // shards whose first token this incarnation must create
-	Hints         []*Hint                `protobuf:"bytes,4,rep,name=hints,proto3" json:"hints,omitempty"`
-	ShardCount    uint32                 `protobuf:"varint,5,opt,name=shard_count,json=shardCount,proto3" json:"shard_count,omitempty"`
-	ClockMs       uint64                 `protobuf:"varint,6,opt,name=clock_ms,json=clockMs,proto3" json:"clock_ms,omitempty"`
-	Num           uint64                 `protobuf:"varint,7,opt,name=num,proto3" json:"num,omitempty"` // the latest config's number
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Cluster []byte                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Config  *Config                `protobuf:"bytes,2,opt,name=config,proto3" json:"config,omitempty"` // if newer than adopted
+	// Shards whose first token this incarnation must create: all that it claimed
+	// and that are not among the holdings of the request.
+	Claimed       []uint32 `protobuf:"varint,3,rep,packed,name=claimed,proto3" json:"claimed,omitempty"`
+	Hints         []*Hint  `protobuf:"bytes,4,rep,name=hints,proto3" json:"hints,omitempty"`
+	ShardCount    uint32   `protobuf:"varint,5,opt,name=shard_count,json=shardCount,proto3" json:"shard_count,omitempty"`
+	ClockMs       uint64   `protobuf:"varint,6,opt,name=clock_ms,json=clockMs,proto3" json:"clock_ms,omitempty"`
+	Num           uint64   `protobuf:"varint,7,opt,name=num,proto3" json:"num,omitempty"` // the latest config's number
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PollReply) Reset() {
 	*x = PollReply{}
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[22]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1663,7 +1743,7 @@ func (x *PollReply) String() string {
 func (*PollReply) ProtoMessage() {}
 
 func (x *PollReply) ProtoReflect() protoreflect.Message {
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[22]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1676,7 +1756,7 @@ func (x *PollReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PollReply.ProtoReflect.Descriptor instead.
 func (*PollReply) Descriptor() ([]byte, []int) {
-	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{22}
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PollReply) GetCluster() []byte {
@@ -1740,7 +1820,7 @@ type BindRequest struct {
 
 func (x *BindRequest) Reset() {
 	*x = BindRequest{}
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[23]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1752,7 +1832,7 @@ func (x *BindRequest) String() string {
 func (*BindRequest) ProtoMessage() {}
 
 func (x *BindRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[23]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1765,7 +1845,7 @@ func (x *BindRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BindRequest.ProtoReflect.Descriptor instead.
 func (*BindRequest) Descriptor() ([]byte, []int) {
-	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{23}
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *BindRequest) GetCluster() []byte {
@@ -1805,7 +1885,7 @@ type BindReply struct {
 
 func (x *BindReply) Reset() {
 	*x = BindReply{}
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[24]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1817,7 +1897,7 @@ func (x *BindReply) String() string {
 func (*BindReply) ProtoMessage() {}
 
 func (x *BindReply) ProtoReflect() protoreflect.Message {
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[24]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1830,7 +1910,7 @@ func (x *BindReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BindReply.ProtoReflect.Descriptor instead.
 func (*BindReply) Descriptor() ([]byte, []int) {
-	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{24}
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *BindReply) GetNum() uint64 {
@@ -1851,7 +1931,7 @@ type ClaimRequest struct {
 
 func (x *ClaimRequest) Reset() {
 	*x = ClaimRequest{}
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[25]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1863,7 +1943,7 @@ func (x *ClaimRequest) String() string {
 func (*ClaimRequest) ProtoMessage() {}
 
 func (x *ClaimRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[25]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1876,7 +1956,7 @@ func (x *ClaimRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimRequest.ProtoReflect.Descriptor instead.
 func (*ClaimRequest) Descriptor() ([]byte, []int) {
-	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{25}
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ClaimRequest) GetCluster() []byte {
@@ -1909,7 +1989,7 @@ type ClaimReply struct {
 
 func (x *ClaimReply) Reset() {
 	*x = ClaimReply{}
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[26]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1921,7 +2001,7 @@ func (x *ClaimReply) String() string {
 func (*ClaimReply) ProtoMessage() {}
 
 func (x *ClaimReply) ProtoReflect() protoreflect.Message {
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[26]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1934,7 +2014,7 @@ func (x *ClaimReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimReply.ProtoReflect.Descriptor instead.
 func (*ClaimReply) Descriptor() ([]byte, []int) {
-	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{26}
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ClaimReply) GetClaimed() []uint32 {
@@ -1955,7 +2035,7 @@ type DrainedRequest struct {
 
 func (x *DrainedRequest) Reset() {
 	*x = DrainedRequest{}
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[27]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1967,7 +2047,7 @@ func (x *DrainedRequest) String() string {
 func (*DrainedRequest) ProtoMessage() {}
 
 func (x *DrainedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[27]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1980,7 +2060,7 @@ func (x *DrainedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainedRequest.ProtoReflect.Descriptor instead.
 func (*DrainedRequest) Descriptor() ([]byte, []int) {
-	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{27}
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DrainedRequest) GetCluster() []byte {
@@ -2013,7 +2093,7 @@ type DrainedReply struct {
 
 func (x *DrainedReply) Reset() {
 	*x = DrainedReply{}
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[28]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2025,7 +2105,7 @@ func (x *DrainedReply) String() string {
 func (*DrainedReply) ProtoMessage() {}
 
 func (x *DrainedReply) ProtoReflect() protoreflect.Message {
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[28]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2038,7 +2118,7 @@ func (x *DrainedReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainedReply.ProtoReflect.Descriptor instead.
 func (*DrainedReply) Descriptor() ([]byte, []int) {
-	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{28}
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DrainedReply) GetNum() uint64 {
@@ -2057,7 +2137,7 @@ type InfoRequest struct {
 
 func (x *InfoRequest) Reset() {
 	*x = InfoRequest{}
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[29]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2069,7 +2149,7 @@ func (x *InfoRequest) String() string {
 func (*InfoRequest) ProtoMessage() {}
 
 func (x *InfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[29]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2082,7 +2162,7 @@ func (x *InfoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InfoRequest.ProtoReflect.Descriptor instead.
 func (*InfoRequest) Descriptor() ([]byte, []int) {
-	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{29}
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *InfoRequest) GetCluster() []byte {
@@ -2109,7 +2189,7 @@ type InfoReply struct {
 
 func (x *InfoReply) Reset() {
 	*x = InfoReply{}
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[30]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2121,7 +2201,7 @@ func (x *InfoReply) String() string {
 func (*InfoReply) ProtoMessage() {}
 
 func (x *InfoReply) ProtoReflect() protoreflect.Message {
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[30]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2134,7 +2214,7 @@ func (x *InfoReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InfoReply.ProtoReflect.Descriptor instead.
 func (*InfoReply) Descriptor() ([]byte, []int) {
-	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{30}
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *InfoReply) GetCluster() []byte {
@@ -2212,7 +2292,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[31]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2224,7 +2304,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[31]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2237,7 +2317,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{31}
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Member) GetId() string {
@@ -2282,7 +2362,7 @@ type GroupReport struct {
 
 func (x *GroupReport) Reset() {
 	*x = GroupReport{}
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[32]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2294,7 +2374,7 @@ func (x *GroupReport) String() string {
 func (*GroupReport) ProtoMessage() {}
 
 func (x *GroupReport) ProtoReflect() protoreflect.Message {
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[32]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2307,7 +2387,7 @@ func (x *GroupReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupReport.ProtoReflect.Descriptor instead.
 func (*GroupReport) Descriptor() ([]byte, []int) {
-	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{32}
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *GroupReport) GetGid() uint64 {
@@ -2441,10 +2521,11 @@ const file_shardctrler_ctrlpb_ctrl_proto_rawDesc = "" +
 	"\acluster\x18\x01 \x01(\fR\acluster\x122\n" +
 	"\arequest\x18\x02 \x01(\v2\x18.shoal.ctrl.v1.RequestIDR\arequest\x12\x14\n" +
 	"\x05shard\x18\x03 \x01(\rR\x05shard\x12\x12\n" +
-	"\x04plan\x18\x04 \x01(\bR\x04plan\"Q\n" +
+	"\x04plan\x18\x04 \x01(\bR\x04plan\"k\n" +
 	"\vChangeReply\x12\x10\n" +
 	"\x03num\x18\x01 \x01(\x04R\x03num\x120\n" +
-	"\x05moves\x18\x02 \x03(\v2\x1a.shoal.ctrl.v1.PlannedMoveR\x05moves\"]\n" +
+	"\x05moves\x18\x02 \x03(\v2\x1a.shoal.ctrl.v1.PlannedMoveR\x05moves\x12\x18\n" +
+	"\achanged\x18\x03 \x01(\bR\achanged\"]\n" +
 	"\vPlannedMove\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x0e\n" +
@@ -2452,7 +2533,10 @@ const file_shardctrler_ctrlpb_ctrl_proto_rawDesc = "" +
 	"\x05bytes\x18\x04 \x01(\x04R\x05bytes\"R\n" +
 	"\aRefusal\x12-\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x15.shoal.ctrl.v1.ReasonR\x06reason\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"\xf7\x01\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"$\n" +
+	"\n" +
+	"LeaderHint\x12\x16\n" +
+	"\x06leader\x18\x01 \x01(\tR\x06leader\"\xf7\x01\n" +
 	"\vPollRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\fR\acluster\x12\x10\n" +
 	"\x03gid\x18\x02 \x01(\x04R\x03gid\x12 \n" +
@@ -2528,7 +2612,7 @@ const file_shardctrler_ctrlpb_ctrl_proto_rawDesc = "" +
 	"\x04GONE\x10\x00\x12\n" +
 	"\n" +
 	"\x06MEMBER\x10\x01\x12\v\n" +
-	"\aLEAVING\x10\x02*\xfa\x01\n" +
+	"\aLEAVING\x10\x02*\xb1\x02\n" +
 	"\x06Reason\x12\x12\n" +
 	"\x0eREASON_UNKNOWN\x10\x00\x12\x0f\n" +
 	"\vBAD_REQUEST\x10\x01\x12\x11\n" +
@@ -2543,7 +2627,10 @@ const file_shardctrler_ctrlpb_ctrl_proto_rawDesc = "" +
 	"\x0fREQUEST_EXPIRED\x10\t\x12\x14\n" +
 	"\x10CLUSTER_MISMATCH\x10\n" +
 	"\x12\x12\n" +
-	"\x0eUNKNOWN_CONFIG\x10\v2\xd6\x05\n" +
+	"\x0eUNKNOWN_CONFIG\x10\v\x12\x0f\n" +
+	"\vNOT_LEAVING\x10\f\x12\x10\n" +
+	"\fSTALE_REPORT\x10\r\x12\x12\n" +
+	"\x0eADDRESS_IN_USE\x10\x0e2\xd6\x05\n" +
 	"\n" +
 	"Controller\x12?\n" +
 	"\x05Query\x12\x1b.shoal.ctrl.v1.QueryRequest\x1a\x19.shoal.ctrl.v1.QueryReply\x12A\n" +
@@ -2571,7 +2658,7 @@ func file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP() []byte {
 }
 
 var file_shardctrler_ctrlpb_ctrl_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_shardctrler_ctrlpb_ctrl_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_shardctrler_ctrlpb_ctrl_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_shardctrler_ctrlpb_ctrl_proto_goTypes = []any{
 	(GroupState)(0),        // 0: shoal.ctrl.v1.GroupState
 	(Reason)(0),            // 1: shoal.ctrl.v1.Reason
@@ -2595,19 +2682,20 @@ var file_shardctrler_ctrlpb_ctrl_proto_goTypes = []any{
 	(*ChangeReply)(nil),    // 19: shoal.ctrl.v1.ChangeReply
 	(*PlannedMove)(nil),    // 20: shoal.ctrl.v1.PlannedMove
 	(*Refusal)(nil),        // 21: shoal.ctrl.v1.Refusal
-	(*PollRequest)(nil),    // 22: shoal.ctrl.v1.PollRequest
-	(*Holding)(nil),        // 23: shoal.ctrl.v1.Holding
-	(*PollReply)(nil),      // 24: shoal.ctrl.v1.PollReply
-	(*BindRequest)(nil),    // 25: shoal.ctrl.v1.BindRequest
-	(*BindReply)(nil),      // 26: shoal.ctrl.v1.BindReply
-	(*ClaimRequest)(nil),   // 27: shoal.ctrl.v1.ClaimRequest
-	(*ClaimReply)(nil),     // 28: shoal.ctrl.v1.ClaimReply
-	(*DrainedRequest)(nil), // 29: shoal.ctrl.v1.DrainedRequest
-	(*DrainedReply)(nil),   // 30: shoal.ctrl.v1.DrainedReply
-	(*InfoRequest)(nil),    // 31: shoal.ctrl.v1.InfoRequest
-	(*InfoReply)(nil),      // 32: shoal.ctrl.v1.InfoReply
-	(*Member)(nil),         // 33: shoal.ctrl.v1.Member
-	(*GroupReport)(nil),    // 34: shoal.ctrl.v1.GroupReport
+	(*LeaderHint)(nil),     // 22: shoal.ctrl.v1.LeaderHint
+	(*PollRequest)(nil),    // 23: shoal.ctrl.v1.PollRequest
+	(*Holding)(nil),        // 24: shoal.ctrl.v1.Holding
+	(*PollReply)(nil),      // 25: shoal.ctrl.v1.PollReply
+	(*BindRequest)(nil),    // 26: shoal.ctrl.v1.BindRequest
+	(*BindReply)(nil),      // 27: shoal.ctrl.v1.BindReply
+	(*ClaimRequest)(nil),   // 28: shoal.ctrl.v1.ClaimRequest
+	(*ClaimReply)(nil),     // 29: shoal.ctrl.v1.ClaimReply
+	(*DrainedRequest)(nil), // 30: shoal.ctrl.v1.DrainedRequest
+	(*DrainedReply)(nil),   // 31: shoal.ctrl.v1.DrainedReply
+	(*InfoRequest)(nil),    // 32: shoal.ctrl.v1.InfoRequest
+	(*InfoReply)(nil),      // 33: shoal.ctrl.v1.InfoReply
+	(*Member)(nil),         // 34: shoal.ctrl.v1.Member
+	(*GroupReport)(nil),    // 35: shoal.ctrl.v1.GroupReport
 }
 var file_shardctrler_ctrlpb_ctrl_proto_depIdxs = []int32{
 	3,  // 0: shoal.ctrl.v1.Config.shards:type_name -> shoal.ctrl.v1.Run
@@ -2628,34 +2716,34 @@ var file_shardctrler_ctrlpb_ctrl_proto_depIdxs = []int32{
 	13, // 15: shoal.ctrl.v1.UnpinRequest.request:type_name -> shoal.ctrl.v1.RequestID
 	20, // 16: shoal.ctrl.v1.ChangeReply.moves:type_name -> shoal.ctrl.v1.PlannedMove
 	1,  // 17: shoal.ctrl.v1.Refusal.reason:type_name -> shoal.ctrl.v1.Reason
-	23, // 18: shoal.ctrl.v1.PollRequest.holdings:type_name -> shoal.ctrl.v1.Holding
+	24, // 18: shoal.ctrl.v1.PollRequest.holdings:type_name -> shoal.ctrl.v1.Holding
 	2,  // 19: shoal.ctrl.v1.PollReply.config:type_name -> shoal.ctrl.v1.Config
 	8,  // 20: shoal.ctrl.v1.PollReply.hints:type_name -> shoal.ctrl.v1.Hint
-	33, // 21: shoal.ctrl.v1.InfoReply.members:type_name -> shoal.ctrl.v1.Member
-	34, // 22: shoal.ctrl.v1.InfoReply.groups:type_name -> shoal.ctrl.v1.GroupReport
-	23, // 23: shoal.ctrl.v1.GroupReport.holdings:type_name -> shoal.ctrl.v1.Holding
+	34, // 21: shoal.ctrl.v1.InfoReply.members:type_name -> shoal.ctrl.v1.Member
+	35, // 22: shoal.ctrl.v1.InfoReply.groups:type_name -> shoal.ctrl.v1.GroupReport
+	24, // 23: shoal.ctrl.v1.GroupReport.holdings:type_name -> shoal.ctrl.v1.Holding
 	6,  // 24: shoal.ctrl.v1.Controller.Query:input_type -> shoal.ctrl.v1.QueryRequest
 	9,  // 25: shoal.ctrl.v1.Controller.Watch:input_type -> shoal.ctrl.v1.WatchRequest
 	14, // 26: shoal.ctrl.v1.Controller.Join:input_type -> shoal.ctrl.v1.JoinRequest
 	16, // 27: shoal.ctrl.v1.Controller.Leave:input_type -> shoal.ctrl.v1.LeaveRequest
 	17, // 28: shoal.ctrl.v1.Controller.Move:input_type -> shoal.ctrl.v1.MoveRequest
 	18, // 29: shoal.ctrl.v1.Controller.Unpin:input_type -> shoal.ctrl.v1.UnpinRequest
-	22, // 30: shoal.ctrl.v1.Controller.Poll:input_type -> shoal.ctrl.v1.PollRequest
-	25, // 31: shoal.ctrl.v1.Controller.Bind:input_type -> shoal.ctrl.v1.BindRequest
-	27, // 32: shoal.ctrl.v1.Controller.Claim:input_type -> shoal.ctrl.v1.ClaimRequest
-	29, // 33: shoal.ctrl.v1.Controller.Drained:input_type -> shoal.ctrl.v1.DrainedRequest
-	31, // 34: shoal.ctrl.v1.Controller.Info:input_type -> shoal.ctrl.v1.InfoRequest
+	23, // 30: shoal.ctrl.v1.Controller.Poll:input_type -> shoal.ctrl.v1.PollRequest
+	26, // 31: shoal.ctrl.v1.Controller.Bind:input_type -> shoal.ctrl.v1.BindRequest
+	28, // 32: shoal.ctrl.v1.Controller.Claim:input_type -> shoal.ctrl.v1.ClaimRequest
+	30, // 33: shoal.ctrl.v1.Controller.Drained:input_type -> shoal.ctrl.v1.DrainedRequest
+	32, // 34: shoal.ctrl.v1.Controller.Info:input_type -> shoal.ctrl.v1.InfoRequest
 	7,  // 35: shoal.ctrl.v1.Controller.Query:output_type -> shoal.ctrl.v1.QueryReply
 	10, // 36: shoal.ctrl.v1.Controller.Watch:output_type -> shoal.ctrl.v1.WatchReply
 	19, // 37: shoal.ctrl.v1.Controller.Join:output_type -> shoal.ctrl.v1.ChangeReply
 	19, // 38: shoal.ctrl.v1.Controller.Leave:output_type -> shoal.ctrl.v1.ChangeReply
 	19, // 39: shoal.ctrl.v1.Controller.Move:output_type -> shoal.ctrl.v1.ChangeReply
 	19, // 40: shoal.ctrl.v1.Controller.Unpin:output_type -> shoal.ctrl.v1.ChangeReply
-	24, // 41: shoal.ctrl.v1.Controller.Poll:output_type -> shoal.ctrl.v1.PollReply
-	26, // 42: shoal.ctrl.v1.Controller.Bind:output_type -> shoal.ctrl.v1.BindReply
-	28, // 43: shoal.ctrl.v1.Controller.Claim:output_type -> shoal.ctrl.v1.ClaimReply
-	30, // 44: shoal.ctrl.v1.Controller.Drained:output_type -> shoal.ctrl.v1.DrainedReply
-	32, // 45: shoal.ctrl.v1.Controller.Info:output_type -> shoal.ctrl.v1.InfoReply
+	25, // 41: shoal.ctrl.v1.Controller.Poll:output_type -> shoal.ctrl.v1.PollReply
+	27, // 42: shoal.ctrl.v1.Controller.Bind:output_type -> shoal.ctrl.v1.BindReply
+	29, // 43: shoal.ctrl.v1.Controller.Claim:output_type -> shoal.ctrl.v1.ClaimReply
+	31, // 44: shoal.ctrl.v1.Controller.Drained:output_type -> shoal.ctrl.v1.DrainedReply
+	33, // 45: shoal.ctrl.v1.Controller.Info:output_type -> shoal.ctrl.v1.InfoReply
 	35, // [35:46] is the sub-list for method output_type
 	24, // [24:35] is the sub-list for method input_type
 	24, // [24:24] is the sub-list for extension type_name
@@ -2675,7 +2763,7 @@ func file_shardctrler_ctrlpb_ctrl_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shardctrler_ctrlpb_ctrl_proto_rawDesc), len(file_shardctrler_ctrlpb_ctrl_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   33,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -6,6 +6,21 @@
 
 // The shard controller's service: for clients and operators (Query, Watch, the
 // changes), and for the replica groups (Poll, Bind, Claim, Drained).
+//
+// What an error status means:
+//
+//   with a Refusal detail      definite: nothing was changed, and the same request
+//                              will be refused again. InvalidArgument for BAD_REQUEST,
+//                              NotFound for UNKNOWN_GROUP and UNKNOWN_CONFIG,
+//                              FailedPrecondition for the other reasons.
+//   with a LeaderHint detail   (Unavailable) not done: this replica does not lead,
+//                              or is not formed yet. Ask the leader that it names,
+//                              or another controller.
+//   ResourceExhausted          not done: too much is queued. Try again later.
+//   any other                  outcome unknown (DeadlineExceeded, Aborted, a lost
+//                              connection). Repeat a change with the same
+//                              RequestID: it takes effect at most once. All other
+//                              calls may be repeated as they are.
 
 package ctrlpb
 
