@@ -1,0 +1,233 @@
+package kvfsm
+
+import (
+	"encoding/binary"
+
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+	"github.com/shoalkv/shoal/shardkv/session"
+)
+
+// write decides in the order that the promises need: is the shard held; is the
+// write fresh, a repeat, or stale; does the condition hold; only then act.
+//
+// A refusal (family "not done") leaves no trace, so that the same attempt may
+// succeed elsewhere or later. What was executed is remembered by the session,
+// also where it changed no key (a version mismatch, a delete of nothing): the
+// client may have been told, or may be told by a repeat, and a second execution
+// could end differently. Such a memory is a change of the shard and takes a
+// revision, or the handoff's tail would miss it.
+func (m *Machine) write(w *Write) (Outcome, error) {
+	if why := w.check(); why != ReasonNone {
+		return Outcome{Code: CodeInvalid, Why: why}, nil
+	}
+	s := shardcfg.ShardOf(w.Key, len(m.shards))
+	sh := m.shards[s]
+	if sh == nil || !sh.rec.Phase.Serves() {
+		return Outcome{Code: CodeWrongGroup, Where: m.where(s)}, nil
+	}
+	var ses *openSession
+	if w.Stamp.Sequence != 0 {
+		out, s, err := m.recognise(sh, w.Stamp)
+		if s == nil || err != nil {
+			return out, err
+		}
+		ses = s
+	}
+	out, err := m.execute(sh, w, ses != nil)
+	if err != nil || !out.Code.Done() || ses == nil {
+		return out, err
+	}
+	ses.rec.Remember(session.Result{
+		Sequence: w.Stamp.Sequence, Code: uint8(out.Code), Version: out.Version, Length: out.Length,
+	}, w.Stamp.AckedBelow)
+	ses.changed = sh.rec.Revision
+	return out, nil
+}
+
+// recognise returns the session of a fresh write, or nil and the outcome.
+func (m *Machine) recognise(sh *shard, stamp session.Stamp) (Outcome, *openSession, error) {
+	floor, err := m.floor(sh)
+	if err != nil {
+		return Outcome{}, nil, err
+	}
+	switch session.Admit(stamp.Key.Birth, floor, m.clock, m.cfg.SessionAheadMax) {
+	case session.Expired:
+		return Outcome{Code: CodeSessionExpired}, nil, nil
+	case session.Ahead:
+		return Outcome{Code: CodeSessionAhead}, nil, nil
+	}
+	ses, err := m.openSession(sh, stamp.Key)
+	if err != nil {
+		return Outcome{}, nil, err
+	}
+	res, standing := ses.rec.Judge(stamp, m.cfg.SessionResultsMax)
+	switch standing {
+	case session.Repeat:
+		return Outcome{Code: Code(res.Code), Version: res.Version, Length: res.Length, Repeat: true}, nil, nil
+	case session.Stale:
+		return Outcome{Code: CodeStaleSequence}, nil, nil
+	case session.Full:
+		return Outcome{Code: CodeBusy, Why: ReasonSessionFull}, nil, nil
+	}
+	return Outcome{}, ses, nil
+}
+
+// execute checks the condition and acts. remembered says that a session will
+// remember the outcome.
+func (m *Machine) execute(sh *shard, w *Write, remembered bool) (Outcome, error) {
+	item := itemRecord(m.scratch.item[:0], w.Key)
+	m.scratch.item = item
+	m.scratch.key = sh.rec.held().key(m.scratch.key[:0], item)
+	old, exists, err := m.batch.Get(m.scratch.key)
+	if err != nil {
+		return Outcome{}, err
+	}
+	if !exists {
+		old = nil
+	}
+	var (
+		version shardcfg.Revision
+		content []byte
+	)
+	if exists {
+		if version, content, err = parseValue(old); err != nil {
+			return Outcome{}, err
+		}
+	}
+	mismatch := w.Condition.Set && w.Condition.Version != version
+	if mismatch || (w.Op == OpDelete && !exists) {
+		if remembered {
+			sh.rec.Revision++
+			m.touch(sh)
+		}
+		if mismatch {
+			return Outcome{Code: CodeVersionMismatch, Version: version}, nil
+		}
+		return Outcome{Code: CodeNotFound}, nil
+	}
+	if w.Op == OpDelete {
+		sh.rec.Revision++
+		sh.rec.RemovalRevision = sh.rec.Revision
+		return Outcome{Code: CodeOK}, m.remove(sh, item, old, sh.rec.Revision)
+	}
+	length := len(w.Value)
+	if w.Op == OpAppend {
+		if length += len(content); length > shardcfg.ValueBytesMax {
+			return Outcome{Code: CodeInvalid, Version: version, Why: ReasonValueSize}, nil
+		}
+	} else {
+		content = nil
+	}
+	sh.rec.Revision++
+	value := appendValueHeader(m.scratch.value[:0], sh.rec.Revision)
+	value = append(append(value, content...), w.Value...)
+	m.scratch.value = value
+	out := Outcome{Code: CodeOK, Version: sh.rec.Revision}
+	if w.Op == OpAppend {
+		out.Length = uint64(length)
+	}
+	err = m.put(sh, item, old, value, sh.rec.Revision)
+	if cap(m.scratch.value) > scratchBytesMax {
+		m.scratch.value = nil
+	}
+	return out, err
+}
+
+// scratchBytesMax bounds the buffer that is kept between commands.
+const scratchBytesMax = 64 << 10
+
+// where says what is known of a shard that is not served, by the record, else
+// by the adopted config.
+func (m *Machine) where(s shardcfg.ShardID) Where {
+	w := Where{Shard: s}
+	if sh := m.shards[s]; sh != nil {
+		w = sh.rec.where()
+	}
+	if w.Next.IsZero() {
+		if owner := m.owner(s); owner != m.self {
+			w.Next = owner
+		}
+	}
+	return w
+}
+
+// owner returns the group that should hold s by the adopted config; zero if
+// there is none, or it is not bound to an incarnation yet.
+func (m *Machine) owner(s shardcfg.ShardID) Peer {
+	if m.adopted == nil {
+		return Peer{}
+	}
+	gid, inc := m.adopted.Owner(s)
+	if inc.IsZero() {
+		return Peer{}
+	}
+	return Peer{Incarnation: inc, Group: gid}
+}
+
+// floor returns the shard's session floor.
+func (m *Machine) floor(sh *shard) (uint64, error) {
+	if !sh.floorKnown {
+		floor, err := ReadFloor(m.batch, &sh.rec)
+		if err != nil {
+			return 0, err
+		}
+		sh.floor, sh.floorKnown = floor, true
+	}
+	return sh.floor, nil
+}
+
+// raiseFloor: the shard is held; the floor rises, and not beyond the clock.
+func (m *Machine) raiseFloor(sh *shard, c *RaiseFloor) (Verdict, error) {
+	if !sh.rec.Phase.Serves() {
+		return refuse(ReasonPhase), nil
+	}
+	floor, err := m.floor(sh)
+	if err != nil {
+		return Verdict{}, err
+	}
+	if c.Floor <= floor || c.Floor > m.clock {
+		return refuse(ReasonFloor), nil
+	}
+	var old []byte
+	if floor != 0 {
+		old = binary.BigEndian.AppendUint64(nil, floor)
+	}
+	sh.rec.Revision++
+	sh.floor = c.Floor
+	return done, m.put(sh, metaFloor, old, binary.BigEndian.AppendUint64(nil, c.Floor), sh.rec.Revision)
+}
+
+// prune: the shard is held; only sessions below the floor go, which can't be
+// told from new ones any more but are refused for their birth.
+func (m *Machine) prune(sh *shard, c *Prune) (Verdict, error) {
+	if !sh.rec.Phase.Serves() {
+		return refuse(ReasonPhase), nil
+	}
+	floor, err := m.floor(sh)
+	if err != nil {
+		return Verdict{}, err
+	}
+	held := sh.rec.held()
+	it, err := m.batch.Iterate(held.at(kindSession), held.at(kindSession, binary.BigEndian.AppendUint64(nil, floor)...))
+	if err != nil {
+		return Verdict{}, err
+	}
+	var gone []Item // an iterator of a batch may not outlive a write
+	for uint64(len(gone)) < uint64(c.Max) && it.Next() {
+		gone = append(gone, Item{
+			Key:   append([]byte(nil), it.Key()[copyPrefixBytes:]...),
+			Value: append([]byte(nil), it.Value()...),
+		})
+	}
+	if err := it.Close(); err != nil {
+		return Verdict{}, err
+	}
+	for _, item := range gone {
+		// One revision each: the tail of changes can be cut between any two.
+		sh.rec.Revision++
+		if err := m.remove(sh, item.Key, item.Value, sh.rec.Revision); err != nil {
+			return Verdict{}, err
+		}
+	}
+	return Verdict{Done: len(gone) > 0, Count: len(gone)}, nil
+}
