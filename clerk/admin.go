@@ -1,0 +1,242 @@
+package clerk
+
+import (
+	"context"
+	"iter"
+	"slices"
+	"time"
+
+	"github.com/shoalkv/shoal/shardctrler/ctrlpb"
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+)
+
+// Admin changes and reads the cluster's configuration. It is safe for
+// concurrent use.
+type Admin struct{ c *Clerk }
+
+// Admin returns the administrator's side of the Clerk.
+func (c *Clerk) Admin() *Admin { return &Admin{c: c} }
+
+// A JoinGroup is a group that is to become a member.
+type JoinGroup struct {
+	GID      shardcfg.GroupID
+	Replicas []string // addresses, host:port
+	Weight   uint32   // 0: 1, or unchanged for a group that is a member already
+}
+
+// A Move is one shard's change of owner.
+type Move struct {
+	Shard    shardcfg.ShardID
+	From, To shardcfg.GroupID // 0: no owner
+	Bytes    uint64           // as last reported by the holder; 0: not known
+}
+
+// A Change is what a change of configuration did, or with Plan would do.
+type Change struct {
+	// Num is the configuration that it made, or the present one if it changed
+	// nothing.
+	Num   shardcfg.ConfigNum
+	Moves []Move
+}
+
+// A ChangeOption modifies a change.
+type ChangeOption func(*changeOptions)
+
+type changeOptions struct {
+	plan, force bool
+}
+
+// Plan changes nothing, and returns what would move.
+func Plan() ChangeOption { return func(o *changeOptions) { o.plan = true } }
+
+// Force lets a group join whose replicas could not be asked who they are.
+func Force() ChangeOption { return func(o *changeOptions) { o.force = true } }
+
+// Join makes groups members, so that shards move to them. Like all changes it
+// takes effect at most once, and doing it again is a success. Where the
+// controllers refuse, the error matches ErrRefused.
+func (a *Admin) Join(ctx context.Context, groups []JoinGroup, options ...ChangeOption) (Change, error) {
+	r := &ctrlpb.JoinRequest{}
+	for _, g := range groups {
+		r.Groups = append(r.Groups, &ctrlpb.JoinGroup{
+			Gid: uint64(g.GID), Replicas: slices.Clone(g.Replicas), Weight: g.Weight,
+		})
+	}
+	o := collectChange(options)
+	r.Plan, r.Force = o.plan, o.force
+	return a.change(ctx, "join", o, func(ctx context.Context, client ctrlpb.ControllerClient, id *ctrlpb.RequestID, cluster []byte) (*ctrlpb.ChangeReply, error) {
+		r.Request, r.Cluster = id, cluster
+		return client.Join(ctx, r)
+	})
+}
+
+// Leave gives the groups' shards to others. A group stays listed, as leaving,
+// until it holds nothing any more; WaitDrained waits for that.
+func (a *Admin) Leave(ctx context.Context, gids []shardcfg.GroupID, options ...ChangeOption) (Change, error) {
+	r := &ctrlpb.LeaveRequest{}
+	for _, gid := range gids {
+		r.Gids = append(r.Gids, uint64(gid))
+	}
+	o := collectChange(options)
+	r.Plan = o.plan
+	return a.change(ctx, "leave", o, func(ctx context.Context, client ctrlpb.ControllerClient, id *ctrlpb.RequestID, cluster []byte) (*ctrlpb.ChangeReply, error) {
+		r.Request, r.Cluster = id, cluster
+		return client.Leave(ctx, r)
+	})
+}
+
+// Move places a shard by hand: it is pinned to the group until Unpin, or until
+// the group leaves.
+func (a *Admin) Move(ctx context.Context, shard shardcfg.ShardID, gid shardcfg.GroupID, options ...ChangeOption) (Change, error) {
+	o := collectChange(options)
+	r := &ctrlpb.MoveRequest{Shard: uint32(shard), Gid: uint64(gid), Plan: o.plan}
+	return a.change(ctx, "move", o, func(ctx context.Context, client ctrlpb.ControllerClient, id *ctrlpb.RequestID, cluster []byte) (*ctrlpb.ChangeReply, error) {
+		r.Request, r.Cluster = id, cluster
+		return client.Move(ctx, r)
+	})
+}
+
+// Unpin lets a shard be balanced again.
+func (a *Admin) Unpin(ctx context.Context, shard shardcfg.ShardID, options ...ChangeOption) (Change, error) {
+	o := collectChange(options)
+	r := &ctrlpb.UnpinRequest{Shard: uint32(shard), Plan: o.plan}
+	return a.change(ctx, "unpin", o, func(ctx context.Context, client ctrlpb.ControllerClient, id *ctrlpb.RequestID, cluster []byte) (*ctrlpb.ChangeReply, error) {
+		r.Request, r.Cluster = id, cluster
+		return client.Unpin(ctx, r)
+	})
+}
+
+func collectChange(options []ChangeOption) changeOptions {
+	var o changeOptions
+	for _, set := range options {
+		set(&o)
+	}
+	return o
+}
+
+// Latest returns the latest configuration; it reflects every change that
+// completed before.
+func (a *Admin) Latest(ctx context.Context) (*shardcfg.Config, error) {
+	return a.query(ctx, nil)
+}
+
+// Query returns the configuration of a number; one that the controllers don't
+// keep, or never made, is ErrNotFound.
+func (a *Admin) Query(ctx context.Context, num shardcfg.ConfigNum) (*shardcfg.Config, error) {
+	n := uint64(num)
+	return a.query(ctx, &n)
+}
+
+// Watch yields the newest configuration now and after every change, skipping
+// numbers that were overtaken, until ctx ends or the loop does. It goes from
+// one controller to another as they fail; the only error that it yields, as its
+// last, is that ctx ended, that the Clerk was closed, or that the controllers
+// belong to another cluster. It has no deadline but that of ctx.
+func (a *Admin) Watch(ctx context.Context) iter.Seq2[*shardcfg.Config, error] {
+	return a.watch(ctx)
+}
+
+// Progress is how far the shards are on their way to their owners.
+type Progress struct {
+	Num     shardcfg.ConfigNum
+	Total   int // shards
+	Settled int // shards that serve at their owner, or have none
+	// CopiedBytes of TotalBytes of the shards that are moving, as far as known.
+	CopiedBytes, TotalBytes uint64
+}
+
+// WaitSettled returns when every shard is served by its owner in the latest
+// configuration, num or later. progress, if not nil, is called from this
+// goroutine after every look. A call with no deadline in ctx waits for as long
+// as it takes: it is not bounded by Config.Timeout.
+func (a *Admin) WaitSettled(ctx context.Context, num shardcfg.ConfigNum, progress func(Progress)) error {
+	return a.waitSettled(ctx, num, progress)
+}
+
+// WaitDrained returns when none of the groups is listed any more: they hold
+// nothing and may be switched off. progress, if not nil, is called with those
+// that are left. Like WaitSettled it is bounded by ctx only.
+func (a *Admin) WaitDrained(ctx context.Context, gids []shardcfg.GroupID, progress func(left []shardcfg.GroupID)) error {
+	return a.waitDrained(ctx, gids, progress)
+}
+
+// A ReplicaStatus is one replica of a group or of the controllers.
+type ReplicaStatus struct {
+	ID           string // its label; empty: it never answered
+	Address      string
+	Role         string // leader, follower, learner; empty: not known
+	AppliedIndex uint64
+	Term         uint64
+	// Healthy: it answered, and its group knows it as such.
+	Healthy bool
+	// Problem says why it is not, in words.
+	Problem string
+}
+
+// A GroupStatus is one group as its replicas describe it.
+type GroupStatus struct {
+	GID         shardcfg.GroupID
+	Incarnation shardcfg.Incarnation
+	State       shardcfg.GroupState
+	Weight      uint32
+	Adopted     shardcfg.ConfigNum
+	Leader      string // its address; empty: not known
+	Replicas    []ReplicaStatus
+	// Shards that it holds, and what is in them.
+	Shards int
+	Keys   uint64
+	Bytes  uint64
+}
+
+// A Handoff is a shard on its way.
+type Handoff struct {
+	Shard                   shardcfg.ShardID
+	From, To                shardcfg.GroupID
+	Phase                   string // leaving, frozen, or waiting
+	CopiedBytes, TotalBytes uint64
+	Pause                   time.Duration // how long it has been frozen
+	Waiting                 string        // what for, in words
+}
+
+// A ShardStatus is one shard, as its owner and holder describe it.
+type ShardStatus struct {
+	Shard  shardcfg.ShardID
+	Owner  shardcfg.GroupID // that should hold it; 0: none
+	Holder shardcfg.GroupID // that does; 0: not known, or never created
+	Epoch  shardcfg.Epoch
+	Phase  string // absent, serving, leaving, frozen
+	Keys   uint64
+	Bytes  uint64
+	Digest []byte
+	// Revision of the shard at its holder.
+	Revision uint64
+}
+
+// Settled reports whether the shard is where it should be.
+func (s ShardStatus) Settled() bool {
+	return s.Owner == 0 || s.Owner == s.Holder && s.Phase == "serving"
+}
+
+// A Status is the whole cluster at about one moment.
+type Status struct {
+	Config      *shardcfg.Config
+	Controllers []ReplicaStatus
+	// Groups in ascending order of gid.
+	Groups []GroupStatus
+	// Shards in ascending order.
+	Shards   []ShardStatus
+	Handoffs []Handoff
+	// Total, Settled and Moving count shards.
+	Total, Settled, Moving int
+}
+
+// Status asks every controller and every replica at once, and puts together
+// what they say. It succeeds as long as the configuration is known, from the
+// controllers or from before; who did not answer is listed as unhealthy.
+func (a *Admin) Status(ctx context.Context) (*Status, error) { return a.status(ctx) }
+
+// Locate returns where a key lives, from what the Clerk knows, after asking the
+// controllers and the group.
+func (c *Clerk) Locate(ctx context.Context, key []byte) (Location, error) {
+	return c.locate(ctx, key)
+}

@@ -1,0 +1,274 @@
+package clerk
+
+import (
+	"context"
+	"runtime"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/shoalkv/shoal/clerk/route"
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+	"github.com/shoalkv/shoal/shardkv/kvpb"
+)
+
+// Limits of one packed message.
+const (
+	operationsPerMessageMax = 512
+	// getsPerMessageMax bounds what the answer may hold: each get may be answered
+	// with a value of the largest size.
+	getsPerMessageMax  = 60
+	bytesPerMessageMax = 1 << 20
+	// aloneBytes is the size from which an operation travels alone.
+	aloneBytes = 256 << 10
+)
+
+const (
+	// holdMax is how long a server may hold a request: less than silenceMax, so
+	// that a server which waits for something says so before it seems dead.
+	holdMax = 800 * time.Millisecond
+	// silenceMax is how long a stream that owes answers may be silent.
+	silenceMax = time.Second
+	// answerMax is how long one message may stay unanswered, however much else is
+	// answered meanwhile.
+	answerMax = 4 * time.Second
+	// bytesPerSecondMin prolongs these for large messages.
+	bytesPerSecondMin = 4 << 20
+)
+
+// A lane sends operations to one address. Whatever queued while the previous
+// message was being sent makes the next message: no timer holds anything back.
+// One goroutine, run, packs and sends; while a stream is up, another receives.
+type lane struct {
+	c    *Clerk
+	addr string
+	conn *grpc.ClientConn
+	wake chan struct{} // of one; carries no data
+
+	mu struct {
+		sync.Mutex
+		queue  []*attempt
+		closed bool
+	}
+	stream *stream // run's own; nil: none is up
+}
+
+// An attempt is one operation on its way to one address.
+type attempt struct {
+	op       *kvpb.Operation
+	session  *route.Session // nil: a read
+	bytes    int
+	deadline time.Time
+	// done receives the end of the attempt, once; buffered.
+	done chan ending
+	// queued is guarded by the lane's mutex: the attempt can still be withdrawn.
+	queued bool
+}
+
+// An ending is how an attempt ended: with a reply, or lost.
+type ending struct {
+	reply route.Reply
+	lost  string // why there is no reply; empty: there is one
+	sent  bool   // of a lost one: it may have left
+}
+
+func newLane(c *Clerk, addr string, conn *grpc.ClientConn) *lane {
+	return &lane{c: c, addr: addr, conn: conn, wake: make(chan struct{}, 1)}
+}
+
+// enqueue starts an attempt.
+func (l *lane) enqueue(a *attempt) {
+	l.mu.Lock()
+	if l.mu.closed {
+		l.mu.Unlock()
+		a.done <- ending{lost: ErrClosed.Error()}
+		return
+	}
+	a.queued = true
+	l.mu.queue = append(l.mu.queue, a)
+	l.mu.Unlock()
+	poke(l.wake)
+}
+
+// withdraw gives an attempt up. It returns the attempt's ending if it has
+// ended, else a lost one, sent unless the attempt was still queued.
+func (l *lane) withdraw(a *attempt) ending {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	select {
+	case e := <-a.done:
+		return e
+	default:
+	}
+	if !a.queued {
+		return ending{lost: "no answer yet", sent: true}
+	}
+	for i, other := range l.mu.queue {
+		if other == a {
+			l.mu.queue = append(l.mu.queue[:i], l.mu.queue[i+1:]...)
+			break
+		}
+	}
+	return ending{lost: "waiting to be sent"}
+}
+
+// run packs and sends until the Clerk's life ends.
+func (l *lane) run() {
+	defer l.close()
+	for {
+		select {
+		case <-l.wake:
+		case <-l.c.life.Done():
+			return
+		}
+		for l.c.life.Err() == nil {
+			// Let the callers that are about to queue do so: the message gets fuller.
+			runtime.Gosched()
+			batch := l.take()
+			if len(batch) == 0 {
+				break
+			}
+			l.send(batch)
+		}
+	}
+}
+
+// close fails what is queued and waits for the stream's end.
+func (l *lane) close() {
+	l.mu.Lock()
+	queue := l.mu.queue
+	l.mu.queue, l.mu.closed = nil, true
+	for _, a := range queue {
+		a.queued = false
+	}
+	l.mu.Unlock()
+	for _, a := range queue {
+		a.done <- ending{lost: ErrClosed.Error()}
+	}
+	if l.stream != nil {
+		l.stream.stop("the clerk was closed")
+		<-l.stream.ended
+	}
+}
+
+// take removes the next message's attempts from the queue: of one session, with
+// reads of anyone; a large one alone.
+func (l *lane) take() []*attempt {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var batch, rest []*attempt
+	var session *route.Session
+	bytes, gets := 0, 0
+	for _, a := range l.mu.queue {
+		read := a.session == nil
+		full := len(batch) > 0 && (a.bytes >= aloneBytes || batch[0].bytes >= aloneBytes ||
+			bytes+a.bytes > bytesPerMessageMax || len(batch) >= operationsPerMessageMax)
+		if full || read && gets >= getsPerMessageMax || !read && session != nil && a.session != session {
+			rest = append(rest, a)
+			continue
+		}
+		if read {
+			gets++
+		} else {
+			session = a.session
+		}
+		bytes += a.bytes
+		a.queued = false
+		batch = append(batch, a)
+	}
+	l.mu.queue = rest
+	return batch
+}
+
+// send sends one message, on a new stream if none is up.
+func (l *lane) send(batch []*attempt) {
+	if l.stream != nil {
+		select {
+		case <-l.stream.ended:
+			l.stream = nil
+		default:
+		}
+	}
+	if l.stream == nil {
+		s, err := openStream(l)
+		if err != nil {
+			l.failUnsent(batch, err.Error())
+			return
+		}
+		l.stream = s
+	}
+	l.stream.send(batch)
+}
+
+// failUnsent fails a batch, and what else is queued: it would fare no better.
+func (l *lane) failUnsent(batch []*attempt, why string) {
+	l.mu.Lock()
+	queue := l.mu.queue
+	l.mu.queue = nil
+	for _, a := range queue {
+		a.queued = false
+	}
+	l.mu.Unlock()
+	for _, a := range append(batch, queue...) {
+		a.done <- ending{lost: why}
+	}
+}
+
+// message makes the request of a batch.
+func (l *lane) message(batch []*attempt) (r *kvpb.ExecuteRequest, bytes int) {
+	r = &kvpb.ExecuteRequest{Operations: make([]*kvpb.Operation, len(batch))}
+	var session *route.Session
+	var last time.Time
+	for i, a := range batch {
+		r.Operations[i] = a.op
+		bytes += a.bytes
+		if a.session != nil {
+			session = a.session
+		}
+		if a.deadline.After(last) {
+			last = a.deadline
+		}
+	}
+	if id := l.c.table.clusterID(); !id.IsZero() {
+		r.Cluster = id[:]
+	}
+	if session != nil {
+		r.Session = l.c.sessions.message(session)
+	}
+	hold := min(holdMax+allowance(bytes), max(time.Until(last), time.Millisecond))
+	r.TimeoutMs = uint32(hold.Milliseconds()) + 1
+	return r, bytes
+}
+
+// allowance is the time that a number of bytes may take to travel.
+func allowance(bytes int) time.Duration {
+	return time.Duration(bytes) * time.Second / bytesPerSecondMin
+}
+
+// learn takes what a response says about the cluster as a whole.
+func (l *lane) learn(r *kvpb.ExecuteResponse) {
+	l.c.sessions.observe(r.GetClockMs())
+}
+
+// replyOf is what a response says to its i-th outcome's operation.
+func replyOf(r *kvpb.ExecuteResponse, i int) route.Reply {
+	reply := route.Reply{Leader: r.GetLeader(), Config: shardcfg.ConfigNum(r.GetConfig())}
+	if i < len(r.GetOutcomes()) {
+		reply.Outcome = r.GetOutcomes()[i]
+	}
+	return reply
+}
+
+// poke sends a wake-up that carries no data to a channel of one.
+func poke(wake chan<- struct{}) {
+	select {
+	case wake <- struct{}{}:
+	default:
+	}
+}
+
+// streamContext is the context of a stream: of the Clerk's life, and its own.
+func (l *lane) streamContext() (context.Context, context.CancelFunc) {
+	return context.WithCancel(l.c.life)
+}

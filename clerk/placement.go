@@ -1,0 +1,341 @@
+package clerk
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/shoalkv/shoal/clerk/route"
+	"github.com/shoalkv/shoal/shardctrler/ctrlpb"
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+	"github.com/shoalkv/shoal/shardkv/kvpb"
+)
+
+// routeTable guards the routing table: route's steps run under its lock, and
+// none of them waits for anything.
+type routeTable struct {
+	mu struct {
+		sync.Mutex
+		table   route.Table
+		cluster shardcfg.ClusterID
+		// changed is closed, and replaced, when placement was learned.
+		changed chan struct{}
+		// behind is called, with the lock held, while a newer config was mentioned
+		// than is known; it must not block.
+		behind func()
+	}
+}
+
+func (t *routeTable) init(cluster shardcfg.ClusterID, behind func()) {
+	t.mu.cluster, t.mu.behind = cluster, behind
+	t.mu.changed = make(chan struct{})
+}
+
+// step runs one step of an operation.
+func (t *routeTable) step(f func(*route.Table) route.Decision) (d route.Decision) {
+	t.change(func(table *route.Table) { d = f(table) })
+	return d
+}
+
+// change runs f on the table, and tells those who wait if it learned something.
+func (t *routeTable) change(f func(*route.Table)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	before := t.mu.table.Learned()
+	f(&t.mu.table)
+	if t.mu.table.Learned() != before {
+		close(t.mu.changed)
+		t.mu.changed = make(chan struct{})
+	}
+	if t.mu.table.Stale() {
+		t.mu.behind()
+	}
+}
+
+// stale reports whether a newer config was mentioned than is known.
+func (t *routeTable) stale() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.mu.table.Stale()
+}
+
+// changes returns a channel that is closed when placement is learned.
+func (t *routeTable) changes() <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.mu.changed
+}
+
+func (t *routeTable) config() *shardcfg.Config {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.mu.table.Config()
+}
+
+func (t *routeTable) shardCount() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.mu.table.ShardCount()
+}
+
+func (t *routeTable) groups() []route.GroupAddresses {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.mu.table.Groups()
+}
+
+func (t *routeTable) clusterID() shardcfg.ClusterID {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.mu.cluster
+}
+
+// belongs checks the cluster that a server names: it adopts the first one, and
+// refuses another with ErrWrongCluster. A server that names none passes.
+func (t *routeTable) belongs(raw []byte) error {
+	id, ok := shardcfg.To128[shardcfg.ClusterID](raw)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case !ok:
+		return fmt.Errorf("%w: it names itself by %d bytes", ErrWrongCluster, len(raw))
+	case id.IsZero() || id == t.mu.cluster:
+		return nil
+	case t.mu.cluster.IsZero():
+		t.mu.cluster = id
+		return nil
+	}
+	return fmt.Errorf("%w: it belongs to %s, not to %s", ErrWrongCluster, id, t.mu.cluster)
+}
+
+const (
+	// refreshEvery is the least time between two refreshes.
+	refreshEvery = 50 * time.Millisecond
+	// refreshRestMax is the time between two where none brings anything.
+	refreshRestMax = time.Second
+	refreshMax     = 3 * time.Second
+)
+
+// A refresher learns newer placement when someone wants it. One goroutine, run,
+// does all the asking, however many operations want it.
+type refresher struct {
+	c    *Clerk
+	wake chan struct{} // of one
+	mu   struct {
+		sync.Mutex
+		last error // of the last refresh
+	}
+}
+
+func (r *refresher) init(c *Clerk) {
+	r.c, r.wake = c, make(chan struct{}, 1)
+}
+
+// want asks for a refresh, soon.
+func (r *refresher) want() { poke(r.wake) }
+
+// run refreshes when asked, until the Clerk's life ends.
+func (r *refresher) run() {
+	rest := refreshEvery
+	for {
+		select {
+		case <-r.wake:
+		case <-r.c.life.Done():
+			return
+		}
+		ctx, cancel := context.WithTimeout(r.c.life, refreshMax)
+		err := r.c.learn(ctx)
+		cancel()
+		r.mu.Lock()
+		r.mu.last = err
+		r.mu.Unlock()
+		if err != nil && r.c.life.Err() == nil {
+			r.c.log.Debug("placement not refreshed", "error", err)
+		}
+		// Where asking helps nobody, ask less and less often.
+		if err != nil || r.c.table.stale() {
+			rest = min(2*rest, refreshRestMax)
+		} else {
+			rest = refreshEvery
+		}
+		sleep(r.c.life, rest)
+	}
+}
+
+// lastError is that of the last refresh; nil: it succeeded, or none was made.
+func (r *refresher) lastError() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.mu.last
+}
+
+// start learns the first placement.
+func (c *Clerk) start(ctx context.Context) error {
+	if c.config.Pinned != nil {
+		c.table.change(func(t *route.Table) { t.LearnConfig(c.config.Pinned) })
+		c.wait.Go(c.refresh.run)
+		return nil
+	}
+	if err := c.loadCache(); err != nil {
+		c.log.Warn("configuration cache not used", "file", c.config.CacheFile, "error", err)
+	}
+	c.wait.Go(c.refresh.run)
+	for {
+		changed := c.table.changes()
+		if c.table.shardCount() > 0 {
+			c.refresh.want() // what the cache says may be old
+			return nil
+		}
+		if err := c.refresh.lastError(); errors.Is(err, ErrWrongCluster) {
+			return &Error{Op: "open", Family: FamilyNotDone, Cause: err}
+		}
+		c.refresh.want()
+		again := time.NewTimer(refreshEvery)
+		select {
+		case <-changed:
+		case <-again.C:
+		case <-ctx.Done():
+			again.Stop()
+			e := &Error{Op: "open", Family: FamilyNotDone, Cause: fmt.Errorf("%w: %w", ErrUnavailable, ended(ctx))}
+			if err := c.refresh.lastError(); err != nil {
+				e.Detail = err.Error()
+			}
+			return e
+		}
+		again.Stop()
+	}
+}
+
+// learn asks the controllers for the latest config, and where none answers, the
+// replicas for what they hold.
+func (c *Clerk) learn(ctx context.Context) error {
+	if c.config.Pinned != nil {
+		return nil
+	}
+	asking, cancel := context.WithTimeout(ctx, refreshMax/2)
+	_, err := c.queryLatest(asking)
+	cancel()
+	if err == nil || errors.Is(err, ErrWrongCluster) {
+		return err
+	}
+	if probed := c.probe(ctx); probed != nil {
+		return errors.Join(err, probed)
+	}
+	return nil
+}
+
+// queryLatest asks the controllers for the latest config, and learns it with
+// its hints.
+func (c *Clerk) queryLatest(ctx context.Context) (*shardcfg.Config, error) {
+	var reply *ctrlpb.QueryReply
+	err := c.ctl.once(ctx, func(ctx context.Context, client ctrlpb.ControllerClient) (err error) {
+		reply, err = client.Query(ctx, &ctrlpb.QueryRequest{Cluster: c.table.clusterBytes()})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := c.table.belongs(reply.GetCluster()); err != nil {
+		return nil, err
+	}
+	config, err := ctrlpb.ToConfig(reply.GetConfig())
+	if err != nil {
+		return nil, fmt.Errorf("configuration from the controllers: %w", err)
+	}
+	c.sessions.observe(reply.GetClockMs())
+	if c.config.Pinned == nil {
+		c.adopt(config, reply.GetHints())
+	}
+	return config, nil
+}
+
+// adopt learns a config with its hints, and keeps the config in the cache file.
+func (c *Clerk) adopt(config *shardcfg.Config, hints []*ctrlpb.Hint) {
+	newer := false
+	c.table.change(func(t *route.Table) {
+		newer = t.Config() == nil || t.Config().Num < config.Num
+		t.LearnConfig(config)
+		for _, h := range hints {
+			if inc, ok := shardcfg.To128[shardcfg.Incarnation](h.GetIncarnation()); ok && h.GetShard() < shardcfg.ShardCountMax {
+				t.LearnHint(route.Hint{
+					Shard: shardcfg.ShardID(h.GetShard()), GID: shardcfg.GroupID(h.GetGid()), Incarnation: inc,
+					Epoch:    shardcfg.Epoch{Gen: h.GetEpochGen(), Num: h.GetEpochNum()},
+					Replicas: h.GetReplicas(),
+				})
+			}
+		}
+	})
+	if newer && c.config.CacheFile != "" {
+		if err := c.saveCache(config); err != nil {
+			c.log.Warn("configuration cache not written", "file", c.config.CacheFile, "error", err)
+		}
+	}
+}
+
+// probe asks every replica that is known, and the seeds, what their groups
+// hold. It fails only if none answers.
+func (c *Clerk) probe(ctx context.Context) error {
+	var addresses []string
+	for _, g := range c.table.groups() {
+		addresses = append(addresses, g.Replicas...)
+	}
+	addresses = append(addresses, c.config.Seeds...)
+	if len(addresses) == 0 {
+		return errors.New("no replica is known")
+	}
+	replies := c.askReplicas(ctx, addresses, true)
+	var failed []error
+	for _, r := range replies {
+		if r.err == nil {
+			r.err = c.table.belongs(r.status.GetCluster())
+		}
+		if r.err != nil {
+			failed = append(failed, fmt.Errorf("%s: %w", r.address, r.err))
+			continue
+		}
+		c.table.change(func(t *route.Table) { learnStatus(t, r.status) })
+	}
+	if len(failed) == len(replies) {
+		return errors.Join(failed...)
+	}
+	return nil
+}
+
+// learnStatus learns what a replica says of its group.
+func learnStatus(t *route.Table, s *kvpb.StatusResponse) {
+	inc, ok := shardcfg.To128[shardcfg.Incarnation](s.GetIncarnation())
+	if !ok {
+		return
+	}
+	gid := shardcfg.GroupID(s.GetGid())
+	var replicas []string
+	for _, r := range s.GetReplicas() {
+		replicas = append(replicas, r.GetAddress())
+	}
+	t.LearnShardCount(int(s.GetShardCount()))
+	t.LearnReplica(gid, inc, replicas, s.GetLeader())
+	for _, row := range s.GetShards() {
+		switch row.GetPhase() {
+		case kvpb.Phase_SERVING, kvpb.Phase_LEAVING, kvpb.Phase_FROZEN:
+			if row.GetShard() < shardcfg.ShardCountMax {
+				t.LearnHint(route.Hint{Shard: shardcfg.ShardID(row.GetShard()), Epoch: epochOf(row.GetEpoch()), GID: gid, Incarnation: inc})
+			}
+		}
+	}
+}
+
+func epochOf(e *kvpb.Epoch) shardcfg.Epoch {
+	return shardcfg.Epoch{Gen: e.GetGen(), Num: e.GetNum()}
+}
+
+// clusterBytes is the cluster's id for a request; nil while it is not known.
+func (t *routeTable) clusterBytes() []byte {
+	id := t.clusterID()
+	if id.IsZero() {
+		return nil
+	}
+	return bytes.Clone(id[:])
+}

@@ -1,0 +1,309 @@
+// Package route decides where a client's operation goes next: which replica of
+// which group, whether to wait first, to learn a newer placement, or to give up,
+// and what is then known about its effect. It also numbers writes (Session).
+//
+// It is a step machine: no goroutine, clock, randomness, network or logging.
+// The driver (package clerk, or a simulator) feeds what happened and does what
+// the Decision says. It imports shardcfg and kvpb only. A Table and its Ops are
+// used under one lock, or from one goroutine.
+//
+// The rules, each with its reason:
+//
+//   - Redirects carry the epoch of the shard's token, which rises with every
+//     change of holder: the newer epoch wins, so that the stale word of a lagging
+//     replica never moves an operation back.
+//   - In a round every address is tried at most once, then the operation waits:
+//     no loop of redirects or leader hints spins.
+//   - An address that fell silent or refused connections is suspect: it is tried
+//     last until it answers again, so that a frozen leader does not hold up every
+//     operation in turn.
+//   - An attempt that may have been executed taints the operation: whatever is
+//     refused later, it ends as done or as outcome unknown.
+package route
+
+import (
+	"slices"
+	"time"
+
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+	"github.com/shoalkv/shoal/shardkv/kvpb"
+)
+
+// Back-off between rounds: the first retries are fast, because a failover takes
+// about a second and a handoff's pause some ten milliseconds; the caps keep a
+// long outage cheap. While some replica answers, an end of the trouble is near.
+const (
+	backoffMin          = 5 * time.Millisecond
+	backoffMaxAnswering = 200 * time.Millisecond
+	backoffMax          = time.Second
+)
+
+// Kind is what a Decision asks for.
+type Kind uint8
+
+// The kinds of decisions.
+const (
+	// Send the operation to Addr, then report Reply or Lost.
+	Send Kind = iota + 1
+	// Wait at most For, then report Tick.
+	Wait
+	// Done: the last reply's outcome is the operation's.
+	Done
+	// Restamp: give the write a new session and sequence number, with Table.Start
+	// again. Only for a write none of whose attempts can have been executed.
+	Restamp
+	// Fail: give up, for Reason.
+	Fail
+)
+
+// Reason is why an operation failed.
+type Reason uint8
+
+// The reasons.
+const (
+	// ReasonInvalid: the servers say that the request breaks a rule.
+	ReasonInvalid Reason = iota + 1
+	// ReasonSession: its explicit identity is expired, too new, or acknowledged.
+	ReasonSession
+	// ReasonCluster: all servers that could serve it belong to another cluster.
+	ReasonCluster
+)
+
+// A Decision is what the driver must do next for one operation.
+type Decision struct {
+	Kind Kind
+	Addr string // of Send
+	// For is the longest wait; drivers draw from its upper half, to spread
+	// clients that were refused together. With Restamp it comes first.
+	For time.Duration
+	// Refresh, with Wait: meanwhile ask for a newer placement.
+	Refresh bool
+	// Blind, with Wait: nothing is known to send to; try again as soon as
+	// anything was learned.
+	Blind  bool
+	Reason Reason // of Fail
+	// Ahead, with Restamp: the session's birth was too far in the future; go by
+	// the cluster's clock.
+	Ahead bool
+}
+
+// An Op is the routing state of one operation. Make it with NewOp.
+type Op struct {
+	slot  shardcfg.Slot
+	write bool
+	fixed bool
+
+	unresolved bool
+	addr       string // of the last Send
+	group      *group // of the last Send
+	tried      []string
+	// outside are the groups that said in this round that they don't hold the
+	// shard.
+	outside []*group
+	// answered: some replica answered in this round; cluster: all said that they
+	// are of another one.
+	answered bool
+	aliens   int
+	rounds   int
+	restamps int
+	// last obstacle, for people.
+	obstacle     kvpb.Code
+	obstacleAddr string
+	obstacleText string
+}
+
+// NewOp returns the state of an operation on a key of a slot. A write may have
+// an effect; any other operation may be repeated at will. fixed says that the
+// write has an explicit identity, so that it can't be stamped anew; tainted that
+// an earlier attempt may have been executed.
+func NewOp(slot shardcfg.Slot, write, fixed, tainted bool) Op {
+	return Op{slot: slot, write: write, fixed: fixed, unresolved: tainted && write}
+}
+
+// Unresolved reports whether some attempt may have been executed, or may yet
+// be, so that giving up now leaves the outcome unknown.
+func (op *Op) Unresolved() bool { return op.unresolved }
+
+// Obstacle returns what last stood in the way: the address (empty: nothing was
+// tried), the code and the server's words. A zero code stands for an address
+// that could not be reached or gave no answer.
+func (op *Op) Obstacle() (addr string, code kvpb.Code, text string) {
+	return op.obstacleAddr, op.obstacle, op.obstacleText
+}
+
+// A Reply is what a server said about one operation.
+type Reply struct {
+	Outcome *kvpb.Outcome
+	// Leader is the address of the group's leader, as far as known.
+	Leader string
+	// Config is the newest config that the group has adopted.
+	Config shardcfg.ConfigNum
+}
+
+// Start begins an operation, or begins it again after Restamp.
+func (t *Table) Start(op *Op) Decision {
+	op.beginRound()
+	return t.next(op)
+}
+
+// Tick continues an operation whose wait is over.
+func (t *Table) Tick(op *Op) Decision {
+	op.beginRound()
+	return t.next(op)
+}
+
+// Lost continues an operation whose attempt got no answer. sent says that the
+// request may have left: a write is tainted then. text is for people.
+func (t *Table) Lost(op *Op, sent bool, text string) Decision {
+	op.unresolved = op.unresolved || sent && op.write
+	op.obstacle, op.obstacleAddr, op.obstacleText = 0, op.addr, text
+	t.suspect(op.addr)
+	if op.group != nil && op.group.leader == op.addr {
+		op.group.leader = ""
+	}
+	return t.next(op)
+}
+
+// Reply continues an operation that a server answered.
+func (t *Table) Reply(op *Op, r Reply) Decision {
+	t.trust(op.addr)
+	t.heard(r.Config)
+	op.answered = true
+	out := r.Outcome
+	if out == nil { // a broken server: as good as no answer
+		return t.Lost(op, true, "the answer lacks an outcome")
+	}
+	if out.GetCode() > kvpb.Code_VERSION_MISMATCH {
+		op.obstacle, op.obstacleAddr, op.obstacleText = out.GetCode(), op.addr, out.GetMessage()
+	}
+	switch out.GetCode() {
+	case kvpb.Code_OK, kvpb.Code_NOT_FOUND, kvpb.Code_VERSION_MISMATCH:
+		t.served(op)
+		return Decision{Kind: Done}
+	case kvpb.Code_WRONG_GROUP:
+		op.outside = append(op.outside, op.group)
+		t.Redirect(out.GetRedirect())
+		return t.next(op)
+	case kvpb.Code_NOT_LEADER:
+		t.leads(op.group, op.addr, r.Leader)
+		return t.next(op)
+	case kvpb.Code_BUSY:
+		return op.wait(false)
+	case kvpb.Code_UNAVAILABLE:
+		return t.next(op)
+	case kvpb.Code_INVALID:
+		return Decision{Kind: Fail, Reason: ReasonInvalid}
+	case kvpb.Code_SESSION_EXPIRED, kvpb.Code_SESSION_AHEAD, kvpb.Code_STALE_SEQUENCE:
+		if op.unresolved || op.fixed || !op.write {
+			return Decision{Kind: Fail, Reason: ReasonSession}
+		}
+		d := Decision{Kind: Restamp, Ahead: out.GetCode() == kvpb.Code_SESSION_AHEAD}
+		if op.restamps++; op.restamps > 1 { // a new session should have been enough
+			d.For = op.wait(false).For
+		}
+		return d
+	case kvpb.Code_WRONG_CLUSTER:
+		op.aliens++
+		return t.next(op)
+	default: // OUTCOME_UNKNOWN, and what a newer server may say
+		op.unresolved = op.unresolved || op.write
+		t.leads(op.group, op.addr, r.Leader)
+		return op.wait(false)
+	}
+}
+
+func (op *Op) beginRound() {
+	op.tried, op.outside = op.tried[:0], op.outside[:0]
+	op.answered, op.aliens = false, 0
+}
+
+// wait ends a round.
+func (op *Op) wait(refresh bool) Decision {
+	limit := backoffMax
+	if op.answered {
+		limit = backoffMaxAnswering
+	}
+	d := Decision{Kind: Wait, For: min(limit, backoffMin<<min(op.rounds, 10)), Refresh: refresh}
+	op.rounds++
+	return d
+}
+
+// next sends to the best address that was not tried in this round, or ends the
+// round.
+func (t *Table) next(op *Op) Decision {
+	if t.shardCount == 0 {
+		d := op.wait(true)
+		d.Blind = true
+		return d
+	}
+	shard := op.slot.ShardOf(t.shardCount)
+	for _, g := range t.candidates(op, shard) {
+		if addr := t.pick(g, op.tried); addr != "" {
+			op.group, op.addr = g, addr
+			op.tried = append(op.tried, addr)
+			return Decision{Kind: Send, Addr: addr}
+		}
+	}
+	if op.aliens > 0 && op.aliens == len(op.tried) {
+		return Decision{Kind: Fail, Reason: ReasonCluster}
+	}
+	d := op.wait(true)
+	d.Blind = len(op.tried) == 0
+	return d
+}
+
+// candidates are the groups to try for a shard, best first: the one that the
+// newest epoch names, the owner, and, where those don't hold it or are gone for
+// long, one of the others in turn.
+func (t *Table) candidates(op *Op, shard shardcfg.ShardID) []*group {
+	var list [3]*group
+	out := list[:0]
+	add := func(g *group) {
+		if g != nil && !slices.Contains(op.outside, g) && !slices.Contains(out, g) {
+			out = append(out, g)
+		}
+	}
+	add(t.places[shard].group)
+	add(t.places[shard].owner)
+	// Others are asked when a wait with its refresh brought nothing better, and
+	// few in a round, so that no operation floods a cluster of many groups.
+	const patience, outsideMax = 2, 4
+	misled := len(op.outside) > 0 && len(op.outside) < outsideMax && op.rounds > 0
+	lost := len(out) == 0 && len(op.outside) == 0
+	if n := len(t.groups); misled || lost || op.rounds > patience && len(op.outside) < outsideMax {
+		for i := range n {
+			g := t.groups[(op.rounds+i)%n]
+			if before := len(out); !slices.Contains(op.outside, g) {
+				if add(g); len(out) > before {
+					break
+				}
+			}
+		}
+	}
+	return out
+}
+
+// pick returns the best untried address of a group: its leader, then the
+// others in turn, the suspects last; empty if there is none.
+func (t *Table) pick(g *group, tried []string) string {
+	usable := func(addr string) bool { return addr != "" && !slices.Contains(tried, addr) }
+	if usable(g.leader) && !t.suspects[g.leader] {
+		return g.leader
+	}
+	n := len(g.replicas)
+	for i := range n {
+		if addr := g.replicas[(g.turn+i)%n]; usable(addr) && !t.suspects[addr] {
+			g.turn = (g.turn + i + 1) % n
+			return addr
+		}
+	}
+	if usable(g.leader) {
+		return g.leader
+	}
+	for i := range n {
+		if addr := g.replicas[(g.turn+i)%n]; usable(addr) {
+			return addr
+		}
+	}
+	return ""
+}

@@ -1,0 +1,277 @@
+package route
+
+import (
+	"bytes"
+	"cmp"
+	"slices"
+
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+	"github.com/shoalkv/shoal/shardkv/kvpb"
+)
+
+// A Table is what a client knows of the cluster: the newest config, which group
+// holds each shard, as far as anyone told, and where the groups are. The zero
+// Table knows nothing.
+type Table struct {
+	shardCount int
+	config     *shardcfg.Config
+	places     []place // by shard
+	// groups in ascending order of (gid, incarnation); several incarnations of a
+	// gid may be known at once.
+	groups []*group
+	// suspects are addresses whose last attempt got no answer. Never iterated.
+	suspects map[string]bool
+	// newest is the newest config number that any server mentioned.
+	newest shardcfg.ConfigNum
+	// learned counts what was learned about placement.
+	learned uint64
+}
+
+// A place says which group has, or is about to have, a shard.
+type place struct {
+	epoch shardcfg.Epoch // zero: nobody told
+	group *group         // nil: not known
+	// owner should have it, by the config; nil: none.
+	owner *group
+}
+
+// A group is a replica group that was heard of.
+type group struct {
+	gid         shardcfg.GroupID // 0: not known
+	incarnation shardcfg.Incarnation
+	replicas    []string
+	leader      string // empty: not known
+	turn        int    // of the next replica to try where no leader is known
+}
+
+// A Hint says who holds a shard. GID or Incarnation may be zero: not known.
+type Hint struct {
+	Shard       shardcfg.ShardID
+	Epoch       shardcfg.Epoch
+	GID         shardcfg.GroupID
+	Incarnation shardcfg.Incarnation
+	Replicas    []string
+}
+
+// ShardCount returns the cluster's shard count; 0: not known yet.
+func (t *Table) ShardCount() int { return t.shardCount }
+
+// Config returns the newest config learned; nil: none. It is not to be changed.
+func (t *Table) Config() *shardcfg.Config { return t.config }
+
+// Learned counts what was learned about placement: a change means that a blind
+// operation may try again.
+func (t *Table) Learned() uint64 { return t.learned }
+
+// Stale reports whether a server mentioned a newer config than the table has.
+func (t *Table) Stale() bool {
+	return t.config == nil && t.newest > 0 || t.config != nil && t.newest > t.config.Num
+}
+
+// LearnShardCount tells the cluster's shard count, which never changes; another
+// one than the known, or an impossible one, is ignored and reported as false.
+func (t *Table) LearnShardCount(n int) bool {
+	if t.shardCount != 0 || shardcfg.CheckShardCount(n) != nil {
+		return n == t.shardCount
+	}
+	t.shardCount = n
+	t.places = make([]place, n)
+	t.learned++
+	return true
+}
+
+// LearnConfig tells a config, which the table keeps and never changes. An older
+// one than the known, or one of another shard count, is ignored. What was known
+// of groups that it does not list any more is kept only for shards that no one
+// else is known to hold: they may still hold them.
+func (t *Table) LearnConfig(c *shardcfg.Config) {
+	if len(c.Shards) == 0 || !t.LearnShardCount(len(c.Shards)) || t.config != nil && c.Num < t.config.Num {
+		return
+	}
+	t.config = c
+	t.heard(c.Num)
+	t.learned++
+	listed := make(map[shardcfg.GroupID]*group, len(c.Groups))
+	for _, gid := range c.GroupIDs() {
+		listed[gid] = t.learnGroup(gid, c.Groups[gid].Incarnation, c.Groups[gid].Replicas)
+	}
+	for s := range t.places {
+		p := &t.places[s]
+		p.owner = listed[c.Shards[s]]
+		if p.group != nil && c.IsRetired(p.group.incarnation) {
+			p.group = nil
+		}
+	}
+	t.sweep()
+}
+
+// sweep forgets groups that neither the config lists nor any shard needs.
+func (t *Table) sweep() {
+	needed := make(map[*group]bool, len(t.groups))
+	for s := range t.places {
+		if g := t.places[s].group; g != nil {
+			needed[g] = true
+		}
+	}
+	t.groups = slices.DeleteFunc(t.groups, func(g *group) bool {
+		if needed[g] {
+			return false
+		}
+		listed, ok := t.config.Groups[g.gid]
+		return !ok || g.incarnation != listed.Incarnation && !listed.Incarnation.IsZero()
+	})
+}
+
+// LearnHint tells who holds a shard. A hint of an older epoch than the known one
+// is ignored, and one that names no group that could be found.
+func (t *Table) LearnHint(h Hint) {
+	if int(h.Shard) >= len(t.places) {
+		return
+	}
+	p := &t.places[h.Shard]
+	if h.Epoch.Less(p.epoch) {
+		return
+	}
+	g := t.learnGroup(h.GID, h.Incarnation, h.Replicas)
+	if g == nil || g == p.group && h.Epoch == p.epoch {
+		return
+	}
+	p.group, p.epoch = g, h.Epoch
+	t.learned++
+}
+
+// Redirect tells what a server's redirect says; nil says nothing.
+func (t *Table) Redirect(r *kvpb.Redirect) {
+	inc, ok := shardcfg.To128[shardcfg.Incarnation](r.GetIncarnation())
+	if r == nil || !ok || r.GetShard() >= uint32(len(t.places)) {
+		return
+	}
+	t.LearnHint(Hint{
+		Shard:       shardcfg.ShardID(r.GetShard()),
+		Epoch:       shardcfg.Epoch{Gen: r.GetEpoch().GetGen(), Num: r.GetEpoch().GetNum()},
+		GID:         shardcfg.GroupID(r.GetGid()),
+		Incarnation: inc,
+		Replicas:    r.GetReplicas(),
+	})
+}
+
+// LearnReplica tells what a replica said of its group: who it is, where its
+// replicas are, and who leads.
+func (t *Table) LearnReplica(gid shardcfg.GroupID, inc shardcfg.Incarnation, replicas []string, leader string) {
+	if g := t.learnGroup(gid, inc, replicas); g != nil && leader != "" {
+		g.leader = leader
+	}
+	t.learned++
+}
+
+// Target returns the group that the next operation on a shard would be sent to
+// first; ok is false where none is known.
+func (t *Table) Target(shard shardcfg.ShardID) (gid shardcfg.GroupID, inc shardcfg.Incarnation, leader string, epoch shardcfg.Epoch, ok bool) {
+	if int(shard) >= len(t.places) {
+		return
+	}
+	p := t.places[shard]
+	g := cmp.Or(p.group, p.owner)
+	if g == nil {
+		return
+	}
+	return g.gid, g.incarnation, g.leader, p.epoch, true
+}
+
+// A GroupAddresses is a group with its addresses.
+type GroupAddresses struct {
+	GID         shardcfg.GroupID
+	Incarnation shardcfg.Incarnation
+	Leader      string
+	Replicas    []string
+}
+
+// Groups returns the groups that are known, in ascending order of gid.
+func (t *Table) Groups() []GroupAddresses {
+	out := make([]GroupAddresses, 0, len(t.groups))
+	for _, g := range t.groups {
+		out = append(out, GroupAddresses{g.gid, g.incarnation, g.leader, slices.Clone(g.replicas)})
+	}
+	return out
+}
+
+// learnGroup returns the group of that name, made or brought up to date; nil
+// if there is no address for it. A zero gid or incarnation matches any.
+func (t *Table) learnGroup(gid shardcfg.GroupID, inc shardcfg.Incarnation, replicas []string) *group {
+	g := t.find(gid, inc)
+	if g == nil {
+		if len(replicas) == 0 || gid == 0 && inc.IsZero() {
+			return nil
+		}
+		g = &group{}
+		t.groups = append(t.groups, g)
+	}
+	if g.gid == 0 && gid != 0 || g.incarnation.IsZero() && !inc.IsZero() {
+		g.gid = cmp.Or(g.gid, gid)
+		if g.incarnation.IsZero() {
+			g.incarnation = inc
+		}
+		slices.SortStableFunc(t.groups, func(a, b *group) int {
+			return cmp.Or(cmp.Compare(a.gid, b.gid), bytes.Compare(a.incarnation[:], b.incarnation[:]))
+		})
+	}
+	if len(replicas) > 0 && !slices.Equal(replicas, g.replicas) {
+		g.replicas, g.turn = slices.Clone(replicas), 0
+		if !slices.Contains(g.replicas, g.leader) {
+			g.leader = ""
+		}
+	}
+	return g
+}
+
+func (t *Table) find(gid shardcfg.GroupID, inc shardcfg.Incarnation) *group {
+	var unbound *group
+	for _, g := range t.groups {
+		switch {
+		case !inc.IsZero() && g.incarnation == inc:
+			return g
+		case gid != 0 && g.gid == gid && (inc.IsZero() || g.incarnation.IsZero()):
+			unbound = g
+		}
+	}
+	return unbound
+}
+
+// served notes that a group executed an operation: it holds the shard, or did a
+// moment ago; a newer epoch will say so.
+func (t *Table) served(op *Op) {
+	if op.group == nil {
+		return
+	}
+	if p := &t.places[op.slot.ShardOf(t.shardCount)]; p.group != op.group {
+		p.group = op.group
+	}
+	op.group.leader = op.addr
+}
+
+// leads notes what a replica that does not lead said of who does.
+func (t *Table) leads(g *group, addr, leader string) {
+	switch {
+	case g == nil:
+	case leader != "" && leader != addr:
+		g.leader = leader
+	case g.leader == addr:
+		g.leader = ""
+	}
+}
+
+// heard notes a config number that a server mentioned.
+func (t *Table) heard(num shardcfg.ConfigNum) { t.newest = max(t.newest, num) }
+
+func (t *Table) suspect(addr string) {
+	if t.suspects == nil {
+		t.suspects = map[string]bool{}
+	}
+	t.suspects[addr] = true
+}
+
+func (t *Table) trust(addr string) {
+	if len(t.suspects) > 0 {
+		delete(t.suspects, addr)
+	}
+}

@@ -1,0 +1,171 @@
+package clerk
+
+import (
+	"bytes"
+	"context"
+	"iter"
+
+	"google.golang.org/grpc/status"
+
+	"github.com/shoalkv/shoal/clerk/route"
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+	"github.com/shoalkv/shoal/shardkv/kvpb"
+)
+
+// A Page is a part of one shard, as it was at one moment.
+type Page struct {
+	Entries []Entry // in ascending order of key
+	// Next continues after the page.
+	Next Cursor
+	// Done: there is nothing after the page.
+	Done bool
+}
+
+// Scan yields the records whose keys begin with prefix (empty: all), shard by
+// shard, in ascending order of key within a shard. A page of a shard is one
+// moment of it; pages are of different moments. A key that is present
+// throughout is yielded exactly once, also while shards move. A prefix that
+// contains a complete {hash tag} reads one shard only.
+//
+// On failure it yields the error, matching ErrNotDone, and ends; the cursor of
+// the last entry continues it. Each page has the deadline that a call has: ctx
+// bounds the whole scan, if it has a deadline, else Config.Timeout each page.
+func (c *Clerk) Scan(ctx context.Context, prefix []byte, options ...ScanOption) iter.Seq2[Entry, error] {
+	var o scanOptions
+	for _, set := range options {
+		set(&o)
+	}
+	prefix = bytes.Clone(prefix)
+	return func(yield func(Entry, error) bool) {
+		cursor, left := o.from, o.limit
+		for {
+			page, err := c.page(ctx, prefix, cursor, o, left)
+			if err != nil {
+				yield(Entry{}, err)
+				return
+			}
+			for _, e := range page.Entries {
+				if !yield(e, nil) {
+					return
+				}
+			}
+			left -= len(page.Entries)
+			if page.Done || o.limit > 0 && left <= 0 {
+				return
+			}
+			cursor = page.Next
+		}
+	}
+}
+
+// ScanPage returns one page of a Scan from a cursor. An empty page that is not
+// Done is possible.
+func (c *Clerk) ScanPage(ctx context.Context, prefix []byte, from Cursor, options ...ScanOption) (Page, error) {
+	var o scanOptions
+	for _, set := range options {
+		set(&o)
+	}
+	return c.page(ctx, bytes.Clone(prefix), from, o, o.limit)
+}
+
+// page reads the next page. left bounds the entries, if o.limit is set.
+func (c *Clerk) page(ctx context.Context, prefix []byte, from Cursor, o scanOptions, left int) (Page, error) {
+	if len(prefix) > shardcfg.KeyBytesMax {
+		return Page{}, &Error{Op: "scan", Key: prefix, Family: FamilyNotDone, Cause: ErrInvalid, Detail: shardcfg.ErrKeyTooLong.Error()}
+	}
+	ctx, cancel := c.deadline(ctx)
+	defer cancel()
+	count, err := c.knownShards(ctx)
+	if err != nil {
+		return Page{}, err
+	}
+	shard, single := from.Shard, tagged(prefix)
+	if single {
+		shard = shardcfg.ShardOf(prefix, count)
+	}
+	switch {
+	case int(from.Shard) >= count, single && len(from.After) > 0 && from.Shard != shard:
+		return Page{}, &Error{Op: "scan", Key: prefix, Family: FamilyNotDone, Cause: ErrInvalid,
+			Detail: "the cursor is not of this cluster and prefix"}
+	}
+	r := &kvpb.ScanRequest{
+		Cluster: c.table.clusterBytes(), Shard: uint32(shard), Prefix: prefix, After: from.After,
+		Limit: o.pageLimit, KeysOnly: o.keysOnly,
+	}
+	if o.limit > 0 && (r.Limit == 0 || uint32(min(left, 1<<30)) < r.Limit) {
+		r.Limit = uint32(min(left, 1<<30))
+	}
+	reply, err := c.scanShard(ctx, prefix, shard, count, r)
+	if err != nil {
+		return Page{}, err
+	}
+	page := Page{Next: Cursor{Shard: shard, After: from.After}}
+	for _, rec := range reply.GetRecords() {
+		page.Entries = append(page.Entries, Entry{
+			Key: rec.GetKey(), Value: rec.GetValue(), Version: Version(rec.GetVersion()), Shard: shard,
+		})
+		page.Next.After = rec.GetKey()
+	}
+	if reply.GetEnd() {
+		page.Done = single || int(shard) == count-1
+		if !page.Done {
+			page.Next = Cursor{Shard: shard + 1}
+		}
+	}
+	return page, nil
+}
+
+// tagged reports whether every key with the prefix is of one slot: the prefix
+// holds the whole hash tag, so that nothing after it counts.
+func tagged(prefix []byte) bool {
+	open := bytes.IndexByte(prefix, '{')
+	return open >= 0 && bytes.IndexByte(prefix[open+1:], '}') > 0
+}
+
+// knownShards waits until the shard count is known.
+func (c *Clerk) knownShards(ctx context.Context) (int, error) {
+	for {
+		changed := c.table.changes()
+		if n := c.table.shardCount(); n > 0 {
+			return n, nil
+		}
+		c.refresh.want()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return 0, &Error{Op: "scan", Family: FamilyNotDone, Cause: ended(ctx), Detail: "the cluster's shards are not known"}
+		case <-c.life.Done():
+			return 0, &Error{Op: "scan", Family: FamilyNotDone, Cause: ErrClosed}
+		}
+	}
+}
+
+// scanShard asks for one page, wherever the shard is.
+func (c *Clerk) scanShard(ctx context.Context, prefix []byte, shard shardcfg.ShardID, count int, r *kvpb.ScanRequest) (*kvpb.ScanResponse, error) {
+	var reply *kvpb.ScanResponse
+	first := shardcfg.Slot(int(shard) * (shardcfg.SlotCount / count))
+	w := &call{name: "scan", key: prefix, route: route.NewOp(first, false, false, false)}
+	w.send = func(ctx context.Context, addr string) (e ending) {
+		ctx, drop := c.whileOpen(ctx)
+		defer drop()
+		ctx, cancel := context.WithTimeout(ctx, answerMax)
+		defer cancel()
+		conn, err := c.pool.ready(ctx, addr)
+		if err == nil {
+			r.TimeoutMs = uint32(holdMax.Milliseconds())
+			reply, err = kvpb.NewKVClient(conn).Scan(ctx, r)
+		}
+		if err != nil {
+			return ending{lost: status.Convert(err).Message(), sent: true}
+		}
+		return ending{reply: route.Reply{Outcome: reply.GetOutcome(), Leader: reply.GetLeader()}}
+	}
+	if err := c.acquire(ctx, w); err != nil {
+		return nil, err
+	}
+	defer func() { <-c.slots }()
+	if err := c.drive(ctx, w); err != nil {
+		return nil, err
+	}
+	return reply, nil
+}

@@ -1,0 +1,434 @@
+package clerk
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/status"
+
+	"github.com/shoalkv/shoal/shardctrler/ctrlpb"
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+	"github.com/shoalkv/shoal/shardkv/kvpb"
+)
+
+const (
+	// askMax bounds the question to one replica: who is slower is listed as
+	// unhealthy.
+	askMax     = 2 * time.Second
+	askersMax  = 64
+	settleEach = 200 * time.Millisecond
+)
+
+// A replicaAnswer is what a replica said, or why it did not.
+type replicaAnswer struct {
+	address string
+	status  *kvpb.StatusResponse
+	err     error
+}
+
+// askReplicas asks every address once, many at a time. The answers are in the
+// order of addresses, without repetitions.
+func (c *Clerk) askReplicas(ctx context.Context, addresses []string, shards bool) []replicaAnswer {
+	ctx, drop := c.whileOpen(ctx)
+	defer drop()
+	var answers []replicaAnswer
+	for _, addr := range addresses {
+		if !slices.ContainsFunc(answers, func(a replicaAnswer) bool { return a.address == addr }) {
+			answers = append(answers, replicaAnswer{address: addr})
+		}
+	}
+	each(len(answers), func(i int) {
+		a := &answers[i]
+		a.status, a.err = c.askReplica(ctx, a.address, shards)
+	})
+	return answers
+}
+
+func (c *Clerk) askReplica(ctx context.Context, addr string, shards bool) (*kvpb.StatusResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, askMax)
+	defer cancel()
+	conn, err := c.pool.ready(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	r, err := kvpb.NewKVClient(conn).Status(ctx, &kvpb.StatusRequest{Cluster: c.table.clusterBytes(), Shards: shards})
+	if err != nil {
+		return nil, errors.New(status.Convert(err).Message())
+	}
+	return r, nil
+}
+
+// each runs f for 0 to n-1, many at a time.
+func each(n int, f func(int)) {
+	var wait sync.WaitGroup
+	room := make(chan struct{}, askersMax)
+	for i := range n {
+		room <- struct{}{}
+		wait.Go(func() {
+			defer func() { <-room }()
+			f(i)
+		})
+	}
+	wait.Wait()
+}
+
+// A survey is what controllers and replicas said at about one moment.
+type survey struct {
+	config      *shardcfg.Config
+	infos       map[string]*ctrlpb.InfoReply // by address
+	controllers []string
+	replicas    map[string]replicaAnswer // by address
+}
+
+// survey asks everyone. It fails only if no configuration is known at all.
+func (c *Clerk) survey(ctx context.Context, controllers bool) (*survey, error) {
+	s := &survey{infos: map[string]*ctrlpb.InfoReply{}, replicas: map[string]replicaAnswer{}}
+	asking, cancel := context.WithTimeout(ctx, askMax)
+	config, err := c.queryLatest(asking)
+	cancel()
+	if err != nil {
+		if config = c.table.config(); config == nil {
+			return nil, &Error{Op: "status", Family: FamilyNotDone, Cause: cmp.Or(ErrUnavailable, err), Detail: err.Error()}
+		}
+	}
+	s.config = config
+	if controllers {
+		c.askControllers(ctx, s)
+	}
+	var addresses []string
+	for _, gid := range config.GroupIDs() {
+		addresses = append(addresses, config.Groups[gid].Replicas...)
+	}
+	for _, a := range c.askReplicas(ctx, addresses, true) {
+		s.replicas[a.address] = a
+	}
+	return s, nil
+}
+
+// askControllers asks the controllers, and then those that they name.
+func (c *Clerk) askControllers(ctx context.Context, s *survey) {
+	ctx, drop := c.whileOpen(ctx)
+	defer drop()
+	var mu sync.Mutex
+	todo := c.ctl.addresses()
+	slices.Sort(todo)
+	for len(todo) > 0 {
+		s.controllers = append(s.controllers, todo...)
+		each(len(todo), func(i int) {
+			ctx, cancel := context.WithTimeout(ctx, askMax)
+			defer cancel()
+			conn, err := c.pool.ready(ctx, todo[i])
+			if err != nil {
+				return
+			}
+			info, err := ctrlpb.NewControllerClient(conn).Info(ctx, &ctrlpb.InfoRequest{Cluster: c.table.clusterBytes()})
+			if err == nil {
+				mu.Lock()
+				s.infos[todo[i]] = info
+				mu.Unlock()
+			}
+		})
+		todo = nil
+		for _, info := range s.infos {
+			for _, m := range info.GetMembers() {
+				if a := m.GetAddress(); a != "" && !slices.Contains(s.controllers, a) && !slices.Contains(todo, a) {
+					todo = append(todo, a)
+				}
+			}
+		}
+		slices.Sort(todo)
+	}
+}
+
+func (a *Admin) status(ctx context.Context) (*Status, error) {
+	ctx, cancel := a.c.deadline(ctx)
+	defer cancel()
+	s, err := a.c.survey(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	st := &Status{Config: s.config, Controllers: s.controllerStatus(), Total: len(s.config.Shards)}
+	for _, gid := range s.config.GroupIDs() {
+		st.Groups = append(st.Groups, s.groupStatus(gid))
+	}
+	st.Shards, st.Handoffs = s.shards()
+	for _, sh := range st.Shards {
+		if sh.Settled() {
+			st.Settled++
+		}
+	}
+	st.Moving = st.Total - st.Settled
+	return st, nil
+}
+
+// controllerStatus lists the controllers, those that the others name included.
+func (s *survey) controllerStatus() []ReplicaStatus {
+	var out []ReplicaStatus
+	leader, term := "", uint64(0)
+	for _, info := range s.infos {
+		if info.GetLeader() != "" && info.GetTerm() >= term {
+			leader, term = info.GetLeader(), info.GetTerm()
+		}
+	}
+	for _, addr := range s.controllers {
+		r := ReplicaStatus{Address: addr, Problem: "it does not answer"}
+		for _, other := range s.infos {
+			for _, m := range other.GetMembers() {
+				if m.GetAddress() == addr {
+					r.ID, r.Role = m.GetId(), m.GetRole()
+				}
+			}
+		}
+		if info := s.infos[addr]; info != nil {
+			r.ID, r.AppliedIndex, r.Term = info.GetId(), info.GetAppliedIndex(), info.GetTerm()
+			r.Healthy, r.Problem = true, ""
+			if info.GetLeader() == "" {
+				r.Healthy, r.Problem = false, "it knows no leader"
+			}
+		}
+		switch {
+		case addr == leader && r.Healthy:
+			r.Role = "leader"
+		case r.Role == "leader" || r.Role == "" && r.Healthy:
+			r.Role = "follower"
+		}
+		out = append(out, r)
+	}
+	slices.SortStableFunc(out, func(a, b ReplicaStatus) int {
+		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Address, b.Address))
+	})
+	return out
+}
+
+// best is the answer of a group that knows most: of its leader, else of the
+// replica that applied most. nil: none answered, or none of this group.
+func (s *survey) best(gid shardcfg.GroupID) *kvpb.StatusResponse {
+	var best *kvpb.StatusResponse
+	rank := func(r *kvpb.StatusResponse, addr string) (uint64, uint64) {
+		if r.GetLeader() == addr {
+			return r.GetTerm(), 1<<63 + r.GetAppliedIndex()
+		}
+		return 0, r.GetAppliedIndex()
+	}
+	var term, index uint64
+	for _, addr := range s.config.Groups[gid].Replicas {
+		r := s.replicas[addr].status
+		if r == nil || r.GetGid() != uint64(gid) {
+			continue
+		}
+		t, i := rank(r, addr)
+		if best == nil || cmp.Or(cmp.Compare(t, term), cmp.Compare(i, index)) > 0 {
+			best, term, index = r, t, i
+		}
+	}
+	return best
+}
+
+func (s *survey) groupStatus(gid shardcfg.GroupID) GroupStatus {
+	g := s.config.Groups[gid]
+	best := s.best(gid)
+	out := GroupStatus{
+		GID: gid, Incarnation: g.Incarnation, State: g.State, Weight: g.Weight,
+		Adopted: shardcfg.ConfigNum(best.GetConfig()), Leader: best.GetLeader(),
+		Shards: int(best.GetHolding()), Keys: best.GetKeys(), Bytes: best.GetBytes(),
+	}
+	addresses := slices.Clone(g.Replicas)
+	for _, m := range best.GetReplicas() {
+		if !slices.Contains(addresses, m.GetAddress()) {
+			addresses = append(addresses, m.GetAddress())
+		}
+	}
+	for _, addr := range addresses {
+		out.Replicas = append(out.Replicas, s.replicaStatus(gid, addr, best))
+	}
+	slices.SortStableFunc(out.Replicas, func(a, b ReplicaStatus) int {
+		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Address, b.Address))
+	})
+	return out
+}
+
+// replicaStatus joins what a replica said with what its group says of it.
+func (s *survey) replicaStatus(gid shardcfg.GroupID, addr string, best *kvpb.StatusResponse) ReplicaStatus {
+	r := ReplicaStatus{Address: addr}
+	listed := false
+	for _, m := range best.GetReplicas() {
+		if m.GetAddress() == addr {
+			listed = true
+			r.ID, r.Role, r.AppliedIndex, r.Healthy = m.GetId(), m.GetRole(), m.GetAppliedIndex(), m.GetHealthy()
+		}
+	}
+	a, asked := s.replicas[addr]
+	switch {
+	case !asked:
+		return r
+	case a.err != nil:
+		r.Healthy, r.Problem = false, a.err.Error()
+		if r.Role == "leader" {
+			r.Role = "follower" // it was; who does not answer does not lead
+		}
+		return r
+	case a.status.GetGid() != uint64(gid):
+		return ReplicaStatus{Address: addr, Problem: "it is of another group"}
+	}
+	r.ID, r.AppliedIndex, r.Term = a.status.GetId(), a.status.GetAppliedIndex(), a.status.GetTerm()
+	switch {
+	case a.status.GetLeader() == "":
+		r.Healthy, r.Problem = false, "it knows no leader"
+	case !listed:
+		r.Healthy, r.Problem = false, "its group does not list it"
+	default:
+		r.Healthy = true // it answered: fresher than what the group knows of it
+	}
+	return r
+}
+
+// shards puts the groups' rows together: per shard its holder, and what is on
+// its way.
+func (s *survey) shards() ([]ShardStatus, []Handoff) {
+	out := make([]ShardStatus, len(s.config.Shards))
+	for i := range out {
+		out[i] = ShardStatus{Shard: shardcfg.ShardID(i), Owner: s.config.Shards[i], Phase: "absent"}
+	}
+	var handoffs []Handoff
+	staged := map[shardcfg.ShardID]uint64{}
+	for _, gid := range s.config.GroupIDs() {
+		for _, row := range s.best(gid).GetShards() {
+			if int(row.GetShard()) >= len(out) {
+				continue
+			}
+			sh := &out[row.GetShard()]
+			if st := row.GetStaging(); st != nil {
+				staged[sh.Shard] = st.GetBytes()
+			}
+			if phase := row.GetPhase(); phase == kvpb.Phase_ABSENT || phase == kvpb.Phase_PASSED || epochOf(row.GetEpoch()).Less(sh.Epoch) {
+				continue
+			}
+			sh.Holder, sh.Epoch, sh.Phase = gid, epochOf(row.GetEpoch()), strings.ToLower(row.GetPhase().String())
+			sh.Keys, sh.Bytes, sh.Revision = row.GetKeys(), row.GetBytes(), row.GetRevision()
+			sh.Digest = bytes.Clone(row.GetDigest())
+		}
+	}
+	for _, gid := range s.config.GroupIDs() {
+		for _, row := range s.best(gid).GetShards() {
+			if int(row.GetShard()) >= len(out) || out[row.GetShard()].Holder != gid {
+				continue
+			}
+			sh := out[row.GetShard()]
+			if !sh.Settled() || row.GetPhase() == kvpb.Phase_LEAVING || row.GetPhase() == kvpb.Phase_FROZEN {
+				handoffs = append(handoffs, handoffOf(sh, row, staged[sh.Shard]))
+			}
+		}
+	}
+	slices.SortFunc(handoffs, func(a, b Handoff) int { return cmp.Compare(a.Shard, b.Shard) })
+	return out, handoffs
+}
+
+func handoffOf(sh ShardStatus, row *kvpb.Shard, staged uint64) Handoff {
+	h := Handoff{
+		Shard: sh.Shard, From: sh.Holder, To: sh.Owner, Phase: sh.Phase,
+		CopiedBytes: max(row.GetCopiedBytes(), staged), TotalBytes: sh.Bytes,
+		Pause: time.Duration(row.GetPauseUs()) * time.Microsecond, Waiting: row.GetWaiting(),
+	}
+	if to := shardcfg.GroupID(row.GetToGid()); to != 0 {
+		h.To = to
+	}
+	if sh.Phase == "serving" {
+		h.Phase = "waiting"
+	}
+	h.CopiedBytes = min(h.CopiedBytes, h.TotalBytes)
+	return h
+}
+
+// waitSettled looks until all shards are where they should be.
+func (a *Admin) waitSettled(ctx context.Context, num shardcfg.ConfigNum, progress func(Progress)) error {
+	ctx, drop := a.c.whileOpen(ctx)
+	defer drop()
+	for {
+		looking, cancel := context.WithTimeout(ctx, a.c.config.Timeout)
+		s, err := a.c.survey(looking, false)
+		cancel()
+		if err == nil {
+			p := Progress{Num: s.config.Num, Total: len(s.config.Shards)}
+			shards, handoffs := s.shards()
+			for _, sh := range shards {
+				if sh.Settled() {
+					p.Settled++
+				}
+			}
+			for _, h := range handoffs {
+				p.CopiedBytes += h.CopiedBytes
+				p.TotalBytes += h.TotalBytes
+			}
+			if progress != nil {
+				progress(p)
+			}
+			if p.Num >= num && p.Settled == p.Total {
+				return nil
+			}
+		}
+		if !sleep(ctx, settleEach) {
+			return a.waitError(ctx, "wait for shards", err)
+		}
+	}
+}
+
+// waitDrained looks until none of the groups is listed.
+func (a *Admin) waitDrained(ctx context.Context, gids []shardcfg.GroupID, progress func([]shardcfg.GroupID)) error {
+	ctx, drop := a.c.whileOpen(ctx)
+	defer drop()
+	for {
+		looking, cancel := context.WithTimeout(ctx, a.c.config.Timeout)
+		config, err := a.query(looking, nil)
+		cancel()
+		if err == nil {
+			var left []shardcfg.GroupID
+			for _, gid := range gids {
+				if _, listed := config.Groups[gid]; listed {
+					left = append(left, gid)
+				}
+			}
+			if progress != nil {
+				progress(left)
+			}
+			if len(left) == 0 {
+				return nil
+			}
+		}
+		if !sleep(ctx, settleEach) {
+			return a.waitError(ctx, "wait for groups to drain", err)
+		}
+	}
+}
+
+func (a *Admin) waitError(ctx context.Context, op string, last error) error {
+	e := &Error{Op: op, Family: FamilyNotDone, Cause: ended(ctx)}
+	if last != nil {
+		e.Detail = last.Error()
+	}
+	return e
+}
+
+// locate reads the key, so that redirects are followed to the end, and asks the
+// group that answered for the shard's epoch.
+func (c *Clerk) locate(ctx context.Context, key []byte) (Location, error) {
+	ctx, cancel := c.deadline(ctx)
+	defer cancel()
+	if _, err := c.Get(ctx, key); err != nil && !errors.Is(err, ErrNotFound) {
+		return Location{}, err
+	}
+	c.table.mu.Lock()
+	defer c.table.mu.Unlock()
+	t := &c.table.mu.table
+	l := Location{Slot: shardcfg.SlotOf(key), Shard: shardcfg.ShardOf(key, t.ShardCount())}
+	l.Group, l.Incarnation, l.Leader, l.Epoch, _ = t.Target(l.Shard)
+	if config := t.Config(); config != nil {
+		l.Owner, _ = config.Owner(l.Shard)
+	}
+	return l, nil
+}

@@ -1,0 +1,204 @@
+package clerk
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
+
+	"github.com/shoalkv/shoal/shardkv/kvpb"
+)
+
+// A stream is one bidirectional call to one address. The lane's goroutine
+// sends; receive runs in its own, and ends when the stream does. What is
+// unanswered then is lost, and may have been executed.
+type stream struct {
+	lane   *lane
+	call   grpc.BidiStreamingClient[kvpb.StreamRequest, kvpb.StreamResponse]
+	cancel context.CancelFunc
+	ended  chan struct{} // closed when everything is answered or lost
+
+	mu struct {
+		sync.Mutex
+		lastID   uint64
+		inFlight map[uint64]*message
+		heard    time.Time // when the last response came
+		watching bool
+		dead     bool
+		why      string // the stream was stopped; empty: it was not
+	}
+}
+
+// A message is one request that is not wholly answered.
+type message struct {
+	batch  []*attempt // an answered attempt is nil
+	bytes  int
+	sentAt time.Time
+}
+
+// openStream opens a stream. An error means that nothing was sent.
+func openStream(l *lane) (*stream, error) {
+	ctx, cancel := l.streamContext()
+	// A new call waits for the connection; a server that swallows packets must
+	// not make it wait for long.
+	slow := time.AfterFunc(connectMax, cancel)
+	call, err := kvpb.NewKVClient(l.conn).Stream(ctx)
+	if !slow.Stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		cancel()
+		return nil, fmt.Errorf("%s does not accept connections: %s", l.addr, status.Convert(err).Message())
+	}
+	s := &stream{lane: l, call: call, cancel: cancel, ended: make(chan struct{})}
+	s.mu.inFlight = map[uint64]*message{}
+	l.c.wait.Go(s.receive)
+	return s, nil
+}
+
+// send sends one message. If that fails the stream is at its end, and its
+// receiver reports everything in flight lost.
+func (s *stream) send(batch []*attempt) {
+	r, bytes := s.lane.message(batch)
+	m := &message{batch: batch, bytes: bytes, sentAt: time.Now()}
+	s.mu.Lock()
+	if s.mu.dead {
+		why := s.mu.why
+		s.mu.Unlock()
+		for _, a := range batch {
+			a.done <- ending{lost: why}
+		}
+		return
+	}
+	s.mu.lastID++
+	id := s.mu.lastID
+	s.mu.inFlight[id] = m
+	if !s.mu.watching {
+		s.mu.watching = true
+		time.AfterFunc(silenceMax, s.watch)
+	}
+	s.mu.Unlock()
+	if err := s.call.Send(&kvpb.StreamRequest{Id: id, Request: r, Parts: true}); err != nil {
+		s.cancel()
+		<-s.ended
+	}
+}
+
+// receive delivers answers until the stream ends.
+func (s *stream) receive() {
+	defer close(s.ended)
+	defer s.cancel()
+	for {
+		r, err := s.call.Recv()
+		if err != nil {
+			s.fail(status.Convert(err).Message())
+			return
+		}
+		s.lane.learn(r.GetResponse())
+		s.deliver(r)
+	}
+}
+
+// deliver hands one response, or a part of one, to its attempts.
+func (s *stream) deliver(r *kvpb.StreamResponse) {
+	s.mu.Lock()
+	s.mu.heard = time.Now()
+	m := s.mu.inFlight[r.GetId()]
+	if m == nil {
+		s.mu.Unlock()
+		return
+	}
+	if !r.GetMore() {
+		delete(s.mu.inFlight, r.GetId())
+	}
+	s.mu.Unlock()
+	// Only this goroutine touches m.batch from here on: fail runs after it.
+	indexes := r.GetIndexes()
+	if len(indexes) == 0 && !r.GetMore() && len(r.GetResponse().GetOutcomes()) == len(m.batch) {
+		for i := range m.batch {
+			m.answer(i, ending{reply: replyOf(r.GetResponse(), i)})
+		}
+		return
+	}
+	for i, index := range indexes {
+		m.answer(int(index), ending{reply: replyOf(r.GetResponse(), i)})
+	}
+	if !r.GetMore() {
+		m.lose("the answer lacks an outcome")
+	}
+}
+
+// answer ends one attempt, unless it has ended.
+func (m *message) answer(i int, e ending) {
+	if i < len(m.batch) && m.batch[i] != nil {
+		m.batch[i].done <- e
+		m.batch[i] = nil
+	}
+}
+
+// lose ends the attempts that have not ended: they may have been executed.
+func (m *message) lose(why string) {
+	for i := range m.batch {
+		m.answer(i, ending{lost: why, sent: true})
+	}
+}
+
+// fail marks the stream dead and reports everything in flight lost.
+func (s *stream) fail(why string) {
+	s.mu.Lock()
+	s.mu.dead = true
+	if s.mu.why == "" {
+		s.mu.why = why
+	}
+	why = s.mu.why
+	lost := s.mu.inFlight
+	s.mu.inFlight = nil
+	s.mu.Unlock()
+	for _, m := range lost {
+		m.lose(why)
+	}
+}
+
+// stop ends the stream; its receiver does the rest.
+func (s *stream) stop(why string) {
+	s.mu.Lock()
+	if s.mu.why == "" {
+		s.mu.why = why
+	}
+	s.mu.Unlock()
+	s.cancel()
+}
+
+// watch stops a stream that owes answers and is silent: its server is frozen or
+// cut off, which TCP would not tell for minutes. It runs as a timer, while
+// anything is in flight.
+func (s *stream) watch() {
+	now := time.Now()
+	s.mu.Lock()
+	if s.mu.dead || len(s.mu.inFlight) == 0 {
+		s.mu.watching = false
+		s.mu.Unlock()
+		return
+	}
+	oldest, bytes := now, 0
+	for _, m := range s.mu.inFlight {
+		bytes += m.bytes
+		if m.sentAt.Before(oldest) {
+			oldest = m.sentAt
+		}
+	}
+	since := oldest
+	if s.mu.heard.After(since) {
+		since = s.mu.heard
+	}
+	left := min(silenceMax-now.Sub(since), answerMax-now.Sub(oldest)) + allowance(bytes)
+	s.mu.Unlock()
+	if left <= 0 {
+		s.stop("no answer for too long")
+		return
+	}
+	time.AfterFunc(left, s.watch)
+}
