@@ -1,0 +1,271 @@
+package handoff
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+	"github.com/shoalkv/shoal/shardkv/kvfsm"
+)
+
+// A Driver decides the next steps of one group's leader; see the package
+// comment. Its memory is bounded by the number of shards.
+type Driver struct {
+	self  Identity
+	p     Params
+	rates Rates
+	// held says that handoffs that have not begun must wait.
+	held bool
+
+	leaving  map[shardcfg.ShardID]*leaving
+	arriving map[shardcfg.ShardID]*arriving
+	sources  map[shardcfg.Incarnation]*source
+	pending  map[shardcfg.ShardID]pending
+	// claimed are the shards whose first token this group must create; asked
+	// says when a claim may be asked for (again).
+	claimed map[shardcfg.ShardID]bool
+	asked   map[shardcfg.ShardID]time.Duration
+	// heard is the greatest epoch at which another group was heard to hold each
+	// shard.
+	heard map[shardcfg.ShardID]shardcfg.Epoch
+
+	fetches uint64 // how many were ever made
+
+	// Of the present Step:
+
+	now     time.Duration
+	actions Actions
+}
+
+// NewDriver returns the memory of a leader that was just elected.
+func NewDriver(self Identity, p Params) *Driver {
+	return &Driver{
+		self: self, p: p, rates: p.Rates,
+		leaving:  map[shardcfg.ShardID]*leaving{},
+		arriving: map[shardcfg.ShardID]*arriving{},
+		sources:  map[shardcfg.Incarnation]*source{},
+		pending:  map[shardcfg.ShardID]pending{},
+		claimed:  map[shardcfg.ShardID]bool{},
+		asked:    map[shardcfg.ShardID]time.Duration{},
+		heard:    map[shardcfg.ShardID]shardcfg.Epoch{},
+	}
+}
+
+// SetRates replaces the assumed rates by measured ones. Zero fields stay as
+// they were.
+func (d *Driver) SetRates(r Rates) {
+	if r.RoundTrip > 0 {
+		d.rates.RoundTrip = r.RoundTrip
+	}
+	if r.Commit > 0 {
+		d.rates.Commit = r.Commit
+	}
+	if r.BytesPerSecond > 0 {
+		d.rates.BytesPerSecond = r.BytesPerSecond
+	}
+	if r.ChangesPerSecond > 0 {
+		d.rates.ChangesPerSecond = r.ChangesPerSecond
+	}
+}
+
+// SetReplicas replaces the addresses that other groups may use.
+func (d *Driver) SetReplicas(replicas []string) { d.self.Replicas = slices.Clone(replicas) }
+
+// Hold holds back handoffs that have not begun, or lets them go. Those that
+// have begun go on.
+func (d *Driver) Hold(held bool) { d.held = held }
+
+// Claimed says for which shards the controllers granted this group the claim.
+// A claimer creates, whatever configs say later; it is forgotten once created.
+func (d *Driver) Claimed(shards []shardcfg.ShardID) {
+	for _, s := range shards {
+		d.claimed[s] = true
+	}
+}
+
+// claimRetry is after how long a claim is asked for again, claimRefused after
+// how long one that another group has.
+const (
+	claimRetry   = time.Second
+	claimRefused = 10 * time.Second
+)
+
+// ClaimRefused says which claims the controllers answered with no: another
+// group creates, or created, those shards, and will invite.
+func (d *Driver) ClaimRefused(now time.Duration, shards []shardcfg.ShardID) {
+	for _, s := range shards {
+		d.asked[s] = now + claimRefused
+	}
+}
+
+// Heard says that a group other than this one was reported to hold a shard, or
+// to have held it, at an epoch. Such reports only grow true, so they may be old.
+func (d *Driver) Heard(s shardcfg.ShardID, e shardcfg.Epoch, holder shardcfg.Incarnation) {
+	if holder != d.self.Peer.Incarnation && d.heard[s].Less(e) {
+		d.heard[s] = e
+	}
+}
+
+// Step says what to do next. v is the group's newest applied state. An error is
+// the store's.
+func (d *Driver) Step(now time.Duration, v View) (Actions, error) {
+	d.now = now
+	d.actions = Actions{Wait: d.p.InviteEvery}
+	if v.Config == nil {
+		return d.actions, nil
+	}
+	d.forget(&v)
+	out := invitations{}
+	for i := range v.Records {
+		if err := d.stepLeaving(&v, &v.Records[i], out); err != nil {
+			return Actions{}, err
+		}
+	}
+	d.actions.Invites = d.invites(&v, out)
+	d.stepArriving(&v)
+	d.stepClaims(&v)
+	a := d.actions
+	d.actions = Actions{}
+	return a, nil
+}
+
+// forget drops memories that the applied state has overtaken.
+func (d *Driver) forget(v *View) {
+	for s, p := range d.pending {
+		rec := v.Record(s)
+		if p.overtaken(stateOf(v, &rec)) || d.now >= p.until {
+			delete(d.pending, s)
+		}
+	}
+	for s := range d.leaving {
+		rec := v.Record(s)
+		if d.receiver(v, &rec).IsZero() && rec.Phase != kvfsm.PhasePassed {
+			delete(d.leaving, s)
+		}
+	}
+}
+
+// stepClaims: an owner whose shard was never created here creates it if it has
+// the claim, and claims it if nobody was heard to hold it.
+func (d *Driver) stepClaims(v *View) {
+	for _, s := range slices.Sorted(maps.Keys(d.claimed)) {
+		rec := v.Record(s)
+		if !rec.Epoch.IsZero() {
+			delete(d.claimed, s)
+			continue
+		}
+		d.propose(v, &rec, &kvfsm.Create{Shard: s, Claimer: d.self.Peer.Incarnation})
+	}
+	for i := range v.Config.Shards {
+		s := shardcfg.ShardID(i)
+		if v.Config.Shards[i] != d.self.Peer.Group || d.claimed[s] || !d.heard[s].IsZero() || d.arriving[s] != nil {
+			continue
+		}
+		rec := v.Record(s)
+		if v.owner(s).Incarnation != d.self.Peer.Incarnation || rec.Phase != kvfsm.PhaseAbsent || !rec.Epoch.IsZero() || rec.Staging != nil {
+			delete(d.asked, s)
+			continue
+		}
+		if at, ok := d.asked[s]; ok && d.now < at {
+			d.wake(at)
+			continue
+		}
+		d.asked[s] = d.now + claimRetry
+		d.wake(d.now + claimRetry)
+		d.actions.Claims = append(d.actions.Claims, s)
+	}
+}
+
+// pending is a proposal whose effect has not been seen.
+type pending struct {
+	state state
+	until time.Duration
+}
+
+// state is the part of the applied state that proposals for a shard depend on.
+type state struct {
+	adopted    shardcfg.ConfigNum
+	phase      kvfsm.Phase
+	mark       kvfsm.Mark
+	staging    kvfsm.Mark
+	cursorTail bool
+	cursorKey  string
+	cursorRev  shardcfg.Revision
+}
+
+func stateOf(v *View, r *kvfsm.Record) state {
+	st := state{adopted: v.Adopted(), phase: r.Phase, mark: r.Mark()}
+	if r.Staging != nil {
+		st.staging = r.Staging.Mark()
+		st.cursorTail, st.cursorKey = r.Staging.Cursor.Tail, string(r.Staging.Cursor.Key)
+		st.cursorRev = r.Staging.Cursor.Revision
+	}
+	return st
+}
+
+func (p *pending) overtaken(now state) bool { return p.state != now }
+
+// propose adds a proposal unless one for the shard is under way in the same
+// state, or this Step has enough. It reports whether one is under way now.
+func (d *Driver) propose(v *View, rec *kvfsm.Record, c kvfsm.Command) bool {
+	if p, ok := d.pending[rec.Shard]; ok {
+		d.wake(p.until)
+		return true
+	}
+	if len(d.actions.Proposals) >= d.p.ProposalsMax {
+		d.wake(d.now)
+		return false
+	}
+	d.pending[rec.Shard] = pending{state: stateOf(v, rec), until: d.now + d.p.ProposeTimeout}
+	d.wake(d.now + d.p.ProposeTimeout)
+	d.actions.Proposals = append(d.actions.Proposals, c)
+	return true
+}
+
+// Proposed says how a proposal ended. After an error it is repeated at once,
+// whether it took effect or not: guards make that harmless. A refused one is
+// repeated after a while, if the state still asks for it.
+func (d *Driver) Proposed(now time.Duration, c kvfsm.Command, v kvfsm.Verdict, err error) {
+	s, ok := shardOf(c)
+	if !ok {
+		return
+	}
+	p, waiting := d.pending[s]
+	switch {
+	case !waiting:
+	case err != nil:
+		delete(d.pending, s)
+	case !v.Done:
+		p.until = min(p.until, now+d.p.InviteEvery)
+		d.pending[s] = p
+	}
+}
+
+// shardOf returns the shard of a command that a Driver proposes.
+func shardOf(c kvfsm.Command) (shardcfg.ShardID, bool) {
+	switch c := c.(type) {
+	case *kvfsm.Create:
+		return c.Shard, true
+	case *kvfsm.Start:
+		return c.Shard, true
+	case *kvfsm.Stage:
+		return c.Shard, true
+	case *kvfsm.Chunk:
+		return c.Shard, true
+	case *kvfsm.Install:
+		return c.Shard, true
+	case *kvfsm.Freeze:
+		return c.Shard, true
+	case *kvfsm.Drop:
+		return c.Shard, true
+	case *kvfsm.Discard:
+		return c.Shard, true
+	}
+	return 0, false
+}
+
+// wake asks for a Step at a time or before.
+func (d *Driver) wake(at time.Duration) {
+	d.actions.Wait = min(d.actions.Wait, max(at-d.now, time.Millisecond))
+}
