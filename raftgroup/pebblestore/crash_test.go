@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -186,10 +188,11 @@ func TestCrashDuringSync(t *testing.T) {
 // holds the old state or the received one, whole; the received one for sure
 // once Adopt returned. What it does not hold is deleted.
 func TestCrashAdoptAtomic(t *testing.T) {
-	const old, received = 60, 55
-	sums := expected(t, old+10)
+	const old = 70
+	sums := expected(t, old+1)
 	for seed := range uint64(25) {
 		r := rand.New(rand.NewPCG(seed, 3))
+		received := 15 + 2*int(seed) // with and without tables
 		stream := streamAt(t, received)
 		// The file system is cloned at a random one of the steps that change it.
 		fs := &crashingFS{MemFS: vfs.NewCrashableMem(), countdown: -1, r: r}
@@ -218,6 +221,46 @@ func TestCrashAdoptAtomic(t *testing.T) {
 			t.Fatalf("seed %d: crash after Adopt: at batch %d, want %d", seed, at, received)
 		}
 	}
+}
+
+// What Receive returned is durable, file by file: were it not, Adopt would put
+// a state in force that a crash can still take apart.
+func TestReceiveDurable(t *testing.T) {
+	fs := vfs.NewCrashableMem()
+	s, err := Open(crashOptions(fs))
+	must(t, err)
+	in, err := s.Receive(bytes.NewReader(streamAt(t, 55)))
+	must(t, err)
+	dir := in.(*incoming).dir
+	files, err := listFiles(fs, dir)
+	must(t, err)
+	tables := 0
+	crashed := fs.CrashClone(vfs.CrashCloneCfg{}) // without anything unsynced
+	for _, f := range files {
+		path := fs.PathJoin(dir, f.name)
+		want, got := readFile(t, fs, path), readFile(t, crashed, path)
+		if !bytes.Equal(want, got) {
+			t.Fatalf("%s: %d bytes, of which %d are durable", f.name, len(want), len(got))
+		}
+		if strings.HasSuffix(f.name, ".sst") {
+			tables++
+		}
+	}
+	if tables == 0 {
+		t.Fatalf("no table among %v: the test shows nothing", files)
+	}
+	must(t, in.Discard())
+	must(t, s.Close())
+}
+
+func readFile(t testing.TB, fs vfs.FS, path string) []byte {
+	t.Helper()
+	f, err := fs.Open(path)
+	must(t, err)
+	defer f.Close()
+	data, err := io.ReadAll(f)
+	must(t, err)
+	return data
 }
 
 // streamAt returns a checkpoint's stream of another store at batch n.
