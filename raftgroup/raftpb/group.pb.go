@@ -366,8 +366,7 @@ type FoundRequest struct {
 	Label         string                 `protobuf:"bytes,2,opt,name=label,proto3" json:"label,omitempty"`                       // of the replica that is addressed
 	ServerId      string                 `protobuf:"bytes,3,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"` // of the replica that is addressed, as its Hello says
 	Ballot        uint64                 `protobuf:"varint,4,opt,name=ballot,proto3" json:"ballot,omitempty"`                    // orders the attempts to form a group; 0 only without founders
-	Commit        bool                   `protobuf:"varint,5,opt,name=commit,proto3" json:"commit,omitempty"`                    // commit what was prepared, instead of preparing it
-	Proposer      string                 `protobuf:"bytes,6,opt,name=proposer,proto3" json:"proposer,omitempty"`                 // label of the caller
+	Proposer      string                 `protobuf:"bytes,5,opt,name=proposer,proto3" json:"proposer,omitempty"`                 // label of the caller
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -428,13 +427,6 @@ func (x *FoundRequest) GetBallot() uint64 {
 		return x.Ballot
 	}
 	return 0
-}
-
-func (x *FoundRequest) GetCommit() bool {
-	if x != nil {
-		return x.Commit
-	}
-	return false
 }
 
 func (x *FoundRequest) GetProposer() string {
@@ -906,14 +898,13 @@ const file_raftgroup_raftpb_group_proto_rawDesc = "" +
 	"\aversion\x18\x06 \x01(\tR\aversion\x12#\n" +
 	"\rfeature_level\x18\a \x01(\rR\ffeatureLevel\x12\x14\n" +
 	"\x05peers\x18\b \x03(\tR\x05peers\x12\x16\n" +
-	"\x06ballot\x18\t \x01(\x04R\x06ballot\"\xc2\x01\n" +
+	"\x06ballot\x18\t \x01(\x04R\x06ballot\"\xaa\x01\n" +
 	"\fFoundRequest\x123\n" +
 	"\bidentity\x18\x01 \x01(\v2\x17.shoal.raft.v1.IdentityR\bidentity\x12\x14\n" +
 	"\x05label\x18\x02 \x01(\tR\x05label\x12\x1b\n" +
 	"\tserver_id\x18\x03 \x01(\tR\bserverId\x12\x16\n" +
-	"\x06ballot\x18\x04 \x01(\x04R\x06ballot\x12\x16\n" +
-	"\x06commit\x18\x05 \x01(\bR\x06commit\x12\x1a\n" +
-	"\bproposer\x18\x06 \x01(\tR\bproposer\"\f\n" +
+	"\x06ballot\x18\x04 \x01(\x04R\x06ballot\x12\x1a\n" +
+	"\bproposer\x18\x05 \x01(\tR\bproposer\"\f\n" +
 	"\n" +
 	"FoundReply\"\r\n" +
 	"\vListRequest\"\x89\x01\n" +

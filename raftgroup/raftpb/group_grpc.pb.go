@@ -34,9 +34,10 @@ const (
 type FormationClient interface {
 	// Hello asks a replica who it is. It always answers, formed or not.
 	Hello(ctx context.Context, in *HelloRequest, opts ...grpc.CallOption) (*HelloReply, error)
-	// Found proposes an identity to a replica that is not formed, or commits the
-	// one that it has prepared. It answers once that is durable, and it refuses
-	// whatever could make two groups out of one; package formation has the rules.
+	// Found proposes an identity to a replica that is not formed, which answers
+	// once it has prepared it durably; or, without founders, makes it a member of
+	// a formed group. It refuses whatever could make two groups out of one;
+	// package formation has the rules.
 	Found(ctx context.Context, in *FoundRequest, opts ...grpc.CallOption) (*FoundReply, error)
 }
 
@@ -76,9 +77,10 @@ func (c *formationClient) Found(ctx context.Context, in *FoundRequest, opts ...g
 type FormationServer interface {
 	// Hello asks a replica who it is. It always answers, formed or not.
 	Hello(context.Context, *HelloRequest) (*HelloReply, error)
-	// Found proposes an identity to a replica that is not formed, or commits the
-	// one that it has prepared. It answers once that is durable, and it refuses
-	// whatever could make two groups out of one; package formation has the rules.
+	// Found proposes an identity to a replica that is not formed, which answers
+	// once it has prepared it durably; or, without founders, makes it a member of
+	// a formed group. It refuses whatever could make two groups out of one;
+	// package formation has the rules.
 	Found(context.Context, *FoundRequest) (*FoundReply, error)
 	mustEmbedUnimplementedFormationServer()
 }
