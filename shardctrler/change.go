@@ -1,0 +1,217 @@
+package shardctrler
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strconv"
+
+	"github.com/shoalkv/shoal/shardctrler/ctrlfsm"
+	"github.com/shoalkv/shoal/shardctrler/ctrlpb"
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+)
+
+// Join adds groups. Unless it is forced, it asks their replicas who they are.
+func (s *Server) Join(ctx context.Context, req *ctrlpb.JoinRequest) (*ctrlpb.ChangeReply, error) {
+	r, err := s.leading(req.GetCluster())
+	if err != nil {
+		return nil, err
+	}
+	id, err := requestID(req.GetRequest(), req.GetPlan())
+	if err != nil {
+		return nil, err
+	}
+	join := ctrlfsm.Join{Request: id}
+	for _, g := range req.GetGroups() {
+		for _, a := range g.GetReplicas() {
+			if err := checkAddress(a); err != nil {
+				return nil, err
+			}
+		}
+		join.Groups = append(join.Groups, ctrlfsm.JoinGroup{
+			ID: shardcfg.GroupID(g.GetGid()), Replicas: g.GetReplicas(), Weight: g.GetWeight(),
+		})
+	}
+	if len(join.Groups) > ctrlfsm.JoinGroupsMax {
+		return nil, refuse(ctrlfsm.BadRequest, "more than %d groups", ctrlfsm.JoinGroupsMax)
+	}
+	if err := s.barrier(ctx, r); err != nil {
+		return nil, err
+	}
+	settled, err := s.settled(r, join)
+	if err != nil {
+		return nil, err
+	}
+	if !settled && !req.GetForce() {
+		if err := s.verify(ctx, r, join.Groups); err != nil {
+			return nil, err
+		}
+	}
+	return s.change(ctx, r, join, req.GetPlan())
+}
+
+// settled reports whether the replicas need not be asked: the request was
+// answered before, or it would change nothing, or be refused, whoever they are.
+func (s *Server) settled(r *replica, join ctrlfsm.Join) (settled bool, err error) {
+	err = s.read(r, func(rd *reading) error {
+		if _, answered, err := rd.Answered(join.Request); err != nil || answered {
+			settled = answered
+			return err
+		}
+		next, ref, err := ctrlfsm.Plan(rd.View, join)
+		// A group that is listed with other addresses may turn out to be the same.
+		settled = next == nil && (ref == nil || ref.Reason != ctrlfsm.GroupExists)
+		return err
+	})
+	return settled, err
+}
+
+// Leave removes groups.
+func (s *Server) Leave(ctx context.Context, req *ctrlpb.LeaveRequest) (*ctrlpb.ChangeReply, error) {
+	r, err := s.leading(req.GetCluster())
+	if err != nil {
+		return nil, err
+	}
+	id, err := requestID(req.GetRequest(), req.GetPlan())
+	if err != nil {
+		return nil, err
+	}
+	leave := ctrlfsm.Leave{Request: id}
+	for _, gid := range req.GetGids() {
+		leave.Groups = append(leave.Groups, shardcfg.GroupID(gid))
+	}
+	if len(leave.Groups) > ctrlfsm.LeaveGIDsMax {
+		return nil, refuse(ctrlfsm.BadRequest, "more than %d groups", ctrlfsm.LeaveGIDsMax)
+	}
+	return s.change(ctx, r, leave, req.GetPlan())
+}
+
+// Move pins one shard to a group.
+func (s *Server) Move(ctx context.Context, req *ctrlpb.MoveRequest) (*ctrlpb.ChangeReply, error) {
+	r, err := s.leading(req.GetCluster())
+	if err != nil {
+		return nil, err
+	}
+	id, err := requestID(req.GetRequest(), req.GetPlan())
+	if err != nil {
+		return nil, err
+	}
+	shard, err := r.shard(req.GetShard())
+	if err != nil {
+		return nil, err
+	}
+	return s.change(ctx, r, ctrlfsm.Move{Request: id, Shard: shard, Group: shardcfg.GroupID(req.GetGid())}, req.GetPlan())
+}
+
+// Unpin lets a shard be balanced again.
+func (s *Server) Unpin(ctx context.Context, req *ctrlpb.UnpinRequest) (*ctrlpb.ChangeReply, error) {
+	r, err := s.leading(req.GetCluster())
+	if err != nil {
+		return nil, err
+	}
+	id, err := requestID(req.GetRequest(), req.GetPlan())
+	if err != nil {
+		return nil, err
+	}
+	shard, err := r.shard(req.GetShard())
+	if err != nil {
+		return nil, err
+	}
+	return s.change(ctx, r, ctrlfsm.Unpin{Request: id, Shard: shard}, req.GetPlan())
+}
+
+// change makes a change, or says what it would do.
+func (s *Server) change(ctx context.Context, r *replica, c ctrlfsm.Command, plan bool) (*ctrlpb.ChangeReply, error) {
+	if plan {
+		return s.plan(ctx, r, c)
+	}
+	s.counts.changes.Add(1)
+	res, err := s.propose(ctx, r, c)
+	if err != nil {
+		return nil, err
+	}
+	reply := &ctrlpb.ChangeReply{Num: uint64(res.Num), Changed: res.Changed}
+	if !res.Changed {
+		return reply, nil
+	}
+	err = s.read(r, func(rd *reading) error {
+		before, kept, err := rd.ConfigAt(res.Num - 1)
+		if err != nil || !kept {
+			return err
+		}
+		after, kept, err := rd.ConfigAt(res.Num)
+		if err == nil && kept {
+			reply.Moves = s.moves(before, after)
+		}
+		return err
+	})
+	if err != nil {
+		// The change is made; what it moves can be asked of Query.
+		reply.Moves = nil
+	}
+	return reply, nil
+}
+
+func (s *Server) plan(ctx context.Context, r *replica, c ctrlfsm.Command) (*ctrlpb.ChangeReply, error) {
+	if err := s.barrier(ctx, r); err != nil {
+		return nil, err
+	}
+	reply := &ctrlpb.ChangeReply{}
+	err := s.read(r, func(rd *reading) error {
+		reply.Num = uint64(rd.latest.Num)
+		next, ref, err := ctrlfsm.Plan(rd.View, c)
+		switch {
+		case err != nil:
+			return internal("plan", err)
+		case ref != nil:
+			return refusal(ref)
+		case next != nil:
+			reply.Moves = s.moves(rd.latest, next)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return reply, nil
+}
+
+// moves lists the shards whose owner differs, with the bytes that their holders
+// last reported.
+func (s *Server) moves(before, after *shardcfg.Config) []*ctrlpb.PlannedMove {
+	var out []*ctrlpb.PlannedMove
+	for i := range after.Shards {
+		if before.Shards[i] == after.Shards[i] {
+			continue
+		}
+		out = append(out, &ctrlpb.PlannedMove{
+			Shard: uint32(i), From: uint64(before.Shards[i]), To: uint64(after.Shards[i]),
+			Bytes: s.reports.bytes(shardcfg.ShardID(i)),
+		})
+	}
+	return out
+}
+
+// requestID reads the id that makes a change exactly once; a plan needs none.
+func requestID(m *ctrlpb.RequestID, plan bool) (ctrlfsm.RequestID, error) {
+	id, ok := shardcfg.To128[shardcfg.ID128](m.GetId())
+	if !ok || id == (shardcfg.ID128{}) && !plan {
+		return ctrlfsm.RequestID{}, refuse(ctrlfsm.BadRequest, "a change needs a request id of 16 bytes, not all zero")
+	}
+	return ctrlfsm.RequestID{ID: id, BirthMS: m.GetBirthMs()}, nil
+}
+
+var errNoPort = errors.New("no port from 1 to 65535")
+
+func checkAddress(a string) error {
+	host, port, err := net.SplitHostPort(a)
+	if err == nil {
+		if n, portErr := strconv.ParseUint(port, 10, 16); portErr != nil || n == 0 || host == "" {
+			err = errNoPort
+		}
+	}
+	if err != nil {
+		return refuse(ctrlfsm.BadRequest, "%q is not host:port: %v", a, err)
+	}
+	return nil
+}
