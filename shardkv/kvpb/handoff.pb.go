@@ -593,7 +593,11 @@ func (x *Want) GetCursor() *Cursor {
 type FetchReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// For as many of the wants, from the first on, as the byte limit allowed.
-	Shards        []*Page `protobuf:"bytes,1,rep,name=shards,proto3" json:"shards,omitempty"`
+	Shards []*Page `protobuf:"bytes,1,rep,name=shards,proto3" json:"shards,omitempty"`
+	// Address of the holder's leader, as far as the answering replica knows; it
+	// knows of changes first.
+	Leader        string `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`
+	Leading       bool   `protobuf:"varint,3,opt,name=leading,proto3" json:"leading,omitempty"` // the answering replica leads
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -633,6 +637,20 @@ func (x *FetchReply) GetShards() []*Page {
 		return x.Shards
 	}
 	return nil
+}
+
+func (x *FetchReply) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+func (x *FetchReply) GetLeading() bool {
+	if x != nil {
+		return x.Leading
+	}
+	return false
 }
 
 type Page struct {
@@ -943,10 +961,12 @@ const file_shardkv_kvpb_handoff_proto_rawDesc = "" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12(\n" +
 	"\x05epoch\x18\x02 \x01(\v2\x12.shoal.kv.v1.EpochR\x05epoch\x12\x18\n" +
 	"\ahandoff\x18\x03 \x01(\x04R\ahandoff\x12+\n" +
-	"\x06cursor\x18\x04 \x01(\v2\x13.shoal.kv.v1.CursorR\x06cursor\"7\n" +
+	"\x06cursor\x18\x04 \x01(\v2\x13.shoal.kv.v1.CursorR\x06cursor\"i\n" +
 	"\n" +
 	"FetchReply\x12)\n" +
-	"\x06shards\x18\x01 \x03(\v2\x11.shoal.kv.v1.PageR\x06shards\"\xde\x02\n" +
+	"\x06shards\x18\x01 \x03(\v2\x11.shoal.kv.v1.PageR\x06shards\x12\x16\n" +
+	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x18\n" +
+	"\aleading\x18\x03 \x01(\bR\aleading\"\xde\x02\n" +
 	"\x04Page\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x1b\n" +
 	"\tnot_yours\x18\x02 \x01(\bR\bnotYours\x12(\n" +

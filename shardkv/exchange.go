@@ -1,0 +1,389 @@
+package shardkv
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/shoalkv/shoal/raftgroup/host/fence"
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+	"github.com/shoalkv/shoal/shardkv/handoff"
+	"github.com/shoalkv/shoal/shardkv/kvfsm"
+	"github.com/shoalkv/shoal/shardkv/kvpb"
+)
+
+const (
+	// holdBackMax bounds for how long an answer between groups is held back
+	// while it has nothing to say.
+	holdBackMax = 100 * time.Millisecond
+	// fetchHoldBack is shorter: other shards wait for their turn behind it.
+	fetchHoldBack = 20 * time.Millisecond
+	// limiterBurst is what may be copied at once after a quiet time.
+	limiterBurst = 16 << 20
+	// foregroundShare is how many requests in flight halve the rate of copying.
+	foregroundShare = 64
+)
+
+// invite sends an Invite and passes its answers on. Of frozen shards the only
+// news is that the receiver serves them: that answer is held back at the
+// receiver until there is one, apart from the rest, which is answered at once.
+func (m *mover) invite(ctx context.Context, i handoff.Invite) {
+	defer m.poke()
+	ctx, cancel := context.WithTimeout(fence.WithTarget(ctx, i.To.Incarnation), sendingMax)
+	defer cancel()
+	open, frozen := i, i
+	open.Shards, frozen.Shards = nil, nil
+	for _, v := range i.Shards {
+		if v.Phase == kvfsm.PhaseFrozen {
+			frozen.Shards = append(frozen.Shards, v)
+		} else {
+			open.Shards = append(open.Shards, v)
+		}
+	}
+	var both sync.WaitGroup
+	if len(frozen.Shards) > 0 {
+		both.Go(func() { m.inviteFrozen(ctx, frozen) })
+	}
+	if len(open.Shards) > 0 {
+		begun := time.Now()
+		if _, err := m.inviteOnce(ctx, &open, 0); err == nil {
+			m.measure(&m.mu.rates.RoundTrip, time.Since(begun))
+		}
+		m.poke()
+	}
+	both.Wait()
+}
+
+// inviteFrozen asks for frozen shards until all are served by the receiver, for
+// as long as one answer may be held back; then the driver asks again.
+func (m *mover) inviteFrozen(ctx context.Context, i handoff.Invite) {
+	until := time.Now().Add(holdBackMax)
+	for len(i.Shards) > 0 {
+		wait := time.Until(until)
+		answer, err := m.inviteOnce(ctx, &i, max(wait, 0))
+		if err != nil || wait <= 0 {
+			return
+		}
+		m.poke()
+		var rest []handoff.Invitation
+		for k, v := range i.Shards {
+			if !v.Epoch.Less(answer.Shards[k].Epoch) {
+				rest = append(rest, v)
+			}
+		}
+		i.Shards = rest
+	}
+}
+
+// inviteOnce sends one Invite and passes its answer on.
+func (m *mover) inviteOnce(ctx context.Context, i *handoff.Invite, wait time.Duration) (answer handoff.InviteReply, err error) {
+	request := inviteMessage(m.n.identity.Cluster, i)
+	request.WaitMs = uint32(wait.Milliseconds())
+	var reply *kvpb.InviteReply
+	err = m.s.peers.call(ctx, i.To.Incarnation, i.Replicas, func(ctx context.Context, c grpc.ClientConnInterface) (err error) {
+		reply, err = kvpb.NewHandoffClient(c).Invite(ctx, request)
+		return err
+	})
+	if err == nil {
+		answer, err = toInviteReply(reply, m.n.identity.ShardCount)
+	}
+	if err == nil && (answer.From != i.To.Incarnation || len(answer.Shards) != len(i.Shards)) {
+		err = errors.New("another group answered, or something else than was asked")
+	}
+	if err != nil {
+		m.n.log.Debug("handoff: invite", "to", i.To.Group, "error", err)
+		return answer, err // the driver repeats what is not answered
+	}
+	if !reply.GetLeading() {
+		m.s.peers.follow(i.To.Incarnation, i.Replicas, reply.GetLeader())
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mu.driver.Answered(m.now(), *i, answer)
+	return answer, nil
+}
+
+// fetch sends one Fetch and passes the pages on.
+func (m *mover) fetch(ctx context.Context, f handoff.Fetch) {
+	defer m.poke()
+	ctx, cancel := context.WithTimeout(fence.WithTarget(ctx, f.From.Incarnation), sendingMax)
+	defer cancel()
+	request := fetchMessage(m.n.identity.Cluster, &f, m.s.opts.Moving.PageBytes)
+	request.WaitMs = uint32(fetchHoldBack.Milliseconds())
+	var reply *kvpb.FetchReply
+	err := m.s.peers.call(ctx, f.From.Incarnation, m.addresses(&f), func(ctx context.Context, c grpc.ClientConnInterface) (err error) {
+		reply, err = kvpb.NewHandoffClient(c).Fetch(ctx, request)
+		return err
+	})
+	var pages []kvfsm.Page
+	if err == nil {
+		if !reply.GetLeading() {
+			m.s.peers.follow(f.From.Incarnation, m.addresses(&f), reply.GetLeader())
+		}
+		pages, err = toPages(reply, m.n.identity.ShardCount)
+	}
+	if err == nil {
+		err = m.throttleCopy(ctx, pages)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err != nil {
+		m.n.log.Debug("handoff: fetch", "from", f.From.Group, "error", err)
+		m.mu.driver.FetchFailed(m.now(), f)
+		return
+	}
+	m.mu.driver.Fetched(m.now(), f, pages)
+}
+
+// addresses are those of the holder: as the driver knows them, else as the
+// holder said when it invited us.
+func (m *mover) addresses(f *handoff.Fetch) []string {
+	if len(f.Replicas) > 0 {
+		return f.Replicas
+	}
+	return m.n.places.addressesOf(f.From)
+}
+
+// throttleCopy keeps copying to its rate, and lets it yield to clients: the more
+// requests are in flight, the less it takes. Tails are not held up, because
+// clients wait for their end.
+func (m *mover) throttleCopy(ctx context.Context, pages []kvfsm.Page) error {
+	size := 0
+	for i := range pages {
+		for k := range pages[i].Items {
+			n := len(pages[i].Items[k].Key) + len(pages[i].Items[k].Value)
+			m.s.metrics.copied.Add(float64(n))
+			if !pages[i].Next.Tail {
+				size += n
+			}
+		}
+	}
+	requests, _ := m.s.total.inFlight()
+	size += size * requests / foregroundShare
+	for size > 0 {
+		n := min(size, limiterBurst)
+		if err := m.limiter.WaitN(ctx, n); err != nil {
+			return err
+		}
+		size -= n
+	}
+	return nil
+}
+
+// Invite answers a holder from applied state. Where this replica leads, it also
+// acts on the invitation; elsewhere it names the leader.
+func (s *Server) Invite(ctx context.Context, r *kvpb.InviteRequest) (*kvpb.InviteReply, error) {
+	n, err := s.addressed(r.GetCluster(), r.GetTo())
+	if err != nil {
+		return nil, err
+	}
+	i, err := toInvite(r, n.self, n.identity.ShardCount)
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	n.places.hear(i.From.Peer.Incarnation, i.From.Replicas)
+	var told []shardcfg.ShardID
+	for _, v := range i.Shards {
+		if n.places.invite(v.Shard, invitation{from: i.From.Peer, mark: v.Mark, phase: v.Phase}) {
+			told = append(told, v.Shard)
+		}
+	}
+	if len(told) > 0 {
+		n.parking.wake(told)
+	}
+	m := n.mover.Load()
+	if m != nil {
+		m.invited(i)
+	}
+	shards := make([]shardcfg.ShardID, len(i.Shards))
+	for k, v := range i.Shards {
+		shards[k] = v.Shard
+	}
+	var answer handoff.InviteReply
+	err = n.hold(ctx, r.GetWaitMs(), shards, func() (done bool, err error) {
+		answer, err = n.answer(&i)
+		return installed(&i, &answer), err
+	})
+	if err != nil {
+		return nil, status.Error(codes.Unavailable, err.Error())
+	}
+	reply := inviteReplyMessage(&answer)
+	reply.Leader, _ = n.replica.Leader()
+	reply.Leading = m != nil
+	return reply, nil
+}
+
+// installed reports whether the answer to an Invite proves a successor of one of
+// its shards.
+func installed(i *handoff.Invite, r *handoff.InviteReply) bool {
+	for k := range r.Shards {
+		if i.Shards[k].Epoch.Less(r.Shards[k].Epoch) {
+			return true
+		}
+	}
+	return false
+}
+
+// invited passes an invitation to the driver.
+func (m *mover) invited(i handoff.Invite) {
+	m.mu.Lock()
+	m.mu.driver.Invited(m.now(), i)
+	m.mu.Unlock()
+	m.poke()
+}
+
+// wanted tells the driver how far a receiver is.
+func (m *mover) wanted(to shardcfg.Incarnation, wants []kvfsm.Want) {
+	m.mu.Lock()
+	m.mu.driver.Wanted(to, wants)
+	m.mu.Unlock()
+	m.poke()
+}
+
+// addressed returns the node, if a call between groups is for it.
+func (s *Server) addressed(cluster, group []byte) (*node, error) {
+	n := s.node.Load()
+	if n == nil {
+		return nil, status.Error(codes.Unavailable, starting.message)
+	}
+	if f := checkCluster(cluster, n.identity.Cluster); f.bad() {
+		return nil, status.Error(codes.FailedPrecondition, f.message)
+	}
+	inc, err := toIncarnation(group, "the addressed group")
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	if inc != n.self.Incarnation {
+		return nil, status.Errorf(codes.FailedPrecondition, "this is group %d, incarnation %s, not %s", n.self.Group, n.self.Incarnation, inc)
+	}
+	return n, nil
+}
+
+// answer reads what an Invite asks for from one snapshot.
+func (n *node) answer(i *handoff.Invite) (r handoff.InviteReply, err error) {
+	snapshot, err := n.replica.Store().NewSnapshot()
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, snapshot.Close()) }()
+	v, err := handoff.ReadView(snapshot, &handoff.View{Config: n.places.config.Load()})
+	if err != nil {
+		return r, err
+	}
+	return handoff.Answer(handoff.Identity{Peer: n.self}, &v, *i), nil
+}
+
+// hold calls look until it has something to say or wait has passed, each time
+// one of the shards changed.
+func (n *node) hold(ctx context.Context, waitMs uint32, shards []shardcfg.ShardID, look func() (done bool, err error)) error {
+	wait := min(time.Duration(waitMs)*time.Millisecond, holdBackMax)
+	var deadline <-chan time.Time
+	for {
+		changed := n.machine.watch()
+		before := n.placesOf(shards)
+		done, err := look()
+		if done || err != nil || wait == 0 {
+			return err
+		}
+		if deadline == nil {
+			timer := time.NewTimer(wait)
+			defer timer.Stop()
+			deadline = timer.C
+		}
+		for same := true; same; same = slices.Equal(before, n.placesOf(shards)) {
+			select {
+			case <-changed:
+				changed = n.machine.watch()
+			case <-deadline:
+				return nil
+			case <-n.closed:
+				return nil
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	}
+}
+
+// placesOf returns the published records of shards, to be compared by identity.
+func (n *node) placesOf(shards []shardcfg.ShardID) []*kvfsm.Record {
+	records := make([]*kvfsm.Record, len(shards))
+	for i, s := range shards {
+		records[i] = n.places.records[s].Load()
+	}
+	return records
+}
+
+// Fetch answers a receiver with the next pages, from applied state.
+func (s *Server) Fetch(ctx context.Context, r *kvpb.FetchRequest) (*kvpb.FetchReply, error) {
+	n, err := s.addressed(r.GetCluster(), r.GetFrom())
+	if err != nil {
+		return nil, err
+	}
+	to, err := toIncarnation(r.GetTo(), "to")
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	wants, err := toWants(r, n.identity.ShardCount)
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	bytesMax := int(min(r.GetBytesMax(), fetchBytesMax))
+	if bytesMax == 0 {
+		bytesMax = s.opts.Moving.PageBytes
+	}
+	shards := make([]shardcfg.ShardID, len(wants))
+	for k, w := range wants {
+		shards[k] = w.Shard
+	}
+	if m := n.mover.Load(); m != nil {
+		m.wanted(to, wants)
+	}
+	var pages []kvfsm.Page
+	err = n.hold(ctx, r.GetWaitMs(), shards, func() (bool, error) {
+		pages, err = n.pages(to, wants, bytesMax)
+		return news(wants, pages), err
+	})
+	if errors.Is(err, kvfsm.ErrRequest) {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	if err != nil {
+		return nil, status.Error(codes.Unavailable, err.Error())
+	}
+	reply := &kvpb.FetchReply{Shards: make([]*kvpb.Page, len(pages))}
+	reply.Leader, reply.Leading = n.replica.Leader()
+	for k := range pages {
+		reply.Shards[k] = pageMessage(&pages[k])
+	}
+	return reply, nil
+}
+
+// fetchBytesMax bounds what a receiver may ask for at once.
+const fetchBytesMax = 4 << 20
+
+// pages reads pages from one snapshot.
+func (n *node) pages(to shardcfg.Incarnation, wants []kvfsm.Want, bytesMax int) (pages []kvfsm.Page, err error) {
+	snapshot, err := n.replica.Store().NewSnapshot()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, snapshot.Close()) }()
+	return kvfsm.ReadPages(snapshot, to, wants, bytesMax)
+}
+
+// news reports whether pages say anything that the receiver does not know.
+func news(wants []kvfsm.Want, pages []kvfsm.Page) bool {
+	for k := range pages {
+		p := &pages[k]
+		if p.NotYours || p.Last || len(p.Items) > 0 || !p.Next.Equal(wants[k].Cursor) {
+			return true
+		}
+	}
+	return len(pages) < len(wants)
+}

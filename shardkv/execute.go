@@ -1,0 +1,315 @@
+package shardkv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/shoalkv/shoal/raftgroup"
+	"github.com/shoalkv/shoal/raftgroup/entry"
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+	"github.com/shoalkv/shoal/shardkv/kvfsm"
+	"github.com/shoalkv/shoal/shardkv/kvpb"
+	"github.com/shoalkv/shoal/shardkv/session"
+)
+
+// responseBytesMax bounds the values that one response carries; a single value
+// of any legal size fits.
+const responseBytesMax = 8 << 20
+
+// execute answers every operation of m. part, if not nil, is called with the
+// operations that are answered while others have to wait.
+func (s *Server) execute(ctx context.Context, m *message, part func(indexes []uint32)) {
+	start := time.Now()
+	if n := s.node.Load(); n == nil {
+		m.failOpen(starting)
+	} else if f := checkCluster(m.request.GetCluster(), n.identity.Cluster); f.bad() {
+		m.failOpen(f)
+	} else {
+		m.check(n.identity.ShardCount)
+		bounded, cancel := context.WithTimeout(ctx, s.timeout(m.request.GetTimeoutMs()))
+		n.run(bounded, m, part)
+		cancel()
+	}
+	s.metrics.count(m.outcomes, m.writing, time.Since(start))
+}
+
+// timeout is how long a request may be held.
+func (s *Server) timeout(ms uint32) time.Duration {
+	if ms == 0 {
+		return s.limits.Timeout
+	}
+	return min(time.Duration(ms)*time.Millisecond, s.limits.TimeoutMax)
+}
+
+// run executes m in rounds: what can be executed is, the rest waits for its
+// shards and is looked at again.
+func (n *node) run(ctx context.Context, m *message, part func(indexes []uint32)) {
+	var t *ticket
+	defer func() {
+		if t != nil {
+			n.parking.leave(t)
+		}
+	}()
+	for {
+		slow := n.round(ctx, m)
+		if len(m.open) == 0 {
+			return
+		}
+		if part != nil {
+			if indexes := m.unsent(); len(indexes) > 0 {
+				part(indexes)
+			}
+		}
+		if slow > 0 {
+			n.metrics.throttled.Inc()
+			m.slowed = true
+			if !n.pause(ctx, slow) {
+				n.expire(m)
+				return
+			}
+			continue
+		}
+		if t == nil {
+			var ok bool
+			if t, ok = n.parking.enter(m.openShards(), m.size); !ok {
+				m.failOpen(busyParked)
+				return
+			}
+			continue // the shards may have changed before the ticket was in
+		}
+		select {
+		case <-t.wake:
+		case <-ctx.Done():
+			n.expire(m)
+			return
+		case <-n.closed:
+			m.failOpen(starting)
+			return
+		}
+	}
+}
+
+// pause waits for d; false: ctx ended first.
+func (n *node) pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+	case <-n.closed:
+	}
+	return false
+}
+
+// expire answers what waited for its shard in vain.
+func (n *node) expire(m *message) {
+	for _, i := range m.open {
+		m.fail(i, busyShard(m.steps[i].shard))
+	}
+	m.compact()
+}
+
+// round executes the open operations whose shards are served here, and answers
+// those whose shards are elsewhere. The others stay open. slow is how long the
+// writes that stayed open for being too fast should be held back.
+func (n *node) round(ctx context.Context, m *message) (slow time.Duration) {
+	if !n.leading() {
+		m.failOpen(n.notLeader())
+		return 0
+	}
+	var reads, writes []int
+	for _, i := range m.open {
+		st := &m.steps[i]
+		placing := n.places.of(st.shard)
+		switch {
+		case !placing.here:
+			n.misplaced(m, i, placing)
+		case !st.write:
+			reads = append(reads, i)
+		case !m.slowed && n.throttle(st.shard) > 0:
+			slow = max(slow, n.throttle(st.shard))
+		default:
+			writes = append(writes, i)
+		}
+	}
+	if len(reads) > 0 && len(writes) > 0 {
+		var both sync.WaitGroup
+		both.Go(func() { n.read(ctx, m, reads) })
+		n.write(ctx, m, writes)
+		both.Wait()
+	} else if len(reads) > 0 {
+		n.read(ctx, m, reads)
+	} else if len(writes) > 0 {
+		n.write(ctx, m, writes)
+	}
+	m.compact()
+	return slow
+}
+
+// misplaced redirects an operation, or leaves it open where its shard is about
+// to be served here, or to be known elsewhere.
+func (n *node) misplaced(m *message, i int, p placing) {
+	if p.wait {
+		return
+	}
+	n.redirect(m.answer(i), p)
+}
+
+// write proposes writes as one list and fills in their outcomes.
+func (n *node) write(ctx context.Context, m *message, writes []int) {
+	if n.lagging.Load() {
+		for _, i := range writes {
+			m.fail(i, busyApply)
+		}
+		return
+	}
+	commands := make([]entry.Command, len(writes))
+	stamp := stampOf(m.request.GetSession())
+	for k, i := range writes {
+		commands[k] = writeCommand(m.request.Operations[i], stamp)
+	}
+	results, err := n.replica.ProposeAll(ctx, commands)
+	if results == nil {
+		f := n.faultOf(err)
+		for _, i := range writes {
+			m.fail(i, f)
+		}
+		return
+	}
+	for k, i := range writes {
+		if failed, ok := results[k].(*raftgroup.ProposalError); ok {
+			m.fail(i, n.faultOf(failed))
+			continue
+		}
+		n.writeOutcome(m, i, results[k])
+	}
+}
+
+// stampOf reads a session, which was validated.
+func stampOf(s *kvpb.Session) session.Stamp {
+	if s == nil {
+		return session.Stamp{}
+	}
+	id, _ := shardcfg.To128[shardcfg.SessionID](s.GetId())
+	return session.Stamp{Key: session.Key{Birth: s.GetBirthMs(), ID: id}, AckedBelow: s.GetAckedBelow()}
+}
+
+// writeCommand encodes a write, which was validated.
+func writeCommand(op *kvpb.Operation, stamp session.Stamp) entry.Command {
+	w := kvfsm.Write{Key: op.GetKey(), Value: valueOf(op)}
+	switch op.GetKind().(type) {
+	case *kvpb.Operation_Put:
+		w.Op = kvfsm.OpPut
+	case *kvpb.Operation_Append:
+		w.Op = kvfsm.OpAppend
+	case *kvpb.Operation_Delete:
+		w.Op = kvfsm.OpDelete
+	}
+	if version, ok := conditionOf(op); ok {
+		w.Condition = kvfsm.Condition{Set: true, Version: shardcfg.Revision(version)}
+	}
+	if op.GetSequence() != 0 {
+		w.Stamp = stamp
+		w.Stamp.Sequence = op.GetSequence()
+	}
+	return kvfsm.Encode(&w)
+}
+
+// writeOutcome turns the result of a write into its outcome, or leaves it open
+// where it met a shard that it should wait for.
+func (n *node) writeOutcome(m *message, i int, result any) {
+	r, ok := result.(kvfsm.Outcome)
+	if !ok {
+		m.fail(i, fault{kvpb.Code_OUTCOME_UNKNOWN, fmt.Sprintf("the replicated machine answered with a %T", result)})
+		return
+	}
+	if r.Code == kvfsm.CodeWrongGroup {
+		p := n.places.from(r.Where)
+		if p.here {
+			return // it began to be served here in between: look again
+		}
+		n.misplaced(m, i, p)
+		return
+	}
+	o := m.answer(i)
+	o.Code, o.Version, o.Length = kvpb.Code(r.Code), uint64(r.Version), r.Length
+	if !r.Code.Done() {
+		o.Message = refusalText(r)
+	}
+}
+
+// refusalText says why a write was refused, for people.
+func refusalText(r kvfsm.Outcome) string {
+	switch r.Code {
+	case kvfsm.CodeSessionExpired:
+		return "the session is older than the shard remembers: open a new one; whether an earlier attempt of this write was executed can't be told any more"
+	case kvfsm.CodeSessionAhead:
+		return "the session's birth is too far in the future of the cluster's clock"
+	case kvfsm.CodeStaleSequence:
+		return "the sequence number was acknowledged before"
+	}
+	if r.Why != kvfsm.ReasonNone {
+		return r.Why.String()
+	}
+	return r.Code.String()
+}
+
+// read serves reads: one barrier, one snapshot for all of them.
+func (n *node) read(ctx context.Context, m *message, reads []int) {
+	if err := n.replica.ReadBarrier(ctx); err != nil {
+		f := n.faultOf(err)
+		for _, i := range reads {
+			m.fail(i, asRead(f))
+		}
+		return
+	}
+	if err := n.readSnapshot(m, reads); err != nil {
+		f := n.faultOf(err)
+		for _, i := range reads {
+			if !m.steps[i].answered {
+				m.fail(i, asRead(f))
+			}
+		}
+	}
+}
+
+// asRead makes a read's failure definite: a read that was not answered had no
+// effect.
+func asRead(f fault) fault {
+	if f.code == kvpb.Code_OUTCOME_UNKNOWN {
+		f.code = kvpb.Code_UNAVAILABLE
+	}
+	return f
+}
+
+func (n *node) readSnapshot(m *message, reads []int) (err error) {
+	snapshot, err := n.replica.Store().NewSnapshot()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, snapshot.Close()) }()
+	room := responseBytesMax
+	for k, i := range reads {
+		found, err := kvfsm.Get(snapshot, n.identity.ShardCount, m.request.Operations[i].GetKey())
+		if err != nil {
+			return err
+		}
+		if found.Code == kvfsm.CodeWrongGroup {
+			if p := n.places.from(found.Where); !p.here {
+				n.misplaced(m, i, p)
+			}
+			continue
+		}
+		if room -= len(found.Value); room < 0 && k > 0 {
+			m.fail(i, busyFull)
+			continue
+		}
+		o := m.answer(i)
+		o.Code, o.Value, o.Version = kvpb.Code(found.Code), found.Value, uint64(found.Version)
+	}
+	return nil
+}

@@ -1,0 +1,172 @@
+package shardkv
+
+import (
+	"fmt"
+
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+	"github.com/shoalkv/shoal/shardkv/kvpb"
+)
+
+// A message is one request being executed. One goroutine owns it, except while
+// its reads run beside its writes: the two touch disjoint operations.
+type message struct {
+	request *kvpb.ExecuteRequest
+	size    int64 // of keys and values, in bytes
+	// outcomes has one element for each operation, in their order. Until an
+	// operation is answered its outcome is the zero value.
+	outcomes []*kvpb.Outcome
+	steps    []step // by operation
+	open     []int  // operations that are not answered, in ascending order
+	slowed   bool   // its writes have already been throttled
+	writing  bool   // it has a write
+}
+
+// A step is how far one operation is.
+type step struct {
+	shard    shardcfg.ShardID
+	write    bool
+	answered bool
+	sent     bool // its outcome went out in a part
+}
+
+func newMessage(r *kvpb.ExecuteRequest, size int64) *message {
+	n := len(r.GetOperations())
+	m := &message{request: r, size: size, outcomes: make([]*kvpb.Outcome, n), steps: make([]step, n), open: make([]int, n)}
+	backing := make([]kvpb.Outcome, n)
+	for i := range backing {
+		m.outcomes[i] = &backing[i]
+		m.open[i] = i
+	}
+	return m
+}
+
+// check validates the operations and finds their shards. It answers the bad
+// ones.
+func (m *message) check(shardCount int) {
+	session := m.request.GetSession()
+	var sequences sequenceSet
+	for i, op := range m.request.GetOperations() {
+		f := checkOperation(op, session)
+		if !f.bad() && op.GetSequence() != 0 && !sequences.add(op.GetSequence(), len(m.steps)) {
+			f = invalid("sequence number %d occurs twice in the request", op.GetSequence())
+		}
+		if f.bad() {
+			m.fail(i, f)
+			continue
+		}
+		m.steps[i].shard = shardcfg.ShardOf(op.GetKey(), shardCount)
+		if op.GetGet() == nil {
+			m.steps[i].write = true
+			m.writing = true
+		}
+	}
+	m.compact()
+}
+
+// answer marks operation i as answered; its outcome is filled in by the caller.
+func (m *message) answer(i int) *kvpb.Outcome {
+	m.steps[i].answered = true
+	return m.outcomes[i]
+}
+
+// fail answers operation i with a fault.
+func (m *message) fail(i int, f fault) {
+	o := m.answer(i)
+	o.Code, o.Message = f.code, f.message
+}
+
+// failOpen answers every open operation with the same fault.
+func (m *message) failOpen(f fault) {
+	for _, i := range m.open {
+		if !m.steps[i].answered {
+			m.fail(i, f)
+		}
+	}
+	m.open = m.open[:0]
+}
+
+// compact drops the answered operations from open.
+func (m *message) compact() {
+	kept := m.open[:0]
+	for _, i := range m.open {
+		if !m.steps[i].answered {
+			kept = append(kept, i)
+		}
+	}
+	m.open = kept
+}
+
+// openShards returns the shards of the open operations.
+func (m *message) openShards() []shardcfg.ShardID {
+	shards := make([]shardcfg.ShardID, 0, len(m.open))
+	for _, i := range m.open {
+		if s := m.steps[i].shard; len(shards) == 0 || shards[len(shards)-1] != s {
+			shards = append(shards, s)
+		}
+	}
+	return shards
+}
+
+// unsent returns, and marks as sent, the answered operations whose outcomes did
+// not go out yet.
+func (m *message) unsent() []uint32 {
+	var indexes []uint32
+	for i := range m.steps {
+		if st := &m.steps[i]; st.answered && !st.sent {
+			st.sent = true
+			indexes = append(indexes, uint32(i))
+		}
+	}
+	return indexes
+}
+
+// pick returns the outcomes of some operations.
+func (m *message) pick(indexes []uint32) []*kvpb.Outcome {
+	outcomes := make([]*kvpb.Outcome, len(indexes))
+	for k, i := range indexes {
+		outcomes[k] = m.outcomes[i]
+	}
+	return outcomes
+}
+
+// A sequenceSet finds duplicates. Sequence numbers mostly come in ascending
+// order, which needs no map.
+type sequenceSet struct {
+	last uint64
+	seen map[uint64]struct{}
+	all  []uint64
+}
+
+// add reports whether seq is new. sizeHint is the number of operations.
+func (s *sequenceSet) add(seq uint64, sizeHint int) bool {
+	if s.seen == nil {
+		if seq > s.last {
+			s.last = seq
+			s.all = append(s.all, seq)
+			return true
+		}
+		s.seen = make(map[uint64]struct{}, sizeHint)
+		for _, old := range s.all {
+			s.seen[old] = struct{}{}
+		}
+	}
+	if _, dup := s.seen[seq]; dup {
+		return false
+	}
+	s.seen[seq] = struct{}{}
+	return true
+}
+
+// Faults that are the same every time.
+var (
+	busyServer = fault{kvpb.Code_BUSY, "the server has as many requests in flight as it may; try again a little later"}
+	busyStream = fault{kvpb.Code_BUSY, "the stream has as many requests in flight as it may; wait for answers before sending more"}
+	busyParked = fault{kvpb.Code_BUSY, "too many requests are waiting for shards that are moving; try again a little later"}
+	busyFull   = fault{kvpb.Code_BUSY, "the response is full; ask for fewer keys at once"}
+	busyApply  = fault{kvpb.Code_BUSY, "the replica applies its log more slowly than it grows; try again a little later"}
+	starting   = fault{kvpb.Code_UNAVAILABLE, "the replica is starting or stopping"}
+)
+
+func busyShard(s shardcfg.ShardID) fault {
+	return fault{kvpb.Code_BUSY, fmt.Sprintf("shard %d is moving and did not become free in time", s)}
+}

@@ -1,0 +1,306 @@
+package shardkv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/shoalkv/shoal/raftgroup"
+	"github.com/shoalkv/shoal/raftgroup/entry"
+	"github.com/shoalkv/shoal/raftgroup/failpoint"
+	"github.com/shoalkv/shoal/shardctrler/ctrlpb"
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+	"github.com/shoalkv/shoal/shardkv/handoff"
+	"github.com/shoalkv/shoal/shardkv/kvfsm"
+)
+
+// A poller is the leader's conversation with the controllers: it learns of new
+// configs and proposes to adopt them, makes the group known, claims shards that
+// nobody ever held, and reports. One goroutine runs it, while this replica
+// leads. The controllers may be away for any time: nothing but changes of the
+// configuration waits for them.
+type poller struct {
+	s *Server
+	n *node
+	m *mover
+
+	// wake makes it poll at once; buffered, one.
+	wake    chan struct{}
+	polled  bool // the controllers have answered once
+	failing bool // the last poll failed; said once
+}
+
+// run polls until ctx ends.
+func (p *poller) run(ctx context.Context) {
+	retry := backoff{min: 50 * time.Millisecond, max: time.Second}
+	for ctx.Err() == nil {
+		wait := p.interval()
+		if err := p.poll(ctx); err != nil && ctx.Err() == nil {
+			p.s.metrics.polls.WithLabelValues("failed").Inc()
+			wait = retry.next()
+			if !p.failing {
+				p.failing = true
+				p.n.log.Warn("the controllers can't be polled; reads and writes go on", "error", err)
+			}
+		} else if err == nil {
+			p.s.metrics.polls.WithLabelValues("ok").Inc()
+			retry.reset()
+			if p.failing {
+				p.failing = false
+				p.n.log.Info("the controllers answer again")
+			}
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+		case <-p.wake:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// interval is short while shards move.
+func (p *poller) interval() time.Duration {
+	if p.n.places.moving() || p.m.waitsForController() {
+		return p.s.opts.Moving.PollMoving
+	}
+	return p.s.opts.Moving.PollIdle
+}
+
+// poll asks the controllers once and acts on the answer.
+func (p *poller) poll(ctx context.Context) error {
+	request, err := p.report()
+	if err != nil {
+		return err
+	}
+	var reply *ctrlpb.PollReply
+	err = p.s.controllers.call(ctx, func(ctx context.Context, c ctrlpb.ControllerClient) (err error) {
+		reply, err = c.Poll(ctx, request)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("poll: %w", err)
+	}
+	cluster, ok := shardcfg.To128[shardcfg.ClusterID](reply.GetCluster())
+	if !ok || cluster != p.n.identity.Cluster {
+		return fmt.Errorf("poll: the controllers are of cluster %s, this group of %s", cluster, p.n.identity.Cluster)
+	}
+	p.takeHints(reply.GetHints())
+	if err := p.adopt(ctx, reply); err != nil {
+		return err
+	}
+	p.m.claimed(reply.GetClaimed(), p.n.identity.ShardCount)
+	p.polled = true
+	if err := p.bind(ctx); err != nil {
+		return err
+	}
+	if err := p.claim(ctx); err != nil {
+		return err
+	}
+	return p.drained(ctx, request)
+}
+
+// report describes the group, from applied state.
+func (p *poller) report() (r *ctrlpb.PollRequest, err error) {
+	n := p.n
+	// The config first: records that are newer than it say less than it allows.
+	config := n.places.config.Load()
+	records, err := n.readRecords()
+	if err != nil {
+		return nil, fmt.Errorf("read the shards: %w", err)
+	}
+	leader, _ := n.replica.Leader()
+	r = &ctrlpb.PollRequest{Cluster: n.identity.Cluster[:], Gid: uint64(n.identity.Group), Incarnation: n.self.Incarnation[:],
+		Adopted: uint64(config.Num), Leader: leader, Replicas: voters(n.replica.Status())}
+	for i := range records {
+		rec := &records[i]
+		if rec.Phase.Serves() || rec.Phase == kvfsm.PhaseFrozen {
+			r.Holdings = append(r.Holdings, &ctrlpb.Holding{Shard: uint32(rec.Shard), EpochGen: rec.Epoch.Gen,
+				EpochNum: rec.Epoch.Num, Serving: rec.Phase.Serves(), Keys: rec.Keys, Bytes: rec.Bytes})
+		}
+	}
+	// Before the first answer it is not known what was claimed earlier.
+	r.Drained = p.polled && p.m.drained(&handoff.View{Config: config, Records: records})
+	return r, nil
+}
+
+// voters are the addresses of the group's voters, sorted.
+func voters(s raftgroup.Status) []string {
+	var addresses []string
+	for _, m := range s.Members {
+		if m.Role != raftgroup.RoleLearner {
+			addresses = append(addresses, m.Address)
+		}
+	}
+	slices.Sort(addresses)
+	return addresses
+}
+
+func (p *poller) takeHints(hints []*ctrlpb.Hint) {
+	taken := make(map[shardcfg.ShardID]hint, len(hints))
+	for _, h := range hints {
+		inc, ok := shardcfg.To128[shardcfg.Incarnation](h.GetIncarnation())
+		if !ok || inc.IsZero() || inc == p.n.self.Incarnation || h.GetShard() >= uint32(p.n.identity.ShardCount) {
+			continue
+		}
+		holder := kvfsm.Peer{Incarnation: inc, Group: shardcfg.GroupID(h.GetGid())}
+		epoch := shardcfg.Epoch{Gen: h.GetEpochGen(), Num: h.GetEpochNum()}
+		taken[shardcfg.ShardID(h.GetShard())] = hint{holder: holder, epoch: epoch}
+		p.n.places.hear(inc, h.GetReplicas())
+		p.m.heard(shardcfg.ShardID(h.GetShard()), epoch, inc)
+	}
+	p.n.places.takeHints(taken)
+}
+
+// adopt proposes the config of a reply, if it is newer than the adopted one.
+func (p *poller) adopt(ctx context.Context, reply *ctrlpb.PollReply) error {
+	if reply.GetConfig() == nil || reply.GetConfig().GetNum() <= uint64(p.n.places.config.Load().Num) {
+		return nil
+	}
+	config, err := ctrlpb.ToConfig(reply.GetConfig())
+	if err != nil {
+		return fmt.Errorf("config %d of the controllers: %w", reply.GetConfig().GetNum(), err)
+	}
+	if err := failpoint.Hit("handoff/adopt/before"); err != nil {
+		return err
+	}
+	results, err := p.n.replica.ProposeAll(ctx, []entry.Command{
+		kvfsm.Encode(&kvfsm.Adopt{Cluster: p.n.identity.Cluster, Config: config})})
+	if err == nil {
+		err = failpoint.Hit("handoff/adopt/after")
+	}
+	if err != nil {
+		return fmt.Errorf("adopt config %d: %w", config.Num, err)
+	}
+	if v, ok := results[0].(kvfsm.Verdict); ok && !v.Done && v.Why != kvfsm.ReasonOldConfig {
+		return fmt.Errorf("adopt config %d: %v", config.Num, v.Why)
+	}
+	p.m.poke()
+	return nil
+}
+
+// proposalError is the failure of one command of a list, or nil.
+func proposalError(result any) error {
+	if failed, ok := result.(*raftgroup.ProposalError); ok {
+		return failed
+	}
+	return nil
+}
+
+var errForeignIncarnation = errors.New("the gid belongs to another incarnation of the group: this one must be formed anew under another gid, or the other one be drained and left first")
+
+// bind makes the group known as the one that the config means by its gid, and
+// later tells the addresses of its present replicas.
+func (p *poller) bind(ctx context.Context) error {
+	g, listed := p.n.places.config.Load().Groups[p.n.identity.Group]
+	if !listed {
+		return nil // not joined yet, or gone
+	}
+	replicas := voters(p.n.replica.Status())
+	switch {
+	case g.Incarnation.IsZero():
+	case g.Incarnation != p.n.self.Incarnation:
+		return fmt.Errorf("bind gid %d: %w", p.n.identity.Group, errForeignIncarnation)
+	case len(replicas) == 0 || sameAddresses(g.Replicas, replicas):
+		return nil
+	}
+	err := p.s.controllers.call(ctx, func(ctx context.Context, c ctrlpb.ControllerClient) error {
+		_, err := c.Bind(ctx, &ctrlpb.BindRequest{Cluster: p.n.identity.Cluster[:], Gid: uint64(p.n.identity.Group),
+			Incarnation: p.n.self.Incarnation[:], Replicas: replicas})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("bind gid %d: %w", p.n.identity.Group, err)
+	}
+	poke(p.wake) // for the config that says so
+	return nil
+}
+
+func sameAddresses(a, sorted []string) bool {
+	a = slices.Clone(a)
+	slices.Sort(a)
+	return slices.Equal(a, sorted)
+}
+
+// claim asks for the first tokens of shards that are ours and were never held.
+func (p *poller) claim(ctx context.Context) error {
+	shards := p.m.takeClaims()
+	if len(shards) == 0 {
+		return nil
+	}
+	request := &ctrlpb.ClaimRequest{Cluster: p.n.identity.Cluster[:], Incarnation: p.n.self.Incarnation[:],
+		Shards: make([]uint32, len(shards))}
+	for i, s := range shards {
+		request.Shards[i] = uint32(s)
+	}
+	var reply *ctrlpb.ClaimReply
+	err := p.s.controllers.call(ctx, func(ctx context.Context, c ctrlpb.ControllerClient) (err error) {
+		reply, err = c.Claim(ctx, request)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("claim %d shards: %w", len(shards), err)
+	}
+	p.m.claimed(reply.GetClaimed(), p.n.identity.ShardCount)
+	p.m.refused(shards, reply.GetClaimed())
+	return nil
+}
+
+// drained tells the controllers that a leaving group may go.
+func (p *poller) drained(ctx context.Context, report *ctrlpb.PollRequest) error {
+	config := p.n.places.config.Load()
+	g, listed := config.Groups[p.n.identity.Group]
+	if !report.GetDrained() || report.GetAdopted() != uint64(config.Num) || !listed || g.State != shardcfg.GroupLeaving || g.Incarnation != p.n.self.Incarnation {
+		return nil
+	}
+	err := p.s.controllers.call(ctx, func(ctx context.Context, c ctrlpb.ControllerClient) error {
+		_, err := c.Drained(ctx, &ctrlpb.DrainedRequest{Cluster: p.n.identity.Cluster[:],
+			Incarnation: p.n.self.Incarnation[:], Adopted: uint64(config.Num)})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("report drained: %w", err)
+	}
+	return nil
+}
+
+// watch wakes the poller whenever the controllers have a newer config, until
+// ctx ends. A lost stream costs a poll interval at most.
+func (p *poller) watch(ctx context.Context) {
+	retry := backoff{min: 100 * time.Millisecond, max: time.Second}
+	for i := 0; ctx.Err() == nil; i++ {
+		address := p.s.opts.Controllers[i%len(p.s.opts.Controllers)]
+		if p.watchOne(ctx, address) {
+			retry.reset()
+		}
+		p.n.pause(ctx, retry.next())
+	}
+}
+
+// watchOne follows one controller's stream until it ends; false: it never began.
+func (p *poller) watchOne(ctx context.Context, address string) (began bool) {
+	conn, err := p.s.controllers.dial(address)
+	if err != nil {
+		return false
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := ctrlpb.NewControllerClient(conn).Watch(ctx, &ctrlpb.WatchRequest{Cluster: p.n.identity.Cluster[:],
+		Have: uint64(p.n.places.config.Load().Num)})
+	if err != nil {
+		return false
+	}
+	for {
+		reply, err := stream.Recv()
+		if err != nil {
+			return began
+		}
+		began = true
+		if max(reply.GetConfig().GetNum(), reply.GetDelta().GetNum()) > uint64(p.n.places.config.Load().Num) {
+			poke(p.wake)
+		}
+	}
+}
