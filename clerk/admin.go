@@ -35,8 +35,11 @@ type Move struct {
 type Change struct {
 	// Num is the configuration that it made, or the present one if it changed
 	// nothing.
-	Num   shardcfg.ConfigNum
-	Moves []Move
+	Num shardcfg.ConfigNum
+	// Changed: it made that configuration; false for a plan, and where nothing
+	// was to change.
+	Changed bool
+	Moves   []Move
 }
 
 // A ChangeOption modifies a change.

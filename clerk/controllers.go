@@ -27,7 +27,7 @@ const (
 )
 
 // controllers is the way to the shard controllers: it remembers who served last,
-// asks those that don't serve who leads, and goes round the addresses.
+// follows those that name a leader, and goes round the addresses.
 type controllers struct {
 	c  *Clerk
 	mu struct {
@@ -87,13 +87,21 @@ func (k *controllers) once(ctx context.Context, do func(context.Context, ctrlpb.
 			k.prefer(addr)
 			return nil
 		}
-		if refused := refusalOf(err); refused != nil {
+		refused := refusalOf(err)
+		if errors.Is(err, ErrWrongCluster) {
+			refused = err
+		}
+		if refused != nil {
 			return &roundError{cause: refused, unresolved: failed.unresolved}
 		}
 		failed.cause = fmt.Errorf("%w: controller %s: %s", ErrUnavailable, addr, status.Convert(err).Message())
-		failed.unresolved = failed.unresolved || sent && !harmless(err)
-		if leader := k.leader(ctx, addr, sent); leader != "" {
-			queue = slices.Insert(queue, 0, leader)
+		hint, follower := hintOf(err)
+		failed.unresolved = failed.unresolved || sent && !follower && !harmless(err)
+		if sent && !follower {
+			hint = k.leader(ctx, addr)
+		}
+		if hint != "" {
+			queue = slices.Insert(queue, 0, hint)
 		}
 	}
 	return failed
@@ -111,10 +119,7 @@ func (k *controllers) attempt(ctx context.Context, addr string, do func(context.
 }
 
 // leader asks a controller that did not serve who leads, and notes the members.
-func (k *controllers) leader(ctx context.Context, addr string, reached bool) string {
-	if !reached {
-		return ""
-	}
+func (k *controllers) leader(ctx context.Context, addr string) string {
 	ctx, cancel := context.WithTimeout(ctx, infoMax)
 	defer cancel()
 	conn, err := k.c.pool.conn(addr)
@@ -153,6 +158,17 @@ func refusalOf(err error) error {
 	return nil
 }
 
+// hintOf is whom a controller that does not lead names as the leader (empty: not
+// known); such a controller did nothing.
+func hintOf(err error) (leader string, follower bool) {
+	for _, detail := range status.Convert(err).Details() {
+		if h, ok := detail.(*ctrlpb.LeaderHint); ok {
+			return h.GetLeader(), true
+		}
+	}
+	return "", false
+}
+
 // harmless reports whether an error says that the controller did nothing: it
 // does not know the call, or is too busy to begin.
 func harmless(err error) bool {
@@ -178,7 +194,7 @@ func (a *Admin) change(ctx context.Context, name string, o changeOptions,
 	if err != nil {
 		return Change{}, err
 	}
-	change := Change{Num: shardcfg.ConfigNum(reply.GetNum())}
+	change := Change{Num: shardcfg.ConfigNum(reply.GetNum()), Changed: reply.GetChanged()}
 	for _, m := range reply.GetMoves() {
 		change.Moves = append(change.Moves, Move{
 			Shard: shardcfg.ShardID(m.GetShard()), Bytes: m.GetBytes(),
@@ -214,7 +230,7 @@ func (a *Admin) insist(ctx context.Context, name string, effect bool, do func(co
 			e.Family = FamilyOutcomeUnknown
 		}
 		if !errors.Is(round.cause, ErrUnavailable) {
-			if errors.Is(round.cause, ErrNotFound) {
+			if !effect && errors.Is(round.cause, ErrNotFound) {
 				e.Family = FamilyDone
 			}
 			return e
@@ -239,7 +255,7 @@ func (a *Admin) query(ctx context.Context, num *uint64) (*shardcfg.Config, error
 			return err
 		}
 		if err := a.c.table.belongs(reply.GetCluster()); err != nil {
-			return status.Error(codes.Internal, err.Error())
+			return err
 		}
 		if config, err = ctrlpb.ToConfig(reply.GetConfig()); err != nil {
 			return status.Error(codes.Internal, err.Error())

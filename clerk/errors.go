@@ -149,8 +149,8 @@ func (e *Error) Is(target error) bool {
 func (e *Error) Unwrap() error { return e.Cause }
 
 // A RefusedError says why the controllers refused a change. It matches
-// ErrRefused; with reason BAD_REQUEST also ErrInvalid, and with
-// CLUSTER_MISMATCH also ErrWrongCluster.
+// ErrRefused; with reason BAD_REQUEST also ErrInvalid, with CLUSTER_MISMATCH
+// also ErrWrongCluster, with UNKNOWN_GROUP and UNKNOWN_CONFIG also ErrNotFound.
 type RefusedError struct {
 	Reason  ctrlpb.Reason
 	Message string
@@ -174,7 +174,7 @@ func (e *RefusedError) Is(target error) bool {
 	case ErrWrongCluster:
 		return e.Reason == ctrlpb.Reason_CLUSTER_MISMATCH
 	case ErrNotFound:
-		return e.Reason == ctrlpb.Reason_UNKNOWN_CONFIG
+		return e.Reason == ctrlpb.Reason_UNKNOWN_CONFIG || e.Reason == ctrlpb.Reason_UNKNOWN_GROUP
 	}
 	return false
 }

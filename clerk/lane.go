@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -16,12 +17,12 @@ import (
 // Limits of one packed message.
 const (
 	operationsPerMessageMax = 512
-	// getsPerMessageMax bounds what the answer may hold: each get may be answered
-	// with a value of the largest size.
-	getsPerMessageMax  = 60
-	bytesPerMessageMax = 1 << 20
+	bytesPerMessageMax      = 1 << 20
 	// aloneBytes is the size from which an operation travels alone.
 	aloneBytes = 256 << 10
+	// answerBytesMax bounds what the gets of a message are expected to bring.
+	// Servers answer the gets that do not fit into a response with BUSY.
+	answerBytesMax = 4 << 20
 )
 
 const (
@@ -52,6 +53,8 @@ type lane struct {
 		closed bool
 	}
 	stream *stream // run's own; nil: none is up
+	// getBytes is what a get is expected to bring, from those that were answered.
+	getBytes atomic.Int64
 }
 
 // An attempt is one operation on its way to one address.
@@ -159,17 +162,17 @@ func (l *lane) take() []*attempt {
 	defer l.mu.Unlock()
 	var batch, rest []*attempt
 	var session *route.Session
-	bytes, gets := 0, 0
+	bytes, room := 0, int64(answerBytesMax)
 	for _, a := range l.mu.queue {
 		read := a.session == nil
 		full := len(batch) > 0 && (a.bytes >= aloneBytes || batch[0].bytes >= aloneBytes ||
 			bytes+a.bytes > bytesPerMessageMax || len(batch) >= operationsPerMessageMax)
-		if full || read && gets >= getsPerMessageMax || !read && session != nil && a.session != session {
+		if full || read && len(batch) > 0 && room <= 0 || !read && session != nil && a.session != session {
 			rest = append(rest, a)
 			continue
 		}
 		if read {
-			gets++
+			room -= l.getBytes.Load()
 		} else {
 			session = a.session
 		}
@@ -246,9 +249,16 @@ func allowance(bytes int) time.Duration {
 	return time.Duration(bytes) * time.Second / bytesPerSecondMin
 }
 
-// learn takes what a response says about the cluster as a whole.
+// learn takes what a response says beyond its outcomes.
 func (l *lane) learn(r *kvpb.ExecuteResponse) {
 	l.c.sessions.observe(r.GetClockMs())
+	bytes, old := int64(0), l.getBytes.Load()
+	for _, out := range r.GetOutcomes() {
+		bytes = max(bytes, int64(len(out.GetValue())))
+	}
+	if expected := max(bytes, old-old/16); expected != old {
+		l.getBytes.Store(expected)
+	}
 }
 
 // replyOf is what a response says to its i-th outcome's operation.

@@ -13,16 +13,14 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
-
-	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 )
 
 const (
 	// connectMax bounds one attempt to connect, and the back-off between them.
 	connectMax = time.Second
-	// receiveBytesMax bounds one received message. A message of gets may be
-	// answered with as many values of the largest size.
-	receiveBytesMax = (getsPerMessageMax + 4) * (shardcfg.ValueBytesMax + shardcfg.KeyBytesMax + 1024)
+	// receiveBytesMax bounds one received message: a packed answer, a page of a
+	// scan, a status with a row for every shard. Servers keep well below it.
+	receiveBytesMax = 32 << 20
 )
 
 // A pool holds one connection, and one lane, for each address.

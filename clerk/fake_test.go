@@ -1,0 +1,512 @@
+package clerk_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/shoalkv/shoal/clerk"
+	"github.com/shoalkv/shoal/shardctrler/ctrlpb"
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+	"github.com/shoalkv/shoal/shardkv/kvpb"
+)
+
+// A fakeCluster is a whole cluster in memory: controllers and groups answer over
+// gRPC, with real wire formats, from one shared model. The model is what a real
+// cluster promises: one holder per shard, and a record of executed writes that
+// moves with the shard.
+type fakeCluster struct {
+	id          shardcfg.ClusterID
+	groups      []*fakeGroup
+	controllers []*fakeController
+
+	mu        sync.Mutex
+	servers   map[string]*fakeServer // by address
+	shards    []fakeShard
+	values    map[string]fakeValue
+	executed  map[fakeStamp]*kvpb.Outcome
+	floor     uint64 // sessions born before are expired
+	config    *shardcfg.Config
+	requests  map[string]*ctrlpb.ChangeReply
+	changed   chan struct{} // closed when the config changes
+	fault     func(addr string, op *kvpb.Operation) fault
+	messages  int
+	ops       int
+	late      sync.WaitGroup
+	clockSkew time.Duration // of the cluster's clock
+}
+
+type fakeShard struct {
+	holder   *fakeGroup
+	epoch    shardcfg.Epoch
+	revision uint64
+}
+
+type fakeValue struct {
+	bytes   []byte
+	version uint64
+}
+
+type fakeStamp struct {
+	session  [16]byte
+	sequence uint64
+}
+
+// A fault is what happens to one operation at one replica.
+type fault int
+
+const (
+	faultNone      fault = iota
+	faultLoseFirst       // the stream breaks before it is executed
+	faultLoseReply       // it is executed, and the stream breaks
+	faultLate            // the stream breaks, and later it is executed
+	faultUnknown         // it is executed, and the answer is OUTCOME_UNKNOWN
+	faultBusy
+	faultFrozen // it is held until the stream ends
+)
+
+var errBroken = errors.New("broken by the test")
+
+type fakeServer struct {
+	listener *bufconn.Listener
+	server   *grpc.Server
+}
+
+func newFakeCluster(groups, replicas, shards int) *fakeCluster {
+	f := &fakeCluster{
+		id: shardcfg.ClusterID{1}, servers: map[string]*fakeServer{}, shards: make([]fakeShard, shards),
+		values: map[string]fakeValue{}, executed: map[fakeStamp]*kvpb.Outcome{}, requests: map[string]*ctrlpb.ChangeReply{},
+		changed: make(chan struct{}),
+	}
+	f.config = &shardcfg.Config{Num: 1, Shards: make([]shardcfg.GroupID, shards), Groups: map[shardcfg.GroupID]shardcfg.Group{}}
+	for gid := shardcfg.GroupID(1); gid <= shardcfg.GroupID(groups); gid++ {
+		g := &fakeGroup{f: f, gid: gid, incarnation: shardcfg.Incarnation{byte(gid)}}
+		for i := range replicas {
+			r := &fakeReplica{g: g, addr: fmt.Sprintf("g%d-r%d:1", gid, i)}
+			g.replicas = append(g.replicas, r)
+			g.addresses = append(g.addresses, r.addr)
+		}
+		f.groups = append(f.groups, g)
+		f.config.Groups[gid] = shardcfg.Group{Incarnation: g.incarnation, Replicas: g.addresses, Weight: 1, State: shardcfg.GroupMember}
+	}
+	for s := range f.shards {
+		g := f.groups[s%groups]
+		f.shards[s] = fakeShard{holder: g, epoch: shardcfg.Epoch{Num: 1}}
+		f.config.Shards[s] = g.gid
+	}
+	for i := range 3 {
+		f.controllers = append(f.controllers, &fakeController{f: f, index: i, addr: fmt.Sprintf("c%d:1", i)})
+	}
+	for _, addr := range f.addresses() {
+		f.start(addr)
+	}
+	return f
+}
+
+func (f *fakeCluster) controllerAddresses() (out []string) {
+	for _, c := range f.controllers {
+		out = append(out, c.addr)
+	}
+	return out
+}
+
+func (f *fakeCluster) addresses() []string {
+	out := f.controllerAddresses()
+	for _, g := range f.groups {
+		out = append(out, g.addresses...)
+	}
+	return out
+}
+
+// start brings the server of an address up.
+func (f *fakeCluster) start(addr string) {
+	s := &fakeServer{listener: bufconn.Listen(1 << 20), server: grpc.NewServer(grpc.MaxRecvMsgSize(32 << 20))}
+	for _, c := range f.controllers {
+		if c.addr == addr {
+			ctrlpb.RegisterControllerServer(s.server, c)
+		}
+	}
+	for _, g := range f.groups {
+		for _, r := range g.replicas {
+			if r.addr == addr {
+				kvpb.RegisterKVServer(s.server, r)
+			}
+		}
+	}
+	f.mu.Lock()
+	f.servers[addr] = s
+	f.mu.Unlock()
+	go func() { _ = s.server.Serve(s.listener) }()
+}
+
+// stop kills the servers of addresses: their connections break.
+func (f *fakeCluster) stop(addrs ...string) {
+	for _, addr := range addrs {
+		f.mu.Lock()
+		s := f.servers[addr]
+		delete(f.servers, addr)
+		f.mu.Unlock()
+		if s != nil {
+			s.server.Stop()
+		}
+	}
+}
+
+func (f *fakeCluster) close() {
+	f.stop(f.addresses()...)
+	f.late.Wait()
+}
+
+func (f *fakeCluster) dial(ctx context.Context, addr string) (net.Conn, error) {
+	f.mu.Lock()
+	s := f.servers[addr]
+	f.mu.Unlock()
+	if s == nil {
+		return nil, errors.New("connection refused")
+	}
+	return s.listener.DialContext(ctx)
+}
+
+// open opens a Clerk on the cluster; change, if not nil, adapts its Config. Test
+// and clerk end together.
+func (f *fakeCluster) open(t testing.TB, change func(*clerk.Config)) *clerk.Clerk {
+	t.Helper()
+	config := clerk.Config{Controllers: f.controllerAddresses(), Dialer: f.dial}
+	if change != nil {
+		change(&config)
+	}
+	c, err := clerk.Open(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+func (f *fakeCluster) setFault(fault func(addr string, op *kvpb.Operation) fault) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fault = fault
+}
+
+// move passes a shard on; told: the controllers hear of it as a change of
+// configuration.
+func (f *fakeCluster) move(shard int, to *fakeGroup, told bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.moveLocked(shard, to, told)
+}
+
+func (f *fakeCluster) moveLocked(shard int, to *fakeGroup, told bool) {
+	if f.shards[shard].holder != to {
+		f.shards[shard].holder = to
+		f.shards[shard].epoch = f.shards[shard].epoch.Next()
+	}
+	if told {
+		next := f.config.Clone()
+		next.Num++
+		next.Shards[shard] = to.gid
+		f.config = next
+		close(f.changed)
+		f.changed = make(chan struct{})
+	}
+}
+
+func (f *fakeCluster) shardOf(key string) int {
+	return int(shardcfg.ShardOf([]byte(key), len(f.shards)))
+}
+
+func (f *fakeCluster) holder(key string) *fakeGroup {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.shards[f.shardOf(key)].holder
+}
+
+// value is what the cluster has stored.
+func (f *fakeCluster) value(key string) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return string(f.values[key].bytes)
+}
+
+func (f *fakeCluster) clockLocked() uint64 {
+	return uint64(time.Now().Add(f.clockSkew).UnixMilli())
+}
+
+// execute decides one operation at a group, in the order of the real machine:
+// holder, session, condition.
+func (f *fakeCluster) executeLocked(g *fakeGroup, session *kvpb.Session, op *kvpb.Operation) *kvpb.Outcome {
+	s := &f.shards[f.shardOf(string(op.GetKey()))]
+	if s.holder != g {
+		return f.redirectLocked(f.shardOf(string(op.GetKey())))
+	}
+	key := string(op.GetKey())
+	old, present := f.values[key]
+	if op.GetGet() != nil {
+		if !present {
+			return &kvpb.Outcome{Code: kvpb.Code_NOT_FOUND}
+		}
+		return &kvpb.Outcome{Value: slices.Clone(old.bytes), Version: old.version}
+	}
+	switch birth := session.GetBirthMs(); {
+	case birth < f.floor:
+		return &kvpb.Outcome{Code: kvpb.Code_SESSION_EXPIRED}
+	case birth > f.clockLocked()+60_000:
+		return &kvpb.Outcome{Code: kvpb.Code_SESSION_AHEAD}
+	case op.GetSequence() < session.GetAckedBelow():
+		return &kvpb.Outcome{Code: kvpb.Code_STALE_SEQUENCE}
+	}
+	stamp := fakeStamp{[16]byte(session.GetId()), op.GetSequence()}
+	if out := f.executed[stamp]; out != nil {
+		return out
+	}
+	out := f.writeLocked(s, op, old, present)
+	f.executed[stamp] = out
+	return out
+}
+
+func (f *fakeCluster) writeLocked(s *fakeShard, op *kvpb.Operation, old fakeValue, present bool) *kvpb.Outcome {
+	key := string(op.GetKey())
+	condition := op.GetPut().GetCondition()
+	if d := op.GetDelete(); d != nil {
+		condition = d.GetCondition()
+	}
+	if condition != nil && condition.GetVersion() != old.version {
+		return &kvpb.Outcome{Code: kvpb.Code_VERSION_MISMATCH, Version: old.version}
+	}
+	s.revision++
+	value := fakeValue{version: s.revision}
+	switch kind := op.GetKind().(type) {
+	case *kvpb.Operation_Put:
+		value.bytes = slices.Clone(kind.Put.GetValue())
+	case *kvpb.Operation_Append:
+		value.bytes = slices.Concat(old.bytes, kind.Append.GetValue())
+	case *kvpb.Operation_Delete:
+		delete(f.values, key)
+		if !present {
+			return &kvpb.Outcome{Code: kvpb.Code_NOT_FOUND}
+		}
+		return &kvpb.Outcome{}
+	}
+	f.values[key] = value
+	return &kvpb.Outcome{Version: value.version, Length: uint64(len(value.bytes))}
+}
+
+func (f *fakeCluster) redirectLocked(shard int) *kvpb.Outcome {
+	s := f.shards[shard]
+	return &kvpb.Outcome{Code: kvpb.Code_WRONG_GROUP, Redirect: &kvpb.Redirect{
+		Shard: uint32(shard), Epoch: &kvpb.Epoch{Gen: s.epoch.Gen, Num: s.epoch.Num},
+		Gid: uint64(s.holder.gid), Incarnation: s.holder.incarnation[:], Replicas: s.holder.addresses,
+	}}
+}
+
+// A fakeGroup is one group; its replicas share the cluster's model.
+type fakeGroup struct {
+	f           *fakeCluster
+	gid         shardcfg.GroupID
+	incarnation shardcfg.Incarnation
+	replicas    []*fakeReplica
+	addresses   []string
+	leader      int // guarded by f.mu; -1: none
+	// misled, if not empty, is whom every follower names as the leader.
+	misled string
+}
+
+func (g *fakeGroup) elect(leader int) {
+	g.f.mu.Lock()
+	defer g.f.mu.Unlock()
+	g.leader = leader
+}
+
+func (g *fakeGroup) leaderLocked() string {
+	if g.leader < 0 {
+		return ""
+	}
+	return g.addresses[g.leader]
+}
+
+type fakeReplica struct {
+	kvpb.UnimplementedKVServer
+	g    *fakeGroup
+	addr string
+}
+
+// execute answers one operation. A non-nil error breaks the stream.
+func (r *fakeReplica) execute(ctx context.Context, q *kvpb.ExecuteRequest, op *kvpb.Operation) (*kvpb.Outcome, error) {
+	f := r.g.f
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ops++
+	if len(q.GetCluster()) > 0 && shardcfg.ClusterID(q.GetCluster()) != f.id {
+		return &kvpb.Outcome{Code: kvpb.Code_WRONG_CLUSTER}, nil
+	}
+	if r.g.leaderLocked() != r.addr {
+		return &kvpb.Outcome{Code: kvpb.Code_NOT_LEADER}, nil
+	}
+	what := faultNone
+	if f.fault != nil {
+		what = f.fault(r.addr, op)
+	}
+	switch what {
+	case faultLoseFirst:
+		return nil, errBroken
+	case faultBusy:
+		return &kvpb.Outcome{Code: kvpb.Code_BUSY}, nil
+	case faultFrozen:
+		f.mu.Unlock()
+		<-ctx.Done()
+		f.mu.Lock()
+		return nil, errBroken
+	case faultLate:
+		f.late.Go(func() {
+			time.Sleep(30 * time.Millisecond)
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.executeLocked(r.g, q.GetSession(), op)
+		})
+		return nil, errBroken
+	}
+	out := f.executeLocked(r.g, q.GetSession(), op)
+	switch {
+	case what == faultLoseReply:
+		return nil, errBroken
+	case what == faultUnknown && op.GetGet() == nil:
+		return &kvpb.Outcome{Code: kvpb.Code_OUTCOME_UNKNOWN}, nil
+	}
+	return out, nil
+}
+
+// Stream answers each message in a goroutine of its own, as the real server.
+func (r *fakeReplica) Stream(stream kvpb.KV_StreamServer) error {
+	ctx, cancel := context.WithCancelCause(stream.Context())
+	var running sync.WaitGroup
+	var out sync.Mutex
+	received := make(chan struct{})
+	go func() {
+		defer close(received)
+		for {
+			m, err := stream.Recv()
+			if err != nil {
+				cancel(err)
+				return
+			}
+			running.Go(func() {
+				response, err := r.answer(ctx, m.GetRequest())
+				if err != nil {
+					cancel(err)
+					return
+				}
+				out.Lock()
+				defer out.Unlock()
+				_ = stream.Send(&kvpb.StreamResponse{Id: m.GetId(), Response: response})
+			})
+		}
+	}()
+	<-ctx.Done()
+	running.Wait()
+	return context.Cause(ctx)
+}
+
+func (r *fakeReplica) answer(ctx context.Context, q *kvpb.ExecuteRequest) (*kvpb.ExecuteResponse, error) {
+	f := r.g.f
+	f.mu.Lock()
+	f.messages++
+	f.mu.Unlock()
+	response := &kvpb.ExecuteResponse{}
+	for _, op := range q.GetOperations() {
+		out, err := r.execute(ctx, q, op)
+		if err != nil {
+			return nil, err
+		}
+		response.Outcomes = append(response.Outcomes, out)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	response.Leader, response.ClockMs, response.Config = r.g.leaderLocked(), f.clockLocked(), uint64(f.config.Num)
+	if r.g.misled != "" {
+		response.Leader = r.g.misled
+	}
+	return response, nil
+}
+
+// Scan returns short pages, so that shards move between them.
+func (r *fakeReplica) Scan(_ context.Context, q *kvpb.ScanRequest) (*kvpb.ScanResponse, error) {
+	f := r.g.f
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.messages++
+	response := &kvpb.ScanResponse{Outcome: &kvpb.Outcome{}, Leader: r.g.leaderLocked(), End: true}
+	switch {
+	case r.g.leaderLocked() != r.addr:
+		response.Outcome.Code = kvpb.Code_NOT_LEADER
+		return response, nil
+	case f.shards[q.GetShard()].holder != r.g:
+		response.Outcome = f.redirectLocked(int(q.GetShard()))
+		return response, nil
+	}
+	var keys []string
+	for key := range f.values {
+		if f.shardOf(key) == int(q.GetShard()) && strings.HasPrefix(key, string(q.GetPrefix())) && key > string(q.GetAfter()) {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	limit := 3
+	if n := int(q.GetLimit()); n > 0 {
+		limit = min(limit, n)
+	}
+	if len(keys) > limit {
+		keys, response.End = keys[:limit], false
+	}
+	for _, key := range keys {
+		rec := &kvpb.Record{Key: []byte(key), Version: f.values[key].version}
+		if !q.GetKeysOnly() {
+			rec.Value = f.values[key].bytes
+		}
+		response.Records = append(response.Records, rec)
+	}
+	return response, nil
+}
+
+func (r *fakeReplica) Status(_ context.Context, q *kvpb.StatusRequest) (*kvpb.StatusResponse, error) {
+	f := r.g.f
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := &kvpb.StatusResponse{
+		Cluster: f.id[:], Gid: uint64(r.g.gid), Incarnation: r.g.incarnation[:], Id: r.addr, Leader: r.g.leaderLocked(),
+		Term: 1, AppliedIndex: 7, Config: uint64(f.config.Num), ShardCount: uint32(len(f.shards)),
+	}
+	for i, addr := range r.g.addresses {
+		role := "follower"
+		if i == r.g.leader {
+			role = "leader"
+		}
+		s.Replicas = append(s.Replicas, &kvpb.Replica{Id: addr, Address: addr, Role: role, Healthy: true})
+	}
+	for i, shard := range f.shards {
+		if shard.holder == r.g {
+			s.Holding++
+			s.Shards = append(s.Shards, &kvpb.Shard{
+				Shard: uint32(i), Phase: kvpb.Phase_SERVING, Epoch: &kvpb.Epoch{Gen: shard.epoch.Gen, Num: shard.epoch.Num},
+				Revision: shard.revision,
+			})
+		}
+	}
+	if !q.GetShards() {
+		s.Shards = nil
+	}
+	return s, nil
+}
