@@ -1,0 +1,405 @@
+package raftgroup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/shoalkv/shoal/raftgroup/entry"
+)
+
+const (
+	// entryCommandsMax bounds the commands of one entry.
+	entryCommandsMax = 512
+	// window is how many entries are in flight: one in the log, one on its way.
+	window = 2
+)
+
+// A packer makes entries out of commands. Commands that arrive while the window
+// is full become one entry, so that one fsync, one message for each follower and
+// one batch of the store serve many callers; a lone command leaves at once, for
+// there is no timer.
+//
+// One goroutine, run, encodes entries and hands them to Raft, so that their
+// clocks and the order of their commands follow the queue. A further goroutine
+// for each entry in flight waits for Raft's future. Callers never wait for a
+// future: Raft loses some when it shuts down (hashicorp/raft#498), and then
+// abandon answers for them.
+type packer struct {
+	r    *Replica
+	wake chan struct{} // buffered 1
+	stop chan struct{}
+	done chan struct{} // run has ended
+
+	mu struct {
+		sync.Mutex
+		queue    []*pending
+		bytes    int // of the queue and of what is in flight
+		inflight map[*batch]struct{}
+		idle     chan struct{} // closed when nothing is queued or in flight; nil while nobody waits
+		leading  bool
+		closed   error // why nothing more is admitted, or nil
+	}
+}
+
+// A call is one Propose or ProposeAll. Guarded by packer.mu until done.
+type call struct {
+	results []any
+	left    int
+	done    chan struct{} // closed when left is 0
+}
+
+// A pending is one command of a call.
+type pending struct {
+	command entry.Command
+	call    *call
+	slot    int
+	settled bool   // it has its result; Raft's answer comes too late
+	batch   *batch // nil: still in the queue
+}
+
+// A batch is an entry in flight.
+type batch struct {
+	pendings []*pending
+	bytes    int
+	encoded  chan struct{} // closed when the commands' bodies are no longer needed
+}
+
+func newPacker(r *Replica) *packer {
+	p := &packer{r: r, wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
+	p.mu.inflight = make(map[*batch]struct{})
+	go p.run()
+	return p
+}
+
+func sizeOfCommand(c entry.Command) int { return entry.CommandOverheadBytes + len(c.Body) }
+
+// submit admits all of the commands, in this order and next to each other, or
+// none of them. front is for the first command of a leadership.
+func (p *packer) submit(commands []entry.Command, front bool) (*call, error) {
+	bytes := 0
+	for _, c := range commands {
+		if len(c.Body) > p.r.o.CommandBytesMax {
+			return nil, ErrTooLarge
+		}
+		bytes += sizeOfCommand(c)
+	}
+	c := &call{results: make([]any, len(commands)), left: len(commands), done: make(chan struct{})}
+	all := make([]*pending, len(commands))
+	for i, command := range commands {
+		all[i] = &pending{command: command, call: c, slot: i}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.mu.closed != nil:
+		return nil, notDone(p.mu.closed)
+	case !p.mu.leading:
+		return nil, p.r.notLeader()
+	case p.mu.bytes > 0 && p.mu.bytes+bytes > p.r.o.QueueBytesMax && !front:
+		p.r.counters.busy.Add(uint64(len(commands)))
+		return nil, ErrBusy
+	}
+	p.mu.bytes += bytes
+	if front {
+		p.mu.queue = append(all, p.mu.queue...)
+	} else {
+		p.mu.queue = append(p.mu.queue, all...)
+	}
+	p.r.counters.proposals.Add(uint64(len(commands)))
+	poke(p.wake)
+	return c, nil
+}
+
+// wait returns when every command has its result. If ctx ends first, commands
+// that are still queued are withdrawn, and the others are unknown.
+func (p *packer) wait(ctx context.Context, c *call) ([]any, error) {
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+		p.give(ctx, c)
+	}
+	var first error
+	for _, result := range c.results {
+		if failed, ok := result.(*ProposalError); ok && first == nil {
+			first = failed.Err
+		}
+	}
+	return c.results, first
+}
+
+// give settles everything of a call that is not settled yet, and returns when
+// nobody reads the commands' bodies any more.
+func (p *packer) give(ctx context.Context, c *call) {
+	p.mu.Lock()
+	kept := p.mu.queue[:0]
+	for _, q := range p.mu.queue {
+		if q.call != c {
+			kept = append(kept, q)
+			continue
+		}
+		p.mu.bytes -= sizeOfCommand(q.command)
+		p.settleLocked(q, &ProposalError{Err: notDone(ctx.Err())})
+	}
+	clear(p.mu.queue[len(kept):])
+	p.mu.queue = kept
+	var encoding []chan struct{}
+	for b := range p.mu.inflight {
+		for _, q := range b.pendings {
+			if q.call == c {
+				p.settleLocked(q, &ProposalError{Err: outcomeUnknown(ctx.Err())})
+				encoding = append(encoding, b.encoded)
+			}
+		}
+	}
+	p.idleLocked()
+	p.mu.Unlock()
+	for _, encoded := range encoding {
+		<-encoded
+	}
+}
+
+func (p *packer) settleLocked(q *pending, result any) {
+	if q.settled {
+		return
+	}
+	q.settled = true
+	q.call.results[q.slot] = result
+	if q.call.left--; q.call.left == 0 {
+		close(q.call.done)
+	}
+}
+
+// run is the packer's goroutine.
+func (p *packer) run() {
+	defer close(p.done)
+	for {
+		for b := p.take(); b != nil; b = p.take() {
+			p.send(b)
+		}
+		select {
+		case <-p.wake:
+		case <-p.stop:
+			return
+		}
+	}
+}
+
+// take cuts the next entry from the queue, if the window has room for it.
+func (p *packer) take() *batch {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.mu.inflight) >= window || len(p.mu.queue) == 0 {
+		return nil
+	}
+	b := &batch{encoded: make(chan struct{})}
+	n := 0
+	for n < len(p.mu.queue) && n < entryCommandsMax {
+		size := sizeOfCommand(p.mu.queue[n].command)
+		if n > 0 && b.bytes+size > p.r.o.EntryBytesMax {
+			break
+		}
+		b.bytes += size
+		n++
+	}
+	b.pendings = append([]*pending(nil), p.mu.queue[:n]...)
+	for _, q := range b.pendings {
+		q.batch = b
+	}
+	rest := copy(p.mu.queue, p.mu.queue[n:])
+	clear(p.mu.queue[rest:])
+	p.mu.queue = p.mu.queue[:rest]
+	p.mu.inflight[b] = struct{}{}
+	return b
+}
+
+// send encodes an entry and hands it to Raft, whose queue has room for more
+// than the window.
+func (p *packer) send(b *batch) {
+	e := entry.Entry{
+		Clock:    p.r.clock.next(p.r.o.Clock()),
+		Feature:  p.r.fsm.position().feature,
+		Commands: make([]entry.Command, len(b.pendings)),
+	}
+	for i, q := range b.pendings {
+		e.Commands[i] = q.command
+	}
+	data := e.Append(make([]byte, 0, e.Size()))
+	close(b.encoded)
+	p.r.counters.entries.Add(1)
+	p.r.counters.entryBytes.Add(uint64(len(data)))
+	future := p.r.node().Apply(data, 0)
+	go func() {
+		err := future.Error()
+		p.finish(b, future, err)
+	}()
+}
+
+// finish settles the commands of an entry that Raft has answered.
+func (p *packer) finish(b *batch, future raft.ApplyFuture, err error) {
+	var results []any
+	if err == nil {
+		var ok bool
+		if results, ok = future.Response().([]any); !ok || len(results) != len(b.pendings) {
+			err = fmt.Errorf("raftgroup: %T for the results of %d commands", future.Response(), len(b.pendings))
+		}
+	}
+	if err != nil {
+		err = p.classify(future, err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, q := range b.pendings {
+		if err != nil {
+			p.settleLocked(q, &ProposalError{Err: err})
+		} else {
+			p.settleLocked(q, results[i])
+		}
+	}
+	p.dropLocked(b)
+}
+
+func (p *packer) dropLocked(b *batch) {
+	if _, ok := p.mu.inflight[b]; !ok {
+		return
+	}
+	delete(p.mu.inflight, b)
+	p.mu.bytes -= b.bytes
+	p.idleLocked()
+	poke(p.wake)
+}
+
+// classify puts Raft's error into a family. Certain is only what Raft refused
+// before it gave the entry an index; a store that failed on the leader may have
+// kept the entry all the same.
+func (p *packer) classify(future raft.ApplyFuture, err error) error {
+	switch {
+	case errors.Is(err, raft.ErrNotLeader):
+		return p.r.notLeader()
+	case errors.Is(err, raft.ErrEnqueueTimeout):
+		return notDone(err)
+	case errors.Is(err, raft.ErrLeadershipTransferInProgress):
+		p.r.transferSeen()
+		return ErrTransferring
+	case errors.Is(err, raft.ErrRaftShutdown) && future.Index() == 0:
+		return notDone(ErrClosed)
+	case errors.Is(err, raft.ErrRaftShutdown):
+		return outcomeUnknown(ErrClosed)
+	default:
+		return outcomeUnknown(err)
+	}
+}
+
+// setLeading opens or shuts admission. Shut, it refuses what is queued; what is
+// in flight is answered by Raft, which knows more.
+func (p *packer) setLeading(leading bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mu.leading = leading
+	if !leading {
+		p.refuseLocked(p.r.notLeader())
+	}
+}
+
+func (p *packer) refuseLocked(err error) {
+	for _, q := range p.mu.queue {
+		p.mu.bytes -= sizeOfCommand(q.command)
+		p.settleLocked(q, &ProposalError{Err: err})
+	}
+	p.mu.queue = nil
+	p.idleLocked()
+}
+
+// shut ends admission, for the reason given.
+func (p *packer) shut(reason error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.mu.closed == nil {
+		p.mu.closed = reason
+	}
+}
+
+// refuseAll ends admission and refuses what is queued.
+func (p *packer) refuseAll(reason error) {
+	p.shut(reason)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.refuseLocked(notDone(p.mu.closed))
+}
+
+// abandon answers for whatever is in flight: Raft was stopped, and may never do
+// it. An answer that comes yet is dropped.
+func (p *packer) abandon(reason error) {
+	if p.r.o.unsafe.waitForFuture {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for b := range p.mu.inflight {
+		for _, q := range b.pendings {
+			p.settleLocked(q, &ProposalError{Err: outcomeUnknown(reason)})
+		}
+		p.dropLocked(b)
+	}
+}
+
+func (p *packer) idleLocked() {
+	if p.mu.idle != nil && len(p.mu.queue) == 0 && len(p.mu.inflight) == 0 {
+		close(p.mu.idle)
+		p.mu.idle = nil
+	}
+}
+
+// drained is closed once nothing is queued or in flight.
+func (p *packer) drained() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.mu.idle == nil {
+		p.mu.idle = make(chan struct{})
+	}
+	idle := p.mu.idle
+	p.idleLocked()
+	return idle
+}
+
+// close ends run. Nothing is admitted any more.
+func (p *packer) close() {
+	close(p.stop)
+	<-p.done
+}
+
+// An entryClock is the newest entry clock that the replica has seen or written,
+// in ms since 1970.
+type entryClock struct{ ms atomic.Uint64 }
+
+func (c *entryClock) raise(ms uint64) {
+	for {
+		old := c.ms.Load()
+		if ms <= old || c.ms.CompareAndSwap(old, ms) {
+			return
+		}
+	}
+}
+
+// next returns the clock of a new entry: the time, or the newest clock if that
+// is later.
+func (c *entryClock) next(now time.Time) uint64 {
+	if ms := now.UnixMilli(); ms > 0 {
+		c.raise(uint64(ms))
+	}
+	return c.ms.Load()
+}
+
+// poke wakes the receiver of a channel that is buffered by one; the wake-up
+// carries no data.
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,306 @@
+package raftgroup
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"sync"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/shoalkv/shoal/raftgroup/store"
+)
+
+// A stream of a snapshot is, in big-endian order:
+//
+//	magic "SHOALSNP" | format u16 1 | index u64 | term u64 |
+//	length u32 | configuration (see members) | CRC32C of all this u32 |
+//	the stream of the store's checkpoint
+const (
+	snapshotMagic  = "SHOALSNP"
+	snapshotFormat = 1
+	// snapshotFixedBytes precede the configuration.
+	snapshotFixedBytes = len(snapshotMagic) + 2 + 8 + 8 + 4
+	// configurationBytesMax bounds what one announced length may allocate.
+	configurationBytesMax = 1 << 20
+
+	// liveID names the only snapshot there ever is: the machine's own state.
+	liveID = "live"
+)
+
+var (
+	errSnapshotStream = errors.New("raftgroup: the stream of a snapshot is damaged")
+	errSnapshotOlder  = errors.New("raftgroup: the snapshot is older than the machine")
+	errStoreSwapped   = errors.New("raftgroup: the store was replaced while it was made durable")
+
+	castagnoli = crc32.MakeTable(crc32.Castagnoli)
+)
+
+// snapshots is Raft's snapshot store. There is nothing in it: the machine's
+// store is the snapshot. List speaks from the machine's own position, Open
+// streams a checkpoint of the store, and a snapshot that is taken only makes the
+// store durable. A received one waits in the store, set aside, for Restore.
+type snapshots struct {
+	r *Replica
+
+	mu struct {
+		sync.Mutex
+		received  map[string]*received
+		serial    uint64
+		transfers map[uint64]uint64 // serial -> index that the receiver will stand at
+	}
+}
+
+// received is a snapshot that is set aside and checked.
+type received struct {
+	header header
+	state  store.Incoming
+}
+
+type header struct {
+	index, term uint64
+	members     members
+}
+
+func newSnapshots(r *Replica) *snapshots {
+	s := &snapshots{r: r}
+	s.mu.received = make(map[string]*received)
+	s.mu.transfers = make(map[uint64]uint64)
+	return s
+}
+
+// List implements raft.SnapshotStore.
+func (s *snapshots) List() ([]*raft.SnapshotMeta, error) {
+	at, m, _ := s.r.fsm.snapshotOf()
+	if at.index == 0 {
+		return nil, nil
+	}
+	return []*raft.SnapshotMeta{meta(header{index: at.index, term: at.term, members: m}, 0)}, nil
+}
+
+func meta(h header, size int64) *raft.SnapshotMeta {
+	return &raft.SnapshotMeta{
+		Version:            1,
+		ID:                 liveID,
+		Index:              h.index,
+		Term:               h.term,
+		Configuration:      h.members.config,
+		ConfigurationIndex: h.members.index,
+		Size:               size,
+	}
+}
+
+// Open implements raft.SnapshotStore.
+func (s *snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
+	if id == liveID {
+		return s.openLive()
+	}
+	s.mu.Lock()
+	in := s.mu.received[id]
+	s.mu.Unlock()
+	if in == nil {
+		return nil, nil, fmt.Errorf("raftgroup: no snapshot %q", id)
+	}
+	return meta(in.header, 0), &receivedReader{s: s, id: id, in: in}, nil
+}
+
+// openLive freezes the store and streams it. The log keeps what follows the
+// frozen state until the stream is closed.
+func (s *snapshots) openLive() (*raft.SnapshotMeta, io.ReadCloser, error) {
+	serial := s.hold(s.r.fsm.position().index)
+	cp, err := s.r.o.Store.Checkpoint()
+	if err != nil {
+		s.release(serial)
+		err = fmt.Errorf("raftgroup: checkpoint: %w", err)
+		s.r.fatal(err)
+		return nil, nil, err
+	}
+	h, err := headerOf(cp.Reader())
+	if err != nil {
+		cp.Close()
+		s.release(serial)
+		return nil, nil, err
+	}
+	head := h.encode()
+	pr, pw := io.Pipe()
+	out := &liveReader{PipeReader: pr, done: make(chan struct{})}
+	go func() {
+		defer close(out.done)
+		_, err := pw.Write(head)
+		if err == nil {
+			_, err = cp.WriteTo(pw)
+		}
+		pw.CloseWithError(err)
+		cp.Close()
+		s.release(serial)
+	}()
+	s.r.counters.snapshotsSent.Add(1)
+	return meta(h, int64(len(head))+cp.Size()), out, nil
+}
+
+// liveReader is the stream of a checkpoint. Its Close returns once the
+// checkpoint is freed.
+type liveReader struct {
+	*io.PipeReader
+	done chan struct{}
+}
+
+func (l *liveReader) Close() error {
+	err := l.PipeReader.Close()
+	<-l.done
+	return err
+}
+
+// hold keeps the log from index on.
+func (s *snapshots) hold(index uint64) (serial uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.serial++
+	s.mu.transfers[s.mu.serial] = index
+	return s.mu.serial
+}
+
+func (s *snapshots) release(serial uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.mu.transfers, serial)
+}
+
+// heldFrom returns the lowest index that an open transfer needs, and whether
+// there is one.
+func (s *snapshots) heldFrom() (index uint64, held bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, i := range s.mu.transfers {
+		if !held || i < index {
+			index, held = i, true
+		}
+	}
+	return index, held
+}
+
+func headerOf(r store.Reader) (header, error) {
+	at, err := readPosition(r)
+	if err != nil {
+		return header{}, err
+	}
+	m, err := readMembers(r)
+	return header{index: at.index, term: at.term, members: m}, err
+}
+
+func (h header) encode() []byte {
+	config := h.members.encode()
+	b := append(make([]byte, 0, snapshotFixedBytes+len(config)+4), snapshotMagic...)
+	b = binary.BigEndian.AppendUint16(b, snapshotFormat)
+	b = binary.BigEndian.AppendUint64(b, h.index)
+	b = binary.BigEndian.AppendUint64(b, h.term)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(config)))
+	b = append(b, config...)
+	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+}
+
+func readHeader(r io.Reader) (header, error) {
+	b := make([]byte, snapshotFixedBytes)
+	if _, err := io.ReadFull(r, b); err != nil {
+		return header{}, fmt.Errorf("%w: %w", errSnapshotStream, err)
+	}
+	rest := b[len(snapshotMagic):]
+	n := binary.BigEndian.Uint32(rest[18:])
+	if string(b[:len(snapshotMagic)]) != snapshotMagic || binary.BigEndian.Uint16(rest) != snapshotFormat || n > configurationBytesMax {
+		return header{}, fmt.Errorf("%w: header %x", errSnapshotStream, b)
+	}
+	tail := make([]byte, int(n)+4)
+	if _, err := io.ReadFull(r, tail); err != nil {
+		return header{}, fmt.Errorf("%w: %w", errSnapshotStream, err)
+	}
+	b = append(b, tail[:n]...)
+	if crc32.Checksum(b, castagnoli) != binary.BigEndian.Uint32(tail[n:]) {
+		return header{}, fmt.Errorf("%w: checksum of the header", errSnapshotStream)
+	}
+	m, err := decodeMembers(tail[:n])
+	if err != nil {
+		return header{}, err
+	}
+	return header{index: binary.BigEndian.Uint64(rest[2:]), term: binary.BigEndian.Uint64(rest[10:]), members: m}, nil
+}
+
+// install replaces the machine's state by a received one, if that is newer. It
+// runs on Raft's FSM goroutine, while Raft's main loop waits for it.
+func (s *snapshots) install(in *received) error {
+	f := s.r.fsm
+	f.swap.Lock()
+	defer f.swap.Unlock()
+	at := f.position()
+	switch {
+	case in.header.index == at.index && in.header.term == at.term:
+		return in.state.Discard() // it is what we have
+	case in.header.index <= at.index && !s.r.o.unsafe.adoptOlder:
+		in.state.Discard()
+		return fmt.Errorf("%w: it stands at %d, the machine at %d", errSnapshotOlder, in.header.index, at.index)
+	}
+	if err := s.adopt(in); err != nil {
+		// The store may hold either state, and Raft would go on with this one.
+		s.r.fatal(err)
+		return err
+	}
+	s.r.counters.installed.Add(1)
+	s.r.o.Machine.Applied(in.header.index)
+	return nil
+}
+
+func (s *snapshots) adopt(in *received) error {
+	f := s.r.fsm
+	if err := in.state.Adopt(); err != nil {
+		return fmt.Errorf("raftgroup: adopt the snapshot at %d: %w", in.header.index, err)
+	}
+	if err := s.r.o.Machine.Reset(s.r.o.Store); err != nil {
+		return fmt.Errorf("raftgroup: reset the machine to %d: %w", in.header.index, err)
+	}
+	f.mu.Lock()
+	f.mu.generation++
+	f.mu.Unlock()
+	if err := f.load(s.r.o.Store); err != nil {
+		return err
+	}
+	return s.r.guard.rebase(in.header.index, in.header.term)
+}
+
+// A durablePoint is Raft's snapshot of the machine: nothing but a promise that
+// the store is durable past its index.
+type durablePoint struct {
+	f          *fsm
+	index      uint64
+	generation uint64
+	locked     bool
+}
+
+// Persist implements raft.FSMSnapshot. After it, Raft cuts the log.
+func (d *durablePoint) Persist(sink raft.SnapshotSink) error {
+	d.f.swap.Lock()
+	d.locked = true // until Release: Raft is about to cut the log
+	r := d.f.r
+	if !r.o.unsafe.compactFirst {
+		done := r.guard.watch("sync of the store")
+		err := r.o.Store.Sync()
+		done()
+		if err != nil {
+			err = fmt.Errorf("raftgroup: sync the store: %w", err)
+			r.fatal(err)
+			return err
+		}
+	}
+	if at, _, generation := d.f.snapshotOf(); generation != d.generation || at.index < d.index {
+		return errStoreSwapped
+	}
+	return sink.Close()
+}
+
+// Release implements raft.FSMSnapshot. Raft calls it when the log is cut.
+func (d *durablePoint) Release() {
+	if d.locked {
+		d.locked = false
+		d.f.swap.Unlock()
+	}
+}

@@ -1,0 +1,248 @@
+// Package transport wraps a Raft transport so that its holder can prove, after
+// the fact, what a quorum acknowledged, and so that messages are bounded in
+// bytes.
+//
+// Raft's own VerifyLeader counts any answer that arrives after the call, also
+// answers to messages sent before it and answers of non-voters; a leader that
+// was paused believes answers that waited in its socket buffers. The wrapper
+// stamps every AppendEntries, heartbeats included, with the number of the newest
+// round as it is sent, and records the stamp for the peer once an answer of the
+// same term came back. A round is confirmed by the peers whose stamp is at least
+// its number. No clock takes part.
+//
+// It also
+//   - leaves the heartbeat fast path off: it runs AppendEntries beside the main
+//     loop (hashicorp/raft#695);
+//   - refuses pipelines, which lose a follower after one failed append
+//     (hashicorp/raft#612);
+//   - cuts AppendEntries by bytes, and never lets a message claim more committed
+//     entries than it proves to be in the follower's log;
+//   - passes pre-vote through, which is silently off if a transport lacks it;
+//   - keeps each peer's matching index and last contact, which Raft hides.
+//
+// Row 3 of the layers: hashicorp/raft may be imported. It starts no goroutine;
+// Raft's replication goroutines call it.
+package transport
+
+import (
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// entryOverheadBytes is a generous bound on what the codec adds to an entry.
+const entryOverheadBytes = 96
+
+// Options of Wrap.
+type Options struct {
+	// Advertise is the local address; empty means that of the inner transport.
+	Advertise string
+	// Resolve, if set, overrides the address of a peer.
+	Resolve func(serverID string) (addr string, ok bool)
+	// AppendBytesMax bounds the entries of one message; it holds one at least.
+	// 0 means no bound.
+	AppendBytesMax int
+}
+
+// ErrNoPreVote is returned by Wrap for a transport without pre-vote.
+var ErrNoPreVote = errors.New("transport: the transport does not support pre-vote")
+
+// A Transport is the wrapper. All methods may be called concurrently.
+type Transport struct {
+	inner   raft.Transport
+	preVote raft.WithPreVote
+	options Options
+
+	round atomic.Uint64
+
+	mu struct {
+		sync.Mutex
+		peers map[raft.ServerID]Peer
+	}
+	wake chan struct{} // buffered 1: some peer's record changed
+}
+
+// A Peer is what the answers of one peer have shown.
+type Peer struct {
+	// Term and Round are those of the newest stamp that the peer acknowledged.
+	Term, Round uint64
+	// MatchTerm is the term whose leader learnt that the peer stores the log up
+	// to Match.
+	MatchTerm, Match uint64
+	// Contact is when the peer last answered anything.
+	Contact time.Time
+}
+
+var (
+	_ raft.Transport   = (*Transport)(nil)
+	_ raft.WithPreVote = (*Transport)(nil)
+	_ raft.WithClose   = (*Transport)(nil)
+)
+
+// Wrap wraps inner, which must support pre-vote.
+func Wrap(inner raft.Transport, o Options) (*Transport, error) {
+	preVote, ok := inner.(raft.WithPreVote)
+	if !ok {
+		return nil, ErrNoPreVote
+	}
+	t := &Transport{inner: inner, preVote: preVote, options: o, wake: make(chan struct{}, 1)}
+	t.mu.peers = make(map[raft.ServerID]Peer)
+	return t, nil
+}
+
+// BeginRound starts a round of acknowledgements and returns its number. Every
+// message sent from now on carries it, or that of a later round.
+func (t *Transport) BeginRound() uint64 { return t.round.Add(1) }
+
+// Changed receives a value, at some time after any peer's record changed. One
+// goroutine may wait on it.
+func (t *Transport) Changed() <-chan struct{} { return t.wake }
+
+// Peer returns what is known of one peer.
+func (t *Transport) Peer(id raft.ServerID) Peer {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.mu.peers[id]
+}
+
+// Acknowledged reports whether the peer has answered, in the term, a message
+// that was sent after the round began.
+func (t *Transport) Acknowledged(id raft.ServerID, term, round uint64) bool {
+	p := t.Peer(id)
+	return p.Term == term && p.Round >= round
+}
+
+// AppendEntries implements raft.Transport. It may shorten args.Entries: the
+// caller then takes only those for stored and sends the rest next.
+func (t *Transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	t.cut(args)
+	// The stamp must be read before the message can leave.
+	stamp := t.round.Load()
+	var answer raft.AppendEntriesResponse
+	if err := t.inner.AppendEntries(id, t.resolve(id, target), args, &answer); err != nil {
+		return err
+	}
+	*resp = answer
+	t.record(id, args, &answer, stamp)
+	return nil
+}
+
+// cut bounds the message in bytes, and its commit index by what the message
+// itself proves about the follower's log (figure 2 of the Raft paper: the index
+// of the last new entry). Raft's follower would take its own last index instead,
+// which a message that was cut short does not vouch for.
+func (t *Transport) cut(args *raft.AppendEntriesRequest) {
+	if limit := t.options.AppendBytesMax; limit > 0 {
+		total := 0
+		for i, e := range args.Entries {
+			total += entryOverheadBytes + len(e.Data) + len(e.Extensions)
+			if total > limit && i > 0 {
+				args.Entries = args.Entries[:i]
+				break
+			}
+		}
+	}
+	args.LeaderCommitIndex = min(args.LeaderCommitIndex, args.PrevLogEntry+uint64(len(args.Entries)))
+}
+
+func (t *Transport) record(id raft.ServerID, args *raft.AppendEntriesRequest, answer *raft.AppendEntriesResponse, stamp uint64) {
+	t.mu.Lock()
+	p := t.mu.peers[id]
+	p.Contact = time.Now()
+	if answer.Term == args.Term {
+		if p.Term != args.Term {
+			p.Term, p.Round = args.Term, stamp
+		}
+		p.Round = max(p.Round, stamp)
+		// A heartbeat proves nothing about the log.
+		if match := args.PrevLogEntry + uint64(len(args.Entries)); answer.Success && match > 0 {
+			if p.MatchTerm != args.Term {
+				p.MatchTerm, p.Match = args.Term, match
+			}
+			p.Match = max(p.Match, match)
+		}
+	}
+	t.mu.peers[id] = p
+	t.mu.Unlock()
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (t *Transport) resolve(id raft.ServerID, target raft.ServerAddress) raft.ServerAddress {
+	if t.options.Resolve != nil {
+		if addr, ok := t.options.Resolve(string(id)); ok {
+			return raft.ServerAddress(addr)
+		}
+	}
+	return target
+}
+
+// AppendEntriesPipeline implements raft.Transport: there are no pipelines.
+func (t *Transport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
+	return nil, raft.ErrPipelineReplicationNotSupported
+}
+
+// SetHeartbeatHandler implements raft.Transport, and ignores the handler: all
+// messages go through Raft's main loop.
+func (t *Transport) SetHeartbeatHandler(func(raft.RPC)) {}
+
+// RequestVote implements raft.Transport.
+func (t *Transport) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	return t.inner.RequestVote(id, t.resolve(id, target), args, resp)
+}
+
+// RequestPreVote implements raft.WithPreVote.
+func (t *Transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	return t.preVote.RequestPreVote(id, t.resolve(id, target), args, resp)
+}
+
+// InstallSnapshot implements raft.Transport.
+func (t *Transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	return t.inner.InstallSnapshot(id, t.resolve(id, target), args, resp, data)
+}
+
+// TimeoutNow implements raft.Transport.
+func (t *Transport) TimeoutNow(id raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	return t.inner.TimeoutNow(id, t.resolve(id, target), args, resp)
+}
+
+// Consumer implements raft.Transport.
+func (t *Transport) Consumer() <-chan raft.RPC { return t.inner.Consumer() }
+
+// LocalAddr implements raft.Transport.
+func (t *Transport) LocalAddr() raft.ServerAddress {
+	if t.options.Advertise != "" {
+		return raft.ServerAddress(t.options.Advertise)
+	}
+	return t.inner.LocalAddr()
+}
+
+// EncodePeer implements raft.Transport.
+func (t *Transport) EncodePeer(id raft.ServerID, addr raft.ServerAddress) []byte {
+	return t.inner.EncodePeer(id, addr)
+}
+
+// DecodePeer implements raft.Transport.
+func (t *Transport) DecodePeer(b []byte) raft.ServerAddress { return t.inner.DecodePeer(b) }
+
+// Close implements raft.WithClose, and does nothing: Raft calls it at each of
+// its shutdowns, and the transport outlives a restart of Raft within the
+// replica.
+func (t *Transport) Close() error { return nil }
+
+// Shut closes the inner transport and its connections, for good.
+func (t *Transport) Shut() error {
+	if n, ok := t.inner.(interface{ CloseStreams() }); ok {
+		n.CloseStreams()
+	}
+	if c, ok := t.inner.(raft.WithClose); ok {
+		return c.Close()
+	}
+	return nil
+}
