@@ -1,0 +1,137 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/shoalkv/shoal/raftgroup/host/fence"
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+)
+
+// MessageBytesMax bounds a gRPC message in either direction: two of the largest
+// records (a page of a handoff may hold one that travels alone, behind a full
+// page) and room for their envelopes.
+const MessageBytesMax = 2*(shardcfg.ValueBytesMax+shardcfg.KeyBytesMax) + 1<<20
+
+const (
+	// backoffMax caps the wait between two attempts to reconnect: a replica that
+	// is back is found within a second.
+	backoffMax     = time.Second
+	connectTimeout = 2 * time.Second
+	// keepaliveTime and keepaliveTimeout bound how long a dead connection looks
+	// alive.
+	keepaliveTime    = 10 * time.Second
+	keepaliveTimeout = 5 * time.Second
+	// keepaliveMinTime is how often a client may ping before it is cut off.
+	keepaliveMinTime = 5 * time.Second
+
+	// poolMax bounds the pooled connections: a cluster of a thousand groups of
+	// three, and room.
+	poolMax = 4096
+
+	headerBytesMax       = 16 << 10
+	streamsPerConnection = 1024
+	tcpKeepalive         = 15 * time.Second
+)
+
+// A dialPool keeps one gRPC connection for each address.
+type dialPool struct {
+	host *Host
+	mu   struct {
+		sync.Mutex
+		conns  map[string]*grpc.ClientConn
+		closed bool
+	}
+}
+
+func (p *dialPool) init(h *Host) {
+	p.host = h
+	p.mu.conns = map[string]*grpc.ClientConn{}
+}
+
+// Dial returns the pooled gRPC connection to addr (host:port), and makes it if
+// need be. It does not wait until addr answers: calls do, or fail fast while it
+// is known to be down. Calls carry this host's cluster, once it is formed. The
+// connection belongs to the host: never close it.
+func (h *Host) Dial(addr string) (*grpc.ClientConn, error) {
+	p := &h.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.mu.closed {
+		return nil, fmt.Errorf("connect to %s: %w", addr, ErrClosed)
+	}
+	if conn, ok := p.mu.conns[addr]; ok {
+		return conn, nil
+	}
+	if len(p.mu.conns) >= poolMax {
+		return nil, fmt.Errorf("connect to %s: %d addresses are connected, the limit", addr, len(p.mu.conns))
+	}
+	conn, err := grpc.NewClient("passthrough:///"+addr,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(h.dial),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: backoffMax},
+			MinConnectTimeout: connectTimeout,
+		}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{
+			Time: keepaliveTime, Timeout: keepaliveTimeout, PermitWithoutStream: true,
+		}),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MessageBytesMax), grpc.MaxCallSendMsgSize(MessageBytesMax)),
+		grpc.WithMaxHeaderListSize(headerBytesMax),
+		grpc.WithUnaryInterceptor(fence.UnaryClient(h.self)),
+		grpc.WithStreamInterceptor(fence.StreamClient(h.self)),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", addr, err)
+	}
+	p.mu.conns[addr] = conn
+	return conn, nil
+}
+
+// ErrClosed is wrapped by errors of a host that was closed.
+var ErrClosed = errors.New("host is closed")
+
+func (p *dialPool) close() error {
+	p.mu.Lock()
+	conns := p.mu.conns
+	p.mu.conns, p.mu.closed = nil, true
+	p.mu.Unlock()
+	var errs []error
+	for _, conn := range conns {
+		errs = append(errs, conn.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// dial opens a plain connection, over Options.DialOverride if that is set.
+func (h *Host) dial(ctx context.Context, addr string) (net.Conn, error) {
+	if h.opts.DialOverride != nil {
+		return h.opts.DialOverride(ctx, addr)
+	}
+	d := net.Dialer{KeepAlive: tcpKeepalive}
+	return d.DialContext(ctx, "tcp", addr)
+}
+
+// newGRPC makes the server with its limits.
+func (h *Host) newGRPC() *grpc.Server {
+	return grpc.NewServer(
+		grpc.MaxRecvMsgSize(MessageBytesMax),
+		grpc.MaxSendMsgSize(MessageBytesMax),
+		grpc.MaxConcurrentStreams(streamsPerConnection),
+		grpc.MaxHeaderListSize(headerBytesMax),
+		grpc.ConnectionTimeout(h.opts.SniffTimeout),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveMinTime, PermitWithoutStream: true}),
+		grpc.ChainUnaryInterceptor(fence.UnaryServer(h.self)),
+		grpc.ChainStreamInterceptor(fence.StreamServer(h.self)),
+	)
+}

@@ -1,0 +1,286 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/shoalkv/shoal/raftgroup"
+	"github.com/shoalkv/shoal/raftgroup/formation"
+	"github.com/shoalkv/shoal/raftgroup/raftpb"
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+)
+
+// progressEvery is how often Add reports.
+const progressEvery = 250 * time.Millisecond
+
+// foundTimeout bounds one call to a newcomer.
+const foundTimeout = 5 * time.Second
+
+// membershipService serves Membership for the host's replica. All methods but
+// List need the leader; elsewhere they answer Unavailable, naming it.
+type membershipService struct {
+	raftpb.UnimplementedMembershipServer
+	host *Host
+}
+
+func (s *membershipService) replica() (*runningReplica, error) {
+	if r := s.host.running(); r != nil {
+		return r, nil
+	}
+	return nil, errStarting
+}
+
+// List answers the members as this replica sees them. Only the leader knows who
+// is healthy.
+func (s *membershipService) List(context.Context, *raftpb.ListRequest) (*raftpb.ListReply, error) {
+	r, err := s.replica()
+	if err != nil {
+		return nil, err
+	}
+	st := r.replica.Status()
+	reply := &raftpb.ListReply{Leader: st.Leader, Identity: r.identity.Proto()}
+	for _, m := range st.Members {
+		reply.Members = append(reply.Members, memberProto(&st, m))
+	}
+	return reply, nil
+}
+
+func memberProto(st *raftgroup.Status, m raftgroup.MemberStatus) *raftpb.Member {
+	applied := m.MatchIndex
+	if m.ServerID == st.ServerID {
+		applied = st.AppliedIndex
+	}
+	label := m.Label
+	if label == "" {
+		label = formation.LabelOf(m.ServerID)
+	}
+	return &raftpb.Member{Label: label, ServerId: m.ServerID, Address: m.Address,
+		Role: string(m.Role), AppliedIndex: applied, Healthy: m.Healthy}
+}
+
+// Remove takes a member out. That it is gone already is a success.
+func (s *membershipService) Remove(ctx context.Context, req *raftpb.RemoveRequest) (*raftpb.RemoveReply, error) {
+	r, err := s.replica()
+	if err != nil {
+		return nil, err
+	}
+	if err := r.needLeader(); err != nil {
+		return nil, err
+	}
+	var found []raftgroup.MemberStatus
+	for _, m := range r.replica.Status().Members {
+		if formation.LabelOf(m.ServerID) == req.GetLabel() && (req.GetServerId() == "" || req.GetServerId() == m.ServerID) {
+			found = append(found, m)
+		}
+	}
+	switch len(found) {
+	case 0:
+		if req.GetServerId() != "" {
+			return &raftpb.RemoveReply{}, nil
+		}
+		return nil, status.Errorf(codes.NotFound, "no replica %q in the group", req.GetLabel())
+	case 1:
+		if err := r.replica.Remove(ctx, found[0].ServerID); err != nil {
+			return nil, membershipError(err)
+		}
+		return &raftpb.RemoveReply{}, nil
+	}
+	return nil, status.Errorf(codes.FailedPrecondition, "%d members have the id %q (%s and %s): name the server id",
+		len(found), req.GetLabel(), found[0].ServerID, found[1].ServerID)
+}
+
+// Transfer hands leadership over.
+func (s *membershipService) Transfer(ctx context.Context, req *raftpb.TransferRequest) (*raftpb.TransferReply, error) {
+	r, err := s.replica()
+	if err != nil {
+		return nil, err
+	}
+	if err := r.needLeader(); err != nil {
+		return nil, err
+	}
+	if err := r.replica.Transfer(ctx, req.GetLabel()); err != nil {
+		return nil, membershipError(err)
+	}
+	leader, _ := r.replica.Leader()
+	return &raftpb.TransferReply{Leader: leader}, nil
+}
+
+// Add makes the empty replica at an address a member: it gives it the group's
+// identity, adds it as a learner, waits until it has caught up and makes it a
+// voter. Every step may be repeated, so a call that was cut off is simply made
+// again.
+func (s *membershipService) Add(req *raftpb.AddRequest, stream grpc.ServerStreamingServer[raftpb.Progress]) error {
+	r, err := s.replica()
+	if err != nil {
+		return err
+	}
+	if err := r.needLeader(); err != nil {
+		return err
+	}
+	ctx := stream.Context()
+	member, err := s.adopt(ctx, r, req)
+	if err != nil {
+		return err
+	}
+	steps := []struct {
+		phase string
+		run   func(context.Context) error
+	}{
+		{"adding", func(ctx context.Context) error { return r.replica.AddLearner(ctx, member) }},
+		{"catching up", func(ctx context.Context) error { return r.replica.Promote(ctx, member.ServerID) }},
+		{"removing", func(ctx context.Context) error { return s.removeReplaced(ctx, r, member, req.GetReplaces()) }},
+	}
+	for i, step := range steps {
+		if i == 0 && r.isMember(member.ServerID) || i == 2 && req.GetReplaces() == "" {
+			continue
+		}
+		if err := s.report(stream, r, member, step.phase, step.run); err != nil {
+			return err
+		}
+	}
+	return stream.Send(r.progress("done", member))
+}
+
+// adopt finds out who answers at the address, and gives it the identity of the
+// group if it has none.
+func (s *membershipService) adopt(ctx context.Context, r *runningReplica, req *raftpb.AddRequest) (formation.Member, error) {
+	refuse := func(format string, args ...any) (formation.Member, error) {
+		return formation.Member{}, status.Errorf(codes.FailedPrecondition, "replica at %s %s", req.GetAddress(), fmt.Sprintf(format, args...))
+	}
+	ctx, cancel := context.WithTimeout(ctx, foundTimeout)
+	defer cancel()
+	conn, err := s.host.Dial(req.GetAddress())
+	if err != nil {
+		return formation.Member{}, status.Error(codes.Unavailable, err.Error())
+	}
+	client := raftpb.NewFormationClient(conn)
+	hello, err := client.Hello(ctx, &raftpb.HelloRequest{Group: uint64(r.identity.Group), Label: r.identity.Label}, grpc.WaitForReady(true))
+	if err != nil {
+		return formation.Member{}, status.Errorf(codes.Unavailable, "replica at %s does not answer: %v", req.GetAddress(), err)
+	}
+	member := formation.Member{Label: hello.GetLabel(), ServerID: hello.GetServerId(), Address: req.GetAddress()}
+	if formation.LabelOf(member.ServerID) != member.Label {
+		return refuse("says that it is server %q", member.ServerID)
+	}
+	if gid := shardcfg.GroupID(hello.GetGroup()); gid != r.identity.Group {
+		return refuse("belongs to group %d, this is group %d", gid, r.identity.Group)
+	}
+	for _, m := range r.replica.Status().Members {
+		if formation.LabelOf(m.ServerID) == member.Label && m.ServerID != member.ServerID && req.GetReplaces() != member.Label {
+			return refuse("has the id %q, which a member has: replace that member, or choose another id", member.Label)
+		}
+	}
+	if hello.GetFormed() {
+		theirs, err := formation.FromProto(hello.GetIdentity(), member.Label, member.ServerID)
+		if err != nil {
+			return refuse("has a bad identity: %v", err)
+		}
+		if theirs.Cluster != r.identity.Cluster || theirs.Incarnation != r.identity.Incarnation {
+			return refuse("already belongs to incarnation %s of cluster %s", theirs.Incarnation, theirs.Cluster)
+		}
+		return member, nil
+	}
+	id := r.identity
+	id.Founders = nil
+	_, err = client.Found(ctx, &raftpb.FoundRequest{
+		Identity: id.Proto(), Label: member.Label, ServerId: member.ServerID, Proposer: r.identity.Label,
+	})
+	if err != nil {
+		return refuse("refuses to become a member: %s", status.Convert(err).Message())
+	}
+	return member, nil
+}
+
+// removeReplaced removes the members of the label that the new one replaces.
+func (s *membershipService) removeReplaced(ctx context.Context, r *runningReplica, member formation.Member, label string) error {
+	for _, m := range r.replica.Status().Members {
+		if formation.LabelOf(m.ServerID) != label || m.ServerID == member.ServerID {
+			continue
+		}
+		if err := r.replica.Remove(ctx, m.ServerID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// report runs one step and sends its progress until it ends.
+func (s *membershipService) report(stream grpc.ServerStreamingServer[raftpb.Progress], r *runningReplica, m formation.Member, phase string, run func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	result := make(chan error, 1)
+	go func() { result <- run(ctx) }()
+	ticker := time.NewTicker(progressEvery)
+	defer ticker.Stop()
+	var sendErr error
+	for {
+		if sendErr == nil {
+			if sendErr = stream.Send(r.progress(phase, m)); sendErr != nil {
+				cancel()
+			}
+		}
+		select {
+		case err := <-result:
+			if err != nil {
+				return membershipError(err)
+			}
+			return sendErr
+		case <-s.host.draining:
+			cancel()
+			<-result
+			return status.Error(codes.Unavailable, "the replica is shutting down")
+		case <-ticker.C:
+		}
+	}
+}
+
+func (r *runningReplica) progress(phase string, member formation.Member) *raftpb.Progress {
+	st := r.replica.Status()
+	p := &raftpb.Progress{Phase: phase, TargetIndex: st.LastIndex,
+		Member: &raftpb.Member{Label: member.Label, ServerId: member.ServerID, Address: member.Address}}
+	for _, m := range st.Members {
+		if m.ServerID == member.ServerID {
+			p.Member, p.AppliedIndex = memberProto(&st, m), m.MatchIndex
+		}
+	}
+	return p
+}
+
+func (r *runningReplica) isMember(serverID string) bool {
+	for _, m := range r.replica.Status().Members {
+		if m.ServerID == serverID {
+			return true
+		}
+	}
+	return false
+}
+
+// needLeader says early, and before anybody else is called, that a change needs
+// the leader.
+func (r *runningReplica) needLeader() error {
+	leader, self := r.replica.Leader()
+	if self {
+		return nil
+	}
+	return membershipError(&raftgroup.NotLeaderError{Leader: leader})
+}
+
+// membershipError gives an error of the replica its gRPC code: FailedPrecondition
+// for what would be refused again, Unavailable for what may be tried again.
+func membershipError(err error) error {
+	switch {
+	case errors.Is(err, context.Canceled):
+		return status.Error(codes.Canceled, err.Error())
+	case errors.Is(err, context.DeadlineExceeded):
+		return status.Error(codes.DeadlineExceeded, err.Error())
+	case errors.Is(err, raftgroup.ErrRefused):
+		return status.Error(codes.FailedPrecondition, err.Error())
+	}
+	return status.Error(codes.Unavailable, err.Error())
+}

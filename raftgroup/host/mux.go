@@ -1,0 +1,237 @@
+package host
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// http2Preface is what an HTTP/2 client sends first (RFC 9113, section 3.4).
+const http2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+// A protocol is one of those that share the port. No prefix may be a prefix of
+// another one's; a protocol that has no fixed first bytes (RESP) goes last, with
+// a match of its own.
+type protocol struct {
+	name   string
+	prefix string
+	// serve takes the connection over: positioned at its first byte if replay,
+	// else behind the prefix. The deadline of the sniffing is still set.
+	replay bool
+	serve  func(net.Conn) error
+}
+
+// A mux accepts the connections of the port and hands each to its protocol.
+type mux struct {
+	host      *Host
+	log       hclog.Logger
+	protocols []protocol
+	grpc      *connQueue
+	warn      *rate.Limiter
+
+	wg sync.WaitGroup // accept, and sniffing connections
+	mu struct {
+		sync.Mutex
+		conns  map[net.Conn]struct{} // all that were accepted and are not closed
+		routes map[string]*raftStreams
+		closed bool
+	}
+}
+
+func newMux(h *Host) *mux {
+	m := &mux{host: h, log: h.log.Named("listener"), warn: rate.NewLimiter(1, 5)}
+	m.grpc = newConnQueue(h.listener.Addr())
+	m.mu.conns = map[net.Conn]struct{}{}
+	m.mu.routes = map[string]*raftStreams{}
+	m.protocols = []protocol{
+		{name: "raft", prefix: preambleMagic, serve: m.serveRaft},
+		{name: "grpc", prefix: http2Preface, replay: true, serve: m.serveGRPC},
+	}
+	m.wg.Add(1)
+	return m
+}
+
+// accept runs until the listener is closed.
+func (m *mux) accept() {
+	defer m.wg.Done()
+	for {
+		conn, err := m.host.listener.Accept()
+		if err != nil {
+			if m.isClosed() || errors.Is(err, net.ErrClosed) {
+				return
+			}
+			// Out of file descriptors, most likely: that passes, or the operator
+			// sees the line. Accepting again at once would spin.
+			m.warning("can't accept connections", "error", err)
+			select {
+			case <-m.host.ctx.Done():
+				return
+			case <-time.After(50 * time.Millisecond):
+			}
+			continue
+		}
+		tracked, err := m.track(conn)
+		if err != nil {
+			conn.Close()
+			m.warning("connection refused", "from", conn.RemoteAddr(), "error", err)
+			continue
+		}
+		m.wg.Add(1)
+		go func() {
+			defer m.wg.Done()
+			if err := m.dispatch(tracked); err != nil {
+				tracked.Close()
+				if !m.isClosed() {
+					m.warning("connection closed", "from", tracked.RemoteAddr(), "error", err)
+				}
+			}
+		}()
+	}
+}
+
+// dispatch finds out what conn speaks and hands it over. On an error the caller
+// closes conn.
+func (m *mux) dispatch(conn net.Conn) error {
+	if err := conn.SetDeadline(time.Now().Add(m.host.opts.SniffTimeout)); err != nil {
+		return err
+	}
+	var seen []byte
+	for {
+		candidates := 0
+		for _, p := range m.protocols {
+			switch {
+			case bytes.HasPrefix(seen, []byte(p.prefix)):
+				if p.replay {
+					conn = &replayConn{Conn: conn, pending: seen}
+				}
+				if err := p.serve(conn); err != nil {
+					return fmt.Errorf("%s: %w", p.name, err)
+				}
+				return nil
+			case bytes.HasPrefix([]byte(p.prefix), seen):
+				candidates++
+			}
+		}
+		if candidates == 0 {
+			return fmt.Errorf("no protocol begins with %q", seen)
+		}
+		// One byte at a time, so that nothing behind the prefix is read; it is
+		// 24 bytes at most, once per connection.
+		var next [1]byte
+		if _, err := io.ReadFull(conn, next[:]); err != nil {
+			return fmt.Errorf("after %d bytes: %w", len(seen), err)
+		}
+		seen = append(seen, next[0])
+	}
+}
+
+func (m *mux) serveGRPC(conn net.Conn) error {
+	if err := conn.SetDeadline(time.Time{}); err != nil {
+		return err
+	}
+	return m.grpc.put(conn)
+}
+
+func (m *mux) serveRaft(conn net.Conn) error {
+	p, err := readPreamble(conn)
+	if err != nil {
+		return err
+	}
+	streams, err := m.route(p)
+	if err != nil {
+		return err
+	}
+	if err := conn.SetDeadline(time.Time{}); err != nil {
+		return err
+	}
+	return streams.queue.put(conn)
+}
+
+// route finds the replica that the preamble means.
+func (m *mux) route(p preamble) (*raftStreams, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.mu.routes[p.incarnation.String()]
+	switch {
+	case s == nil:
+		return nil, fmt.Errorf("stream of %q for incarnation %s, which does not live here", p.source, p.incarnation)
+	case p.cluster != s.identity.Cluster:
+		return nil, fmt.Errorf("stream of %q for cluster %s, this is cluster %s", p.source, p.cluster, s.identity.Cluster)
+	case p.target != s.identity.ServerID:
+		return nil, fmt.Errorf("stream of %q for server %q, this is %q", p.source, p.target, s.identity.ServerID)
+	}
+	return s, nil
+}
+
+func (m *mux) addRoute(s *raftStreams) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mu.routes[s.identity.Incarnation.String()] = s
+}
+
+func (m *mux) dropRoute(s *raftStreams) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.mu.routes, s.identity.Incarnation.String())
+}
+
+// track counts conn until it is closed.
+func (m *mux) track(conn net.Conn) (net.Conn, error) {
+	t := &trackedConn{Conn: conn, mux: m}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.mu.closed {
+		return nil, net.ErrClosed
+	}
+	if len(m.mu.conns) >= m.host.opts.ConnectionsMax {
+		return nil, fmt.Errorf("%d connections are open, the limit", len(m.mu.conns))
+	}
+	m.mu.conns[t] = struct{}{}
+	return t, nil
+}
+
+func (m *mux) untrack(t *trackedConn) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.mu.conns, t)
+}
+
+func (m *mux) isClosed() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.mu.closed
+}
+
+// close closes the listener and every connection, and waits for the accept
+// goroutine and the sniffing ones.
+func (m *mux) close() error {
+	m.mu.Lock()
+	m.mu.closed = true
+	conns := make([]net.Conn, 0, len(m.mu.conns))
+	for c := range m.mu.conns {
+		conns = append(conns, c)
+	}
+	m.mu.Unlock()
+	err := m.host.listener.Close()
+	for _, c := range conns {
+		c.Close() // its user sees the error
+	}
+	m.grpc.Close()
+	m.wg.Wait()
+	return err
+}
+
+// warning logs at a bounded rate: whoever can connect must not fill the disk.
+func (m *mux) warning(message string, args ...any) {
+	if m.warn.Allow() {
+		m.log.Warn(message, args...)
+	}
+}

@@ -1,0 +1,120 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// A webServer serves metrics, probes and profiles.
+type webServer struct {
+	listener net.Listener
+	server   *http.Server
+	done     chan struct{}
+}
+
+func newRegistry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
+}
+
+func startWeb(h *Host, address string, insecure bool) (*webServer, error) {
+	if err := checkListen(address, insecure); err != nil {
+		return nil, err
+	}
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, &ListenError{Address: address, Err: err}
+	}
+	routes := http.NewServeMux()
+	routes.Handle("GET /metrics", promhttp.HandlerFor(h.registry, promhttp.HandlerOpts{}))
+	routes.HandleFunc("GET /live", h.serveLive)
+	routes.HandleFunc("GET /ready", h.serveReady)
+	routes.HandleFunc("/debug/pprof/", pprof.Index)
+	routes.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	routes.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	routes.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	routes.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	w := &webServer{listener: listener, done: make(chan struct{})}
+	w.server = &http.Server{
+		Handler:           routes,
+		ReadHeaderTimeout: h.opts.SniffTimeout,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    headerBytesMax,
+		ErrorLog:          h.log.Named("http").StandardLogger(nil),
+	}
+	go func() {
+		defer close(w.done)
+		if err := w.server.Serve(listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			h.log.Error("HTTP server ended", "address", address, "error", err)
+		}
+	}()
+	return w, nil
+}
+
+// close lets requests in flight finish until ctx ends.
+func (w *webServer) close(ctx context.Context) error {
+	err := w.server.Shutdown(ctx)
+	if err != nil {
+		err = w.server.Close()
+	}
+	<-w.done
+	return err
+}
+
+// HTTPAddr is where metrics and probes are served; empty without Options.HTTP.
+func (h *Host) HTTPAddr() string {
+	if h.web == nil {
+		return ""
+	}
+	return h.web.listener.Addr().String()
+}
+
+// serveLive answers 200 unless the process can't go on.
+func (h *Host) serveLive(w http.ResponseWriter, _ *http.Request) {
+	if err := h.Fatal(); err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "live")
+}
+
+// serveReady answers 200 once the replica is formed, runs, and knows a leader.
+func (h *Host) serveReady(w http.ResponseWriter, _ *http.Request) {
+	if problem := h.unready(); problem != "" {
+		http.Error(w, problem, http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ready")
+}
+
+func (h *Host) unready() string {
+	if err := h.Fatal(); err != nil {
+		return err.Error()
+	}
+	select {
+	case <-h.draining:
+		return "shutting down"
+	default:
+	}
+	if _, formed := h.Identity(); !formed {
+		return "not formed yet"
+	}
+	r := h.running()
+	if r == nil {
+		return "starting"
+	}
+	if leader, _ := r.replica.Leader(); leader == "" {
+		return "no leader is known"
+	}
+	return ""
+}
