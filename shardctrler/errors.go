@@ -48,10 +48,10 @@ func withDetail(code codes.Code, message string, detail protoadapt.MessageV1) er
 	return st.Err()
 }
 
-// proposalError is the status of a proposal that did not answer.
-func (s *Server) proposalError(r *replica, err error) error {
+// proposalError is the status of a proposal that did not answer. leader is the
+// leader's address as far as known.
+func proposalError(leader string, err error) error {
 	var notLeader *raftgroup.NotLeaderError
-	leader, _ := r.Leader()
 	switch {
 	case errors.As(err, &notLeader):
 		return notDone(notLeader.Leader, err.Error())

@@ -100,7 +100,7 @@ func (s *Server) Watch(req *ctrlpb.WatchRequest, stream grpc.ServerStreamingServ
 		}
 		select {
 		case <-changed:
-		case <-s.draining:
+		case <-s.host.Draining():
 			return notDone("", "this controller is closing")
 		case <-stream.Context().Done():
 			return status.FromContextError(stream.Context().Err()).Err()
@@ -125,7 +125,7 @@ func (s *Server) Info(_ context.Context, req *ctrlpb.InfoRequest) (*ctrlpb.InfoR
 	r := s.mu.open
 	s.mu.Unlock()
 	if r == nil {
-		return &ctrlpb.InfoReply{Id: s.label}, nil
+		return &ctrlpb.InfoReply{Id: s.opts.Label}, nil
 	}
 	if err := checkCluster(r.id.Cluster, req.GetCluster()); err != nil {
 		return nil, err

@@ -36,46 +36,39 @@ type Options struct {
 	Clock func() time.Time
 }
 
-// A Controller is one controller replica in a host.
-type Controller struct {
-	*Server
-	host *host.Host
-	opts Options
-}
-
 // New registers the Controller service and its metrics with h, which must not
 // serve yet.
-func New(h *host.Host, o Options) *Controller {
+func New(h *host.Host, o Options) *Server {
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
-	c := &Controller{Server: newServer(o.Label, h, h.Draining(), o.Clock), host: h, opts: o}
-	ctrlpb.RegisterControllerServer(h.GRPC(), c.Server)
-	h.Registry().MustRegister(collector{c.Server})
-	return c
+	s := newServer(h, o)
+	ctrlpb.RegisterControllerServer(h.GRPC(), s)
+	h.Registry().MustRegister(collector{s})
+	return s
 }
 
 // Run opens the replica, forming the controllers' group if need be, and serves
 // until ctx ends or the host begins to close. The host must serve already, and
 // be closed afterwards: the replica lives as long as it does. Errors are those
 // of host.Replica, and of an unreadable store.
-func (c *Controller) Run(ctx context.Context) error {
-	r, id, err := c.host.Replica(ctx, host.ReplicaOptions{
-		GroupID: 0, Label: c.opts.Label, Peers: c.opts.Peers,
-		ShardCount: c.opts.ShardCount, LogStore: c.opts.LogStore,
+func (s *Server) Run(ctx context.Context) error {
+	r, id, err := s.host.Replica(ctx, host.ReplicaOptions{
+		GroupID: 0, Label: s.opts.Label, Peers: s.opts.Peers,
+		ShardCount: s.opts.ShardCount, LogStore: s.opts.LogStore,
 		Machine: func(id formation.Identity) (raftgroup.StateMachine, error) {
 			if err := shardcfg.CheckShardCount(id.ShardCount); err != nil {
 				return nil, fmt.Errorf("identity of controller %q: %w", id.Label, err)
 			}
-			return ctrlfsm.New(id.ShardCount, c.applied), nil
+			return ctrlfsm.New(id.ShardCount, s.applied), nil
 		},
-		Timeout: c.opts.Timeout, Tune: c.opts.Tune,
+		Timeout: s.opts.Timeout, Tune: s.opts.Tune,
 	})
 	if err != nil {
 		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 			return nil
 		}
-		return fmt.Errorf("open controller %q: %w", c.opts.Label, err)
+		return fmt.Errorf("open controller %q: %w", s.opts.Label, err)
 	}
-	return c.serve(ctx, r, id)
+	return s.serve(ctx, r, id)
 }

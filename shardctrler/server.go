@@ -20,11 +20,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/shoalkv/shoal/raftgroup"
 	"github.com/shoalkv/shoal/raftgroup/entry"
 	"github.com/shoalkv/shoal/raftgroup/formation"
+	"github.com/shoalkv/shoal/raftgroup/host"
 	"github.com/shoalkv/shoal/raftgroup/store"
 	"github.com/shoalkv/shoal/shardctrler/ctrlfsm"
 	"github.com/shoalkv/shoal/shardctrler/ctrlpb"
@@ -54,21 +53,14 @@ type group interface {
 	WhileLeader(name string, run func(ctx context.Context))
 }
 
-// A dialer keeps connections to other replicas. *host.Host is one.
-type dialer interface {
-	Dial(addr string) (*grpc.ClientConn, error)
-}
-
 // A Server answers the Controller service. Its methods may be called from any
 // goroutine. Until its replica is open it answers Info only; everything else is
 // Unavailable, not done.
 type Server struct {
 	ctrlpb.UnimplementedControllerServer
 
-	label    string
-	dial     dialer
-	now      func() time.Time
-	draining <-chan struct{}
+	host *host.Host
+	opts Options
 
 	wake     chan struct{} // capacity 1: something was applied
 	changes  broadcast     // a config was published
@@ -89,10 +81,10 @@ type replica struct {
 	id formation.Identity
 }
 
-func newServer(label string, d dialer, draining <-chan struct{}, now func() time.Time) *Server {
-	s := &Server{label: label, dial: d, draining: draining, now: now, wake: make(chan struct{}, 1)}
+func newServer(h *host.Host, o Options) *Server {
+	s := &Server{host: h, opts: o, wake: make(chan struct{}, 1)}
 	s.changes.init()
-	s.reports.init(now)
+	s.reports.init(o.Clock)
 	return s
 }
 
@@ -125,7 +117,7 @@ func (s *Server) serve(ctx context.Context, g group, id formation.Identity) erro
 	for {
 		num, err := ctrlfsm.NewView(g.Store(), id.ShardCount).Num()
 		switch {
-		case ctx.Err() != nil, isClosed(s.draining):
+		case ctx.Err() != nil, isClosed(s.host.Draining()):
 			return nil // which may well be why the store is closed
 		case err != nil:
 			return fmt.Errorf("read the latest configuration's number: %w", err)
@@ -135,7 +127,7 @@ func (s *Server) serve(ctx context.Context, g group, id formation.Identity) erro
 		}
 		select {
 		case <-s.wake:
-		case <-s.draining:
+		case <-s.host.Draining():
 			return nil
 		case <-ctx.Done():
 			return nil
@@ -220,7 +212,8 @@ func (s *Server) propose(ctx context.Context, r *replica, c ctrlfsm.Command) (ct
 	}
 	v, err := r.Propose(ctx, encoded)
 	if err != nil {
-		return ctrlfsm.Result{}, s.proposalError(r, err)
+		leader, _ := r.Leader()
+		return ctrlfsm.Result{}, proposalError(leader, err)
 	}
 	res, ok := v.(ctrlfsm.Result)
 	if !ok {
@@ -247,7 +240,7 @@ func (s *Server) barrier(ctx context.Context, r *replica) error {
 // clock is the cluster's clock in ms since 1970: sessions and requests are
 // dated by it.
 func (s *Server) clock(r *replica) uint64 {
-	return max(r.Clock(), uint64(max(s.now().UnixMilli(), 0)))
+	return max(r.Clock(), uint64(max(s.opts.Clock().UnixMilli(), 0)))
 }
 
 // A configCache keeps the latest config decoded.

@@ -47,7 +47,7 @@ type hello struct {
 
 func (s *Server) hello(ctx context.Context, addr string, gid shardcfg.GroupID) hello {
 	h := hello{addr: addr}
-	conn, err := s.dial.Dial(addr)
+	conn, err := s.host.Dial(addr)
 	if err != nil {
 		h.err = err
 		return h
