@@ -147,8 +147,9 @@ func (d *Driver) stepStage(v *View, rec *kvfsm.Record, a *arriving) bool {
 	}
 	mark := kvfsm.Mark{Epoch: a.inv.Epoch.Next(), Handoff: a.inv.Handoff}
 	// An invitation of a shard that still serves only asks; and one that its own
-	// sender has moved past is not worth a staging that must go again.
-	if a.inv.Phase == kvfsm.PhaseServing || (a.shownBy == a.from.Peer.Incarnation && a.inv.Mark.Compare(a.shown) < 0) ||
+	// sender, or the token, has moved past is not worth a staging that must go
+	// again.
+	if a.inv.Phase == kvfsm.PhaseServing || !d.heard[rec.Shard].Less(mark.Epoch) || (a.shownBy == a.from.Peer.Incarnation && a.inv.Mark.Compare(a.shown) < 0) ||
 		!ready(v, d.self.Peer.Incarnation, rec, a.from.Peer.Incarnation, a.inv) ||
 		(rec.Staging != nil && rec.Staging.Mark() == mark) {
 		return false
@@ -366,8 +367,9 @@ func (d *Driver) Fetched(now time.Duration, f Fetch, pages []kvfsm.Page) {
 		case !p.Last && len(p.Items) == 0 && p.Next.Equal(w.Cursor):
 			// The tail is empty. Look again soon, or when an invitation says that the
 			// holder froze: unless it did so while this page travelled.
-			if !a.invited || a.inv.Phase != kvfsm.PhaseFrozen {
-				a.notBefore = now + d.p.TailPoll
+			a.notBefore = now + d.p.TailPoll
+			if a.invited && a.inv.Phase == kvfsm.PhaseFrozen {
+				a.notBefore = now + time.Millisecond
 			}
 		default:
 			a.page, a.wanted = &p, w

@@ -1,0 +1,669 @@
+package handoff_test
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/shoalkv/shoal/raftgroup/entry"
+	"github.com/shoalkv/shoal/raftgroup/store"
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+	"github.com/shoalkv/shoal/shardkv/handoff"
+	"github.com/shoalkv/shoal/shardkv/kvfsm"
+	"github.com/shoalkv/shoal/shardkv/session"
+)
+
+// A world is a few groups around the real machines and drivers, in one thread,
+// with an adversary as the network and as the clock: it delays, reorders,
+// repeats and loses messages and proposals, lets replicas that lag answer, and
+// changes leaders.
+type world struct {
+	t      *testing.T
+	seed   uint64
+	rng    *rand.Rand
+	now    time.Duration
+	shards int
+	groups []*group
+
+	configs []*shardcfg.Config // by number
+	claims  map[shardcfg.ShardID]shardcfg.Incarnation
+
+	mail    []mail
+	monitor *handoff.Monitor
+	calm    bool // no adversary: deliver everything, at once
+	trace   bytes.Buffer
+	model   model
+	moves   int // shards installed
+	repeats int
+}
+
+// group is one group: one log, one machine, one leader at a time.
+type group struct {
+	id      handoff.Identity
+	machine *kvfsm.Machine
+	store   *store.Mem
+	past    []*store.Mem // earlier states: replicas that lag
+	driver  *handoff.Driver
+	log     []entry.Entry
+	queue   []kvfsm.Command // proposed, not committed
+	view    handoff.View
+}
+
+// mail is a message under way.
+type mail struct {
+	to      shardcfg.Incarnation
+	deliver func(g *group)
+}
+
+var cluster = shardcfg.ClusterID{7}
+
+// tightParams make pages and limits small, so that every path is taken.
+func tightParams() handoff.Params {
+	p := handoff.DefaultParams()
+	p.FetchShardsMax = 2
+	p.ThrottleRounds = 3
+	p.FetchTimeout = 300 * time.Millisecond
+	p.ProposeTimeout = 300 * time.Millisecond
+	return p
+}
+
+func newWorld(t *testing.T, seed uint64, groups, shards int) *world {
+	w := &world{
+		t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), shards: shards,
+		claims: map[shardcfg.ShardID]shardcfg.Incarnation{}, monitor: handoff.NewMonitor(),
+		model: newModel(),
+	}
+	w.configs = []*shardcfg.Config{{Shards: make([]shardcfg.GroupID, shards)}}
+	for i := range groups {
+		gid := shardcfg.GroupID(i + 1)
+		g := &group{store: store.NewMem(), id: handoff.Identity{
+			Peer:     kvfsm.Peer{Incarnation: shardcfg.Incarnation{byte(gid)}, Group: gid},
+			Replicas: []string{fmt.Sprintf("g%d:1", gid)},
+		}}
+		g.machine = newMachine(t, g.id.Peer, shards, g.store)
+		w.groups = append(w.groups, g)
+		w.elect(g)
+		w.look(g)
+	}
+	return w
+}
+
+func newMachine(t *testing.T, p kvfsm.Peer, shards int, s store.Reader) *kvfsm.Machine {
+	m := kvfsm.New(kvfsm.Config{Group: p.Group, Incarnation: p.Incarnation, ShardCount: shards, SessionResultsMax: 8})
+	if err := m.Reset(s); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func (w *world) fatalf(format string, args ...any) {
+	w.t.Helper()
+	w.t.Fatalf("seed %d: %s", w.seed, fmt.Sprintf(format, args...))
+}
+
+// elect gives the group a new leader, who remembers nothing.
+func (w *world) elect(g *group) { g.driver = handoff.NewDriver(g.id, tightParams()) }
+
+func (w *world) look(g *group) {
+	v, err := handoff.ReadView(g.store, &g.view)
+	if err != nil {
+		w.fatalf("view: %v", err)
+	}
+	g.view = v
+}
+
+// changeConfig makes the next config: each shard moves with some probability.
+func (w *world) changeConfig() {
+	c := w.configs[len(w.configs)-1].Clone()
+	c.Num++
+	for _, g := range w.groups {
+		c.Groups[g.id.Peer.Group] = shardcfg.Group{Incarnation: g.id.Peer.Incarnation,
+			Replicas: g.id.Replicas, Weight: 1, State: shardcfg.GroupMember}
+	}
+	for s := range c.Shards {
+		if c.Shards[s] == 0 || w.rng.IntN(2) == 0 {
+			c.Shards[s] = w.groups[w.rng.IntN(len(w.groups))].id.Peer.Group
+		}
+	}
+	w.configs = append(w.configs, c)
+}
+
+func (w *world) latest() *shardcfg.Config { return w.configs[len(w.configs)-1] }
+
+// commit applies some of a group's queue as one entry.
+func (w *world) commit(g *group) {
+	if len(g.queue) == 0 {
+		return
+	}
+	if !w.calm {
+		w.rng.Shuffle(len(g.queue), func(i, j int) { g.queue[i], g.queue[j] = g.queue[j], g.queue[i] })
+	}
+	n := 1 + w.rng.IntN(len(g.queue))
+	if w.calm {
+		n = len(g.queue)
+	}
+	cmds := slices.Clone(g.queue[:n])
+	g.queue = slices.Clone(g.queue[n:])
+	if !w.calm && w.rng.IntN(4) == 0 {
+		// A proposal whose proposer lost track of it comes again, later.
+		g.queue = append(g.queue, cmds[w.rng.IntN(n)])
+	}
+	e := entry.Entry{Index: uint64(len(g.log) + 1), Term: 1, Clock: 1e9 + uint64(w.now/time.Millisecond)}
+	for _, c := range cmds {
+		e.Commands = append(e.Commands, kvfsm.Encode(c))
+	}
+	encoded := e.Append(nil)
+	decoded, err := entry.Decode(encoded)
+	if err != nil {
+		w.fatalf("entry: %v", err)
+	}
+	decoded.Index = e.Index
+	g.log = append(g.log, e)
+	results := applyEntry(w.t, g.machine, g.store, &decoded)
+	clear(encoded) // the machine may not keep what commands alias
+	w.look(g)
+	for i, c := range cmds {
+		w.result(g, c, results[i])
+	}
+	if w.rng.IntN(3) == 0 {
+		g.past = append(g.past, g.store.Clone())
+		if len(g.past) > 12 {
+			g.past = slices.Delete(g.past, 0, 1+w.rng.IntN(3))
+		}
+	}
+	w.check()
+}
+
+func applyEntry(t *testing.T, m *kvfsm.Machine, s *store.Mem, e *entry.Entry) []any {
+	t.Helper()
+	b, err := s.NewBatch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	results, err := m.Apply(b, e)
+	if err != nil {
+		t.Fatalf("entry %d: %v", e.Index, err)
+	}
+	if err := b.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	return results
+}
+
+// result takes in what a command did.
+func (w *world) result(g *group, c kvfsm.Command, res any) {
+	fmt.Fprintf(&w.trace, "%d g%d %T %+v\n", w.now, g.id.Peer.Group, c, res)
+	if wr, ok := c.(*kvfsm.Write); ok {
+		out := res.(kvfsm.Outcome)
+		if out.Repeat {
+			w.repeats++
+		}
+		if err := w.model.wrote(wr, out, w.shards); err != nil {
+			w.fatalf("%v", err)
+		}
+		return
+	}
+	v := res.(kvfsm.Verdict)
+	if v.Why == kvfsm.ReasonDigest {
+		w.fatalf("INV-6: group %d: digest differs for %+v", g.id.Peer.Group, c)
+	}
+	if v.Why == kvfsm.ReasonItems {
+		w.fatalf("malformed items in %+v", c)
+	}
+	if _, ok := c.(*kvfsm.Install); ok && v.Done {
+		w.moves++
+	}
+	if r, ok := c.(*kvfsm.RaiseFloor); ok && v.Done {
+		w.model.floor[r.Shard] = r.Floor
+	}
+	if !w.calm && w.rng.IntN(8) == 0 {
+		return // the proposer never learns
+	}
+	g.driver.Proposed(w.now, c, v, nil)
+}
+
+// check asserts the invariants over all groups.
+func (w *world) check() {
+	if v := w.monitor.Observe(w.states()); len(v) > 0 {
+		w.fatalf("%v\n%s", v, w.trace.String())
+	}
+}
+
+func (w *world) states() (states []handoff.GroupState) {
+	for _, g := range w.groups {
+		states = append(states, handoff.GroupState{Self: g.id.Peer, View: &g.view})
+	}
+	return states
+}
+
+// replica returns the state of some replica of g, which may lag.
+func (w *world) replica(g *group) *store.Mem {
+	if w.calm || len(g.past) == 0 || w.rng.IntN(2) == 0 {
+		return g.store
+	}
+	return g.past[w.rng.IntN(len(g.past))]
+}
+
+// step runs a group's driver and carries out what it says.
+func (w *world) step(g *group) {
+	v := g.view
+	if !w.calm && w.rng.IntN(6) == 0 {
+		// A leader whose applied state lags.
+		old, err := handoff.ReadView(w.replica(g), nil)
+		if err != nil {
+			w.fatalf("view: %v", err)
+		}
+		v = old
+	}
+	a, err := g.driver.Step(w.now, v)
+	if err != nil {
+		w.fatalf("step: %v", err)
+	}
+	g.queue = append(g.queue, a.Proposals...)
+	for _, s := range a.Claims {
+		owner := w.latest().Shards[s]
+		if _, taken := w.claims[s]; !taken && owner == g.id.Peer.Group {
+			w.claims[s] = g.id.Peer.Incarnation
+		}
+	}
+	if a.AdoptAtLeast > g.view.Adopted() {
+		w.adopt(g, a.AdoptAtLeast)
+	}
+	for _, in := range a.Invites {
+		w.send(in.To.Incarnation, func(to *group) { w.invited(to, g, in) })
+	}
+	for _, f := range a.Fetches {
+		w.send(f.From.Incarnation, func(from *group) { w.wanted(from, g, f) })
+	}
+}
+
+func (w *world) invited(to, from *group, in handoff.Invite) {
+	to.driver.Invited(w.now, in)
+	v, err := handoff.ReadView(w.replica(to), nil)
+	if err != nil {
+		w.fatalf("view: %v", err)
+	}
+	reply := handoff.Answer(to.id, &v, in)
+	w.send(from.id.Peer.Incarnation, func(g *group) { g.driver.Answered(w.now, in, reply) })
+}
+
+func (w *world) wanted(from, to *group, f handoff.Fetch) {
+	if w.rng.IntN(2) == 0 {
+		from.driver.Wanted(f.To, f.Wants)
+	}
+	pages, err := kvfsm.ReadPages(w.replica(from), f.To, f.Wants, 1+w.rng.IntN(600))
+	if err != nil {
+		w.fatalf("pages: %v", err)
+	}
+	w.send(to.id.Peer.Incarnation, func(g *group) { g.driver.Fetched(w.now, f, pages) })
+}
+
+// adopt proposes a config of at least num, maybe the latest.
+func (w *world) adopt(g *group, num shardcfg.ConfigNum) {
+	if int(num) >= len(w.configs) {
+		w.fatalf("asked for config %d of %d", num, len(w.configs)-1)
+	}
+	if w.calm || w.rng.IntN(2) == 0 {
+		num = w.latest().Num
+	}
+	if num > 0 {
+		g.queue = append(g.queue, &kvfsm.Adopt{Cluster: cluster, Config: w.configs[num]})
+	}
+}
+
+func (w *world) poll(g *group) {
+	w.adopt(g, g.view.Adopted()+shardcfg.ConfigNum(w.rng.IntN(len(w.configs)-int(g.view.Adopted()))))
+	for s := range w.shards {
+		s := shardcfg.ShardID(s)
+		if w.claims[s] == g.id.Peer.Incarnation {
+			if rec := g.view.Record(s); rec.Epoch.IsZero() {
+				g.driver.Claimed([]shardcfg.ShardID{s})
+			}
+		}
+	}
+	// Reports of others, third-party proofs.
+	for _, o := range w.groups {
+		for _, r := range o.view.Records {
+			if o != g && (r.Phase.Serves() || r.Phase == kvfsm.PhaseFrozen) && (w.calm || w.rng.IntN(3) == 0) {
+				g.driver.Heard(r.Shard, r.Epoch, o.id.Peer.Incarnation)
+			}
+		}
+	}
+}
+
+func (w *world) send(to shardcfg.Incarnation, deliver func(*group)) {
+	w.mail = append(w.mail, mail{to: to, deliver: deliver})
+}
+
+// deliver hands over one message, sometimes keeping it to come again.
+func (w *world) deliver() {
+	if len(w.mail) == 0 {
+		return
+	}
+	i := 0
+	if !w.calm {
+		i = w.rng.IntN(len(w.mail))
+		if w.rng.IntN(3) > 0 {
+			i = len(w.mail) - 1 - w.rng.IntN(min(4, len(w.mail)))
+		}
+	}
+	m := w.mail[i]
+	if w.calm || w.rng.IntN(4) > 0 {
+		w.mail = slices.Delete(w.mail, i, i+1)
+	}
+	if len(w.mail) > 60 {
+		w.mail = slices.Delete(w.mail, 0, len(w.mail)-60)
+	}
+	if !w.calm && w.rng.IntN(8) == 0 {
+		return
+	}
+	for _, g := range w.groups {
+		if g.id.Peer.Incarnation == m.to {
+			m.deliver(g)
+		}
+	}
+}
+
+// act is one step of the adversary.
+func (w *world) act() {
+	w.now += time.Duration(w.rng.IntN(10)) * time.Millisecond
+	g := w.groups[w.rng.IntN(len(w.groups))]
+	switch n := w.rng.IntN(100); {
+	case n < 22:
+		w.step(g)
+	case n < 50:
+		w.deliver()
+	case n < 70:
+		w.commit(g)
+	case n < 86:
+		w.write(g)
+	case n < 90:
+		w.read(g)
+	case n < 94:
+		w.poll(g)
+	case n < 95:
+		w.elect(g)
+	case n < 96:
+		if w.rng.IntN(3) == 0 {
+			w.changeConfig()
+		}
+	case n < 97:
+		// A replica restarts: the machine is a function of its store.
+		g.machine = newMachine(w.t, g.id.Peer, w.shards, g.store)
+	case n < 99:
+		s := shardcfg.ShardID(w.rng.IntN(w.shards))
+		g.queue = append(g.queue, &kvfsm.Prune{Shard: s, Max: uint32(1 + w.rng.IntN(3))})
+	default:
+		s := shardcfg.ShardID(w.rng.IntN(w.shards))
+		clock := 1e9 + uint64(w.now/time.Millisecond)
+		g.queue = append(g.queue, &kvfsm.RaiseFloor{Shard: s, Floor: clock - uint64(w.rng.IntN(4000))})
+	}
+}
+
+// settle lets everything come to rest, without an adversary.
+func (w *world) settle() {
+	w.calm = true
+	w.mail = nil
+	for _, g := range w.groups {
+		g.queue = nil
+	}
+	for round := 0; round < 400; round++ {
+		w.now += 25 * time.Millisecond
+		for _, g := range w.groups {
+			w.poll(g)
+			w.step(g)
+			for len(w.mail) > 0 {
+				w.deliver()
+			}
+			w.step(g)
+			w.commit(g)
+		}
+		if len(handoff.CheckRest(w.states(), w.latest())) == 0 && round > 4 {
+			return
+		}
+	}
+	for _, g := range w.groups {
+		w.t.Logf("group %d: %+v", g.id.Peer.Group, g.driver.Progress(w.now))
+		for _, r := range g.view.Records {
+			w.t.Logf("  %+v staging %+v", r, r.Staging)
+		}
+	}
+	w.fatalf("does not settle: %v", handoff.CheckRest(w.states(), w.latest()))
+}
+
+// write proposes a write of one of a few clients, a new one or a repeat.
+func (w *world) write(g *group) {
+	g.queue = append(g.queue, w.model.next(w.rng, 1e9+uint64(w.now/time.Millisecond)))
+}
+
+// read asserts that whoever serves a key serves its newest value (INV-3).
+func (w *world) read(g *group) {
+	for i := range keyCount {
+		key := keyName(i)
+		got, err := kvfsm.Get(g.store, w.shards, key)
+		if err != nil {
+			w.fatalf("get: %v", err)
+		}
+		want, ok := w.model.value[string(key)]
+		switch got.Code {
+		case kvfsm.CodeOK:
+			if !ok || want != string(got.Value) {
+				w.fatalf("INV-3: group %d serves %q of %q, want %q (present %v)", g.id.Peer.Group, got.Value, key, want, ok)
+			}
+		case kvfsm.CodeNotFound:
+			if ok {
+				w.fatalf("INV-3: group %d serves nothing of %q, want %q", g.id.Peer.Group, key, want)
+			}
+		}
+	}
+}
+
+var seeds = flag.Int("seeds", 100, "worlds to run")
+var firstSeed = flag.Uint64("seed", 1, "the first world's seed")
+
+// Under an adversary that delays, reorders, repeats and loses everything, no
+// acknowledged write is lost or executed twice, no state breaks an invariant,
+// and once the adversary rests every shard ends at its owner with the digest
+// that its items have. Replaying a group's log gives the same store.
+func TestHandoffWorld(t *testing.T) {
+	var moves, repeats, discarded int
+	for seed := *firstSeed; seed < *firstSeed+uint64(*seeds); seed++ {
+		w := newWorld(t, seed, 2+int(seed%2), 1<<(seed%3))
+		w.changeConfig()
+		for range 6000 {
+			w.act()
+		}
+		w.settle()
+		w.calm = true
+		for _, g := range w.groups {
+			w.read(g)
+			for _, r := range g.view.Records {
+				if err := kvfsm.CheckContent(g.store, r.Shard); err != nil {
+					w.fatalf("INV-6: group %d: %v", g.id.Peer.Group, err)
+				}
+			}
+			w.replay(g)
+		}
+		moves += w.moves
+		repeats += w.repeats
+		discarded += bytes.Count(w.trace.Bytes(), []byte("*kvfsm.Discard {Done:true"))
+	}
+	t.Logf("%d worlds: %d handoffs, %d repeats answered, %d stagings discarded", *seeds, moves, repeats, discarded)
+	if moves < 4**seeds || repeats == 0 || discarded == 0 {
+		t.Errorf("the adversary hardly let anything happen")
+	}
+}
+
+// replay applies the log to two empty stores, one entry per batch and many, and
+// compares hashes.
+func (w *world) replay(g *group) {
+	s := store.NewMem()
+	m := newMachine(w.t, g.id.Peer, w.shards, s)
+	for i := range g.log {
+		applyEntry(w.t, m, s, &g.log[i])
+	}
+	packed := store.NewMem()
+	m = newMachine(w.t, g.id.Peer, w.shards, packed)
+	for first := 0; first < len(g.log); {
+		b, err := packed.NewBatch()
+		if err != nil {
+			w.fatalf("%v", err)
+		}
+		end := min(len(g.log), first+1+w.rng.IntN(6))
+		for ; first < end; first++ {
+			if _, err := m.Apply(b, &g.log[first]); err != nil {
+				w.fatalf("replay: %v", err)
+			}
+		}
+		if err := b.Commit(); err != nil {
+			w.fatalf("%v", err)
+		}
+	}
+	if s.Hash() != g.store.Hash() || packed.Hash() != g.store.Hash() {
+		w.fatalf("group %d: a replay of the log gives another store", g.id.Peer.Group)
+	}
+}
+
+// keyCount keys, few enough that clients collide.
+const keyCount = 6
+
+func keyName(i int) []byte { return fmt.Appendf(nil, "key-%d", i) }
+
+// model is what a single correct map with an exact session table would hold.
+type model struct {
+	value    map[string]string
+	executed map[session.Stamp]kvfsm.Outcome // AckedBelow zero
+	version  map[shardcfg.ShardID]shardcfg.Revision
+	floor    map[shardcfg.ShardID]uint64
+	clients  []*client
+	token    int
+}
+
+// client is a session with its outstanding writes.
+type client struct {
+	key         session.Key
+	sequence    uint64
+	outstanding []*kvfsm.Write
+}
+
+func newModel() model {
+	return model{
+		value:    map[string]string{},
+		executed: map[session.Stamp]kvfsm.Outcome{},
+		version:  map[shardcfg.ShardID]shardcfg.Revision{},
+		floor:    map[shardcfg.ShardID]uint64{},
+	}
+}
+
+// next returns a write to propose: of a client, new or again.
+func (m *model) next(rng *rand.Rand, clock uint64) *kvfsm.Write {
+	if len(m.clients) < 3 || rng.IntN(60) == 0 {
+		c := &client{key: session.Key{Birth: clock, ID: shardcfg.SessionID{byte(len(m.clients) + 1), byte(len(m.clients) >> 8)}}}
+		m.clients = append(m.clients, c)
+	}
+	c := m.clients[rng.IntN(len(m.clients))]
+	if rng.IntN(3) > 0 {
+		c = m.clients[max(0, len(m.clients)-1-rng.IntN(2))]
+	}
+	if len(c.outstanding) > 0 && (rng.IntN(2) == 0 || len(c.outstanding) > 5) {
+		w := *c.outstanding[rng.IntN(len(c.outstanding))]
+		w.Stamp.AckedBelow = c.outstanding[0].Stamp.Sequence
+		return &w
+	}
+	c.sequence++
+	m.token++
+	w := &kvfsm.Write{Op: kvfsm.OpAppend, Key: keyName(rng.IntN(keyCount)), Value: fmt.Appendf(nil, "<%d>", m.token)}
+	switch rng.IntN(10) {
+	case 0:
+		w.Op, w.Value = kvfsm.OpDelete, nil
+	case 1, 2:
+		w.Op = kvfsm.OpPut
+		w.Value = append(w.Value, bytes.Repeat([]byte("."), rng.IntN(300))...)
+	}
+	if rng.IntN(5) == 0 {
+		w.Condition = kvfsm.Condition{Set: true, Version: shardcfg.Revision(rng.IntN(3))}
+	}
+	w.Stamp = session.Stamp{Key: c.key, Sequence: c.sequence}
+	c.outstanding = append(c.outstanding, w)
+	w.Stamp.AckedBelow = c.outstanding[0].Stamp.Sequence
+	return w
+}
+
+// wrote takes in an outcome and says what is wrong with it.
+func (m *model) wrote(w *kvfsm.Write, out kvfsm.Outcome, shards int) error {
+	id := w.Stamp
+	id.AckedBelow = 0
+	before, executed := m.executed[id]
+	s := shardcfg.ShardOf(w.Key, shards)
+	switch {
+	case out.Repeat:
+		before.Repeat = true
+		if !executed || before != out {
+			return fmt.Errorf("INV-2: repeat of %+v answered %+v, executed %v: %+v", w, out, executed, before)
+		}
+		m.settled(id)
+		return nil
+	case out.Code == kvfsm.CodeSessionExpired:
+		if id.Key.Birth >= m.floor[s] {
+			return fmt.Errorf("session born %d expired at floor %d", id.Key.Birth, m.floor[s])
+		}
+		return nil
+	case !out.Code.Done():
+		return nil
+	case executed:
+		return fmt.Errorf("INV-2: %+v executed again: %+v, before: %+v", w, out, before)
+	case id.Key.Birth < m.floor[s]:
+		return fmt.Errorf("expired session executed %+v", w)
+	}
+	m.executed[id] = out
+	m.settled(id)
+	return m.execute(w, out, s)
+}
+
+func (m *model) execute(w *kvfsm.Write, out kvfsm.Outcome, s shardcfg.ShardID) error {
+	key := string(w.Key)
+	old, exists := m.value[key]
+	switch {
+	case out.Code == kvfsm.CodeVersionMismatch:
+		if !w.Condition.Set || w.Condition.Version == out.Version {
+			return fmt.Errorf("mismatch of %+v: %+v", w, out)
+		}
+		return nil
+	case out.Code == kvfsm.CodeNotFound:
+		if exists || w.Op != kvfsm.OpDelete {
+			return fmt.Errorf("%+v found nothing, there is %q", w, old)
+		}
+		return nil
+	case w.Op == kvfsm.OpDelete:
+		if !exists {
+			return fmt.Errorf("%+v deleted nothing", w)
+		}
+		delete(m.value, key)
+		return nil
+	case w.Op == kvfsm.OpPut:
+		m.value[key] = string(w.Value)
+	case w.Op == kvfsm.OpAppend:
+		m.value[key] = old + string(w.Value)
+		if out.Length != uint64(len(m.value[key])) {
+			return fmt.Errorf("INV-2: append of %q gave length %d, want %d", w.Value, out.Length, len(m.value[key]))
+		}
+	}
+	if out.Version <= m.version[s] {
+		return fmt.Errorf("version %d of shard %d is not above %d", out.Version, s, m.version[s])
+	}
+	m.version[s] = out.Version
+	return nil
+}
+
+// settled says that the client has its answer.
+func (m *model) settled(id session.Stamp) {
+	for _, c := range m.clients {
+		if c.key == id.Key {
+			c.outstanding = slices.DeleteFunc(c.outstanding, func(w *kvfsm.Write) bool { return w.Stamp.Sequence == id.Sequence })
+		}
+	}
+}
