@@ -15,12 +15,9 @@ import (
 	"github.com/shoalkv/shoal/shardctrler/ctrlpb"
 )
 
-const (
-	// controllerAttemptMax bounds one call to one controller, so that a silent
-	// one does not use up the time of the others.
-	controllerAttemptMax = 2 * time.Second
-	controllerInfoMax    = 500 * time.Millisecond
-)
+// controllerAttemptMax bounds one call to one controller, so that a silent one
+// does not use up the time of the others.
+const controllerAttemptMax = 2 * time.Second
 
 // errNoController is wrapped when no controller could serve a call.
 var errNoController = errors.New("no controller could serve the call")
@@ -73,7 +70,7 @@ func (c *controllers) call(ctx context.Context, do func(context.Context, ctrlpb.
 	return fmt.Errorf("%w: %w", errNoController, last)
 }
 
-// attempt runs do at one address; where that fails it asks for the leader.
+// attempt runs do at one address. hint is the leader, if that address names one.
 func (c *controllers) attempt(ctx context.Context, address string, do func(context.Context, ctrlpb.ControllerClient) error) (hint string, err error) {
 	conn, err := c.dial(address)
 	if err != nil {
@@ -82,15 +79,19 @@ func (c *controllers) attempt(ctx context.Context, address string, do func(conte
 	client := ctrlpb.NewControllerClient(conn)
 	bounded, cancel := context.WithTimeout(ctx, controllerAttemptMax)
 	defer cancel()
-	if err = do(bounded, client); err == nil || !elsewhere(err) {
-		return "", err
+	err = do(bounded, client)
+	return leaderHint(err), err
+}
+
+// leaderHint is the leader that a controller names when it can't serve a call
+// itself; empty: it names none.
+func leaderHint(err error) string {
+	for _, detail := range status.Convert(err).Details() {
+		if hint, ok := detail.(*ctrlpb.LeaderHint); ok {
+			return hint.GetLeader()
+		}
 	}
-	asking, cancel := context.WithTimeout(ctx, controllerInfoMax)
-	defer cancel()
-	if info, e := client.Info(asking, &ctrlpb.InfoRequest{}); e == nil {
-		hint = info.GetLeader()
-	}
-	return hint, err
+	return ""
 }
 
 // elsewhere reports whether another controller may serve what this one did not.

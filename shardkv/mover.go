@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/shoalkv/shoal/raftgroup"
 	"github.com/shoalkv/shoal/raftgroup/entry"
 	"github.com/shoalkv/shoal/raftgroup/failpoint"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
@@ -224,6 +225,14 @@ func (m *mover) conclude(list []kvfsm.Command, results []any) {
 }
 
 var errResult = errors.New("the machine's result is not a verdict")
+
+// proposalError is the failure of one command of a list, or nil.
+func proposalError(result any) error {
+	if failed, ok := result.(*raftgroup.ProposalError); ok {
+		return failed
+	}
+	return nil
+}
 
 // measure takes a duration into a running mean, for the estimate of pauses.
 func (m *mover) measure(mean *time.Duration, d time.Duration) {

@@ -2,7 +2,6 @@ package shardkv
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -17,8 +16,8 @@ import (
 )
 
 // A poller is the leader's conversation with the controllers: it learns of new
-// configs and proposes to adopt them, makes the group known, claims shards that
-// nobody ever held, and reports. One goroutine runs it, while this replica
+// configs and proposes to adopt them, claims shards that nobody ever held, and
+// reports. One goroutine runs it, while this replica
 // leads. The controllers may be away for any time: nothing but changes of the
 // configuration waits for them.
 type poller struct {
@@ -70,7 +69,9 @@ func (p *poller) interval() time.Duration {
 	return p.s.opts.Moving.PollIdle
 }
 
-// poll asks the controllers once and acts on the answer.
+// poll tells the controllers how the group is and acts on the answer. The
+// report alone makes the group known, keeps its addresses true and, once it is
+// leaving and holds nothing, lets it go.
 func (p *poller) poll(ctx context.Context) error {
 	request, err := p.report()
 	if err != nil {
@@ -94,13 +95,7 @@ func (p *poller) poll(ctx context.Context) error {
 	}
 	p.m.claimed(reply.GetClaimed(), p.n.identity.ShardCount)
 	p.polled = true
-	if err := p.bind(ctx); err != nil {
-		return err
-	}
-	if err := p.claim(ctx); err != nil {
-		return err
-	}
-	return p.drained(ctx, request)
+	return p.claim(ctx)
 }
 
 // report describes the group, from applied state.
@@ -182,49 +177,6 @@ func (p *poller) adopt(ctx context.Context, reply *ctrlpb.PollReply) error {
 	return nil
 }
 
-// proposalError is the failure of one command of a list, or nil.
-func proposalError(result any) error {
-	if failed, ok := result.(*raftgroup.ProposalError); ok {
-		return failed
-	}
-	return nil
-}
-
-var errForeignIncarnation = errors.New("the gid belongs to another incarnation of the group: this one must be formed anew under another gid, or the other one be drained and left first")
-
-// bind makes the group known as the one that the config means by its gid, and
-// later tells the addresses of its present replicas.
-func (p *poller) bind(ctx context.Context) error {
-	g, listed := p.n.places.config.Load().Groups[p.n.identity.Group]
-	if !listed {
-		return nil // not joined yet, or gone
-	}
-	replicas := voters(p.n.replica.Status())
-	switch {
-	case g.Incarnation.IsZero():
-	case g.Incarnation != p.n.self.Incarnation:
-		return fmt.Errorf("bind gid %d: %w", p.n.identity.Group, errForeignIncarnation)
-	case len(replicas) == 0 || sameAddresses(g.Replicas, replicas):
-		return nil
-	}
-	err := p.s.controllers.call(ctx, func(ctx context.Context, c ctrlpb.ControllerClient) error {
-		_, err := c.Bind(ctx, &ctrlpb.BindRequest{Cluster: p.n.identity.Cluster[:], Gid: uint64(p.n.identity.Group),
-			Incarnation: p.n.self.Incarnation[:], Replicas: replicas})
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("bind gid %d: %w", p.n.identity.Group, err)
-	}
-	poke(p.wake) // for the config that says so
-	return nil
-}
-
-func sameAddresses(a, sorted []string) bool {
-	a = slices.Clone(a)
-	slices.Sort(a)
-	return slices.Equal(a, sorted)
-}
-
 // claim asks for the first tokens of shards that are ours and were never held.
 func (p *poller) claim(ctx context.Context) error {
 	shards := p.m.takeClaims()
@@ -246,24 +198,6 @@ func (p *poller) claim(ctx context.Context) error {
 	}
 	p.m.claimed(reply.GetClaimed(), p.n.identity.ShardCount)
 	p.m.refused(shards, reply.GetClaimed())
-	return nil
-}
-
-// drained tells the controllers that a leaving group may go.
-func (p *poller) drained(ctx context.Context, report *ctrlpb.PollRequest) error {
-	config := p.n.places.config.Load()
-	g, listed := config.Groups[p.n.identity.Group]
-	if !report.GetDrained() || report.GetAdopted() != uint64(config.Num) || !listed || g.State != shardcfg.GroupLeaving || g.Incarnation != p.n.self.Incarnation {
-		return nil
-	}
-	err := p.s.controllers.call(ctx, func(ctx context.Context, c ctrlpb.ControllerClient) error {
-		_, err := c.Drained(ctx, &ctrlpb.DrainedRequest{Cluster: p.n.identity.Cluster[:],
-			Incarnation: p.n.self.Incarnation[:], Adopted: uint64(config.Num)})
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("report drained: %w", err)
-	}
 	return nil
 }
 
