@@ -26,7 +26,11 @@ func (s *Store) Checkpoint() (store.Checkpoint, error) {
 	}
 	defer g.leave()
 	dir := s.path(checkpointName(s.nextNumber()))
-	c, err := s.freeze(g, dir)
+	var c *checkpoint
+	err = s.stop.attempt("checkpoint", func() (err error) {
+		c, err = s.freeze(g, dir)
+		return err
+	})
 	if err != nil {
 		// The live state is not touched by a checkpoint, nor by its failure.
 		return nil, errors.Join(fmt.Errorf("pebblestore: checkpoint: %w", err), s.fs.RemoveAll(dir))
@@ -34,8 +38,7 @@ func (s *Store) Checkpoint() (store.Checkpoint, error) {
 	return c, nil
 }
 
-func (s *Store) freeze(g *generation, dir string) (c *checkpoint, err error) {
-	defer s.stop.caught("checkpoint", &err)
+func (s *Store) freeze(g *generation, dir string) (*checkpoint, error) {
 	if err := g.db.Checkpoint(dir); err != nil {
 		return nil, err
 	}

@@ -19,6 +19,7 @@ type failStop struct {
 	log     Logger
 	onFatal func(error) // nil if nobody is to be told
 	failure atomic.Pointer[stopped]
+	failed  chan struct{} // closed on failure
 }
 
 // stopped is the failure, and what is thrown through Pebble's frames to get out
@@ -27,6 +28,7 @@ type stopped struct{ err error }
 
 func (f *failStop) init(kind error, log Logger, onFatal func(error)) {
 	f.kind, f.log, f.onFatal = kind, log, onFatal
+	f.failed = make(chan struct{})
 }
 
 // err returns the failure, if there was one.
@@ -39,10 +41,14 @@ func (f *failStop) err() error {
 
 // fail records cause unless there is a failure already, and returns the failure.
 func (f *failStop) fail(cause error) error {
+	if err := f.err(); err != nil {
+		return err
+	}
 	s := &stopped{err: fmt.Errorf("%w: %w", f.kind, cause)}
 	if !f.failure.CompareAndSwap(nil, s) {
 		return f.err()
 	}
+	close(f.failed)
 	f.log.Error("store failed", "error", s.err)
 	if f.onFatal != nil {
 		// Pebble may hold its locks now; the callee may want to close the store.
@@ -59,13 +65,32 @@ func (f *failStop) caught(op string, err *error) {
 	}
 }
 
-// write runs a step after whose error nothing can be assumed.
-func (f *failStop) write(op string, step func() error) (err error) {
-	defer f.caught(op, &err)
-	if err := step(); err != nil {
+// write runs a step after whose error nothing can be assumed. Where the disk
+// stalls or Pebble stops its own goroutines, the step may never end; its caller
+// learns of the failure all the same, and leaves it behind.
+func (f *failStop) write(op string, step func() error) error {
+	err := f.attempt(op, step)
+	if err != nil {
 		return f.fail(fmt.Errorf("%s: %w", op, err))
 	}
 	return f.err() // a background step may have failed meanwhile
+}
+
+// attempt is write for a step whose error is no failure of the store.
+func (f *failStop) attempt(op string, step func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		defer func() { done <- err }()
+		defer f.caught(op, &err)
+		err = step()
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-f.failed:
+		return f.err()
+	}
 }
 
 // readError judges the error of a read: whatever it is, a disk that can't be

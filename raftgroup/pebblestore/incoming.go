@@ -99,9 +99,15 @@ func (in *incoming) Adopt() error {
 // caller holds the writer's place.
 func (s *Store) replace(next *generation) error {
 	old := s.current.Swap(next)
-	old.retire()
-	<-old.idle
-	if err := old.close(); err != nil {
+	err := s.stop.attempt("adopt", func() error {
+		old.retire()
+		<-old.idle
+		return old.close()
+	})
+	if err := s.stop.err(); err != nil {
+		return err
+	}
+	if err != nil {
 		// The new state is in force and sound; the old one's end says nothing.
 		s.stop.log.Error("close replaced state", "dir", old.dir, "error", err)
 		return nil

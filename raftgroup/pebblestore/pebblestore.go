@@ -20,16 +20,16 @@
 //
 // A write that fails, a checksum that does not fit, or a write that stalls
 // beyond Options.StallLimit ends the store: OnFatal is told once, and every
-// later call returns an error that wraps ErrFatal. Nothing is retried, because
-// after a failed sync the kernel may have dropped the data and kept no sign of
-// it. A call that was inside Pebble at that moment may stay there, as a stalled
-// disk does not return; OnFatal is the signal to end the process. The package
-// itself never exits.
+// later call returns an error that wraps ErrFatal, as does every write under way.
+// Nothing is retried and nothing more is written, because after a failed sync
+// the kernel may have dropped the data and kept no sign of it. Goroutines of
+// Pebble may be left standing; OnFatal is the signal to end the process. The
+// package itself never exits.
 //
 // Row 3 of the layers: it imports Pebble, raftgroup/store and the standard
-// library. Its own goroutines are the one that calls OnFatal and the one in
-// which Close gives a failed database a last chance; Pebble owns the rest, until
-// Close.
+// library. A write runs in a goroutine of its own, which its caller leaves behind
+// only if the store failed; so do OnFatal and the closing of the database. Pebble
+// owns the rest, until Close.
 package pebblestore
 
 import (
@@ -90,7 +90,7 @@ var ErrFatal = errors.New("pebblestore: store failed")
 // that no crash can leave behind. Nothing is deleted then.
 var ErrDamaged = errors.New("pebblestore: directory damaged")
 
-// closeLimit is how long Close waits for users, and for a failed database.
+// closeLimit is how long Close waits for users.
 const closeLimit = 10 * time.Second
 
 // Store implements store.Store. Any number of goroutines may use it; one at a
@@ -255,7 +255,8 @@ func (s *Store) DiskUsage() int64 {
 
 // Close implements store.Store. It waits, up to 10 s, for calls that are under
 // way and for open snapshots, iterators and batches; whatever is open after
-// that makes it return an error, and keeps the directory locked.
+// that makes it return an error, and keeps the directory locked. So does a
+// failed store, at once: only the end of the process frees what it holds.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	if s.mu.closing {
@@ -269,6 +270,9 @@ func (s *Store) Close() error {
 	}
 	s.mu.Unlock()
 
+	if err := s.stop.err(); err != nil {
+		return err
+	}
 	limit := time.NewTimer(closeLimit)
 	defer limit.Stop()
 	select {
@@ -278,17 +282,16 @@ func (s *Store) Close() error {
 		limit.Reset(0) // nothing else is worth waiting for
 	}
 	g := s.current.Swap(nil)
-	if err := closeWithin(limit.C, g, asides); err != nil {
-		s.stop.log.Error("close store", "dir", s.opts.Dir, "error", err)
+	if err := s.closeWithin(limit.C, g, asides); err != nil {
 		return fmt.Errorf("pebblestore: close %s: %w", s.opts.Dir, err)
 	}
 	s.free()
-	return s.stop.err()
+	return nil
 }
 
-// closeWithin closes a database and what was made from it. A database that
-// failed may never finish closing: it is left alone then.
-func closeWithin(limit <-chan time.Time, g *generation, asides []*aside) error {
+// closeWithin closes a database and what was made from it, and gives up at the
+// limit.
+func (s *Store) closeWithin(limit <-chan time.Time, g *generation, asides []*aside) error {
 	done := make(chan error, 1)
 	go func() {
 		var errs []error
@@ -305,6 +308,8 @@ func closeWithin(limit <-chan time.Time, g *generation, asides []*aside) error {
 	select {
 	case err := <-done:
 		return err
+	case <-s.stop.failed:
+		return s.stop.err()
 	case <-limit:
 		return errors.New("still in use")
 	}

@@ -39,7 +39,7 @@ func (o Options) withDefaults() Options {
 // pebbleOptions returns fresh options, whose failures go to stop.
 func (s *Store) pebbleOptions(stop *failStop) *pebble.Options {
 	opts := &pebble.Options{
-		FS:                 s.fs,
+		FS:                 &sealedFS{FS: s.fs, stop: stop},
 		Cache:              s.cache,
 		Logger:             stop,
 		EventListener:      stop.listener(),
