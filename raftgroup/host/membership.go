@@ -128,23 +128,40 @@ func (s *membershipService) Add(req *raftpb.AddRequest, stream grpc.ServerStream
 	if err != nil {
 		return err
 	}
-	steps := []struct {
-		phase string
-		run   func(context.Context) error
-	}{
-		{"adding", func(ctx context.Context) error { return r.replica.AddLearner(ctx, member) }},
-		{"catching up", func(ctx context.Context) error { return r.replica.Promote(ctx, member.ServerID) }},
-		{"removing", func(ctx context.Context) error { return s.removeReplaced(ctx, r, member, req.GetReplaces()) }},
-	}
-	for i, step := range steps {
-		if i == 0 && r.isMember(member.ServerID) || i == 2 && req.GetReplaces() == "" {
-			continue
-		}
+	for _, step := range s.steps(r, member, req.GetReplaces()) {
 		if err := s.report(stream, r, member, step.phase, step.run); err != nil {
 			return err
 		}
 	}
 	return stream.Send(r.progress("done", member))
+}
+
+// A changeStep is one change of membership, under the name that its progress is
+// reported with.
+type changeStep struct {
+	phase string
+	run   func(context.Context) error
+}
+
+// steps are the changes that make the member a voter, and remove whom it
+// replaces: last, so that the group never has fewer healthy voters than before.
+// Only a replica that comes back empty at its old address has to wait until that
+// is free.
+func (s *membershipService) steps(r *runningReplica, member formation.Member, replaces string) []changeStep {
+	remove := changeStep{"removing", func(ctx context.Context) error { return s.removeReplaced(ctx, r, member, replaces) }}
+	add := []changeStep{
+		{"adding", func(ctx context.Context) error { return r.replica.AddLearner(ctx, member) }},
+		{"catching up", func(ctx context.Context) error { return r.replica.Promote(ctx, member.ServerID) }},
+	}
+	if replaces == "" {
+		return add
+	}
+	for _, m := range r.replica.Status().Members {
+		if m.Address == member.Address && m.ServerID != member.ServerID && formation.LabelOf(m.ServerID) == replaces {
+			return append([]changeStep{remove}, add...)
+		}
+	}
+	return append(add, remove)
 }
 
 // adopt finds out who answers at the address, and gives it the identity of the
@@ -252,15 +269,6 @@ func (r *runningReplica) progress(phase string, member formation.Member) *raftpb
 	return p
 }
 
-func (r *runningReplica) isMember(serverID string) bool {
-	for _, m := range r.replica.Status().Members {
-		if m.ServerID == serverID {
-			return true
-		}
-	}
-	return false
-}
-
 // needLeader says early, and before anybody else is called, that a change needs
 // the leader.
 func (r *runningReplica) needLeader() error {
@@ -279,6 +287,8 @@ func membershipError(err error) error {
 		return status.Error(codes.Canceled, err.Error())
 	case errors.Is(err, context.DeadlineExceeded):
 		return status.Error(codes.DeadlineExceeded, err.Error())
+	case errors.Is(err, raftgroup.ErrNoMember):
+		return status.Error(codes.NotFound, err.Error())
 	case errors.Is(err, raftgroup.ErrRefused):
 		return status.Error(codes.FailedPrecondition, err.Error())
 	}

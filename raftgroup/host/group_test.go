@@ -1,0 +1,287 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/shoalkv/shoal/raftgroup/entry"
+	"github.com/shoalkv/shoal/raftgroup/formation"
+	"github.com/shoalkv/shoal/raftgroup/raftpb"
+)
+
+// propose appends text through whichever host leads, and returns that host.
+func propose(t *testing.T, text string, hosts ...*testHost) *testHost {
+	t.Helper()
+	var by *testHost
+	eventually(t, "a proposal is applied", func() bool {
+		for _, h := range hosts {
+			if _, self := h.ready().Leader(); !self {
+				continue
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			_, err := h.replica.Propose(ctx, entry.Command{Kind: logKind, Body: []byte(text)})
+			cancel()
+			if err == nil {
+				by = h
+				return true
+			}
+		}
+		return false
+	})
+	return by
+}
+
+// expectLog waits until the replica's own state is the text.
+func expectLog(t *testing.T, h *testHost, want string) {
+	t.Helper()
+	var got []byte
+	defer func() {
+		if t.Failed() {
+			t.Logf("replica %q has %q, want %q", h.label, got, want)
+		}
+	}()
+	eventually(t, "the replica has applied everything", func() bool {
+		snapshot, err := h.ready().Store().NewSnapshot()
+		if err != nil {
+			return false
+		}
+		defer snapshot.Close()
+		got, _, err = snapshot.Get(logKey)
+		return err == nil && string(got) == want
+	})
+}
+
+// startGroup starts three hosts that form group 7.
+func startGroup(t *testing.T) (hosts []*testHost, dirs []string, peers map[string]string) {
+	peers = map[string]string{}
+	for _, label := range []string{"1", "2", "3"} {
+		dir := t.TempDir()
+		h := newTestHost(t, label, dir, "127.0.0.1:0", nil)
+		hosts, dirs = append(hosts, h), append(dirs, dir)
+		peers[label] = h.Addr()
+	}
+	for _, h := range hosts {
+		h.run(7, peers)
+	}
+	return hosts, dirs, peers
+}
+
+// leaderClient connects to the leader's Membership.
+func leaderClient(t *testing.T, via *testHost, leader *testHost) raftpb.MembershipClient {
+	t.Helper()
+	conn, err := via.Dial(leader.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raftpb.NewMembershipClient(conn)
+}
+
+// TestGroup: three hosts form a group, which survives the restart of one, takes
+// in a fourth replica as a voter, and lets one go.
+func TestGroup(t *testing.T) {
+	hosts, dirs, peers := startGroup(t)
+	leader := propose(t, "a", hosts...)
+	for _, h := range hosts {
+		expectLog(t, h, "a")
+		if h.id.Incarnation != hosts[0].id.Incarnation || h.id.Group != 7 {
+			t.Fatalf("two groups were formed: %+v and %+v", h.id, hosts[0].id)
+		}
+	}
+
+	// A restart, at the same address, of the leader.
+	old := 0
+	for i, h := range hosts {
+		if h == leader {
+			old = i
+		}
+	}
+	address := leader.Addr()
+	leader.close()
+	rest := append(append([]*testHost(nil), hosts[:old]...), hosts[old+1:]...)
+	propose(t, "b", rest...)
+	hosts[old] = newTestHost(t, leader.label, dirs[old], address, nil)
+	hosts[old].run(7, peers)
+	expectLog(t, hosts[old], "ab")
+	if hosts[old].id.ServerID != leader.id.ServerID {
+		t.Fatal("a restart changed the replica's name")
+	}
+
+	// A fourth replica: waits, is added, votes.
+	fourth := newTestHost(t, "4", t.TempDir(), "127.0.0.1:0", nil)
+	fourth.run(7, nil)
+	leader = propose(t, "c", hosts...)
+	client := leaderClient(t, fourth, leader)
+	add(t, client, &raftpb.AddRequest{Address: fourth.Addr()})
+	add(t, client, &raftpb.AddRequest{Address: fourth.Addr()}) // the same again
+	expectLog(t, fourth, "abc")
+	if fourth.id.Incarnation != leader.id.Incarnation || len(fourth.id.Founders) != 0 {
+		t.Fatalf("the fourth replica is %+v", fourth.id)
+	}
+
+	// One of the founders goes.
+	var gone *testHost
+	for _, h := range hosts {
+		if h != leader {
+			gone = h
+		}
+	}
+	if _, err := client.Remove(context.Background(), &raftpb.RemoveRequest{Label: gone.label}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Remove(context.Background(), &raftpb.RemoveRequest{Label: gone.label}); status.Code(err) != codes.NotFound {
+		t.Fatalf("removed twice: %v", err)
+	}
+	eventually(t, "three healthy voters are listed", func() bool {
+		list, err := client.List(context.Background(), &raftpb.ListRequest{})
+		if err != nil {
+			return false
+		}
+		healthy := 0
+		for _, m := range list.GetMembers() {
+			if m.GetLabel() != gone.label && m.GetHealthy() && m.GetRole() != "learner" {
+				healthy++
+			}
+		}
+		return healthy == 3 && len(list.GetMembers()) == 3 && list.GetLeader() == leader.Addr()
+	})
+	if _, err := client.Transfer(context.Background(), &raftpb.TransferRequest{Label: "4"}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the fourth leads", func() bool { _, self := fourth.replica.Leader(); return self })
+	if by := propose(t, "d", fourth); by != fourth {
+		t.Fatal("another one leads")
+	}
+	for _, h := range append(hosts, fourth) {
+		if h != gone {
+			expectLog(t, h, "abcd")
+		}
+	}
+}
+
+// add adds a replica and waits until it is done.
+func add(t *testing.T, client raftpb.MembershipClient, req *raftpb.AddRequest) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	stream, err := client.Add(ctx, req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := ""
+	for {
+		p, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatalf("after %q: %v", last, err)
+		}
+		last = p.GetPhase()
+	}
+	if last != "done" {
+		t.Fatalf("ended with %q", last)
+	}
+}
+
+// TestReplaceWiped: a replica whose disk was wiped is refused as long as it
+// claims its old place, and replaced under the same id at the same address.
+func TestReplaceWiped(t *testing.T) {
+	hosts, _, peers := startGroup(t)
+	leader := propose(t, "a", hosts...)
+	victim := hosts[0]
+	if victim == leader {
+		victim = hosts[1]
+	}
+	victim.ready()
+	address, label := victim.Addr(), victim.label
+	victim.close()
+	wiped := newTestHost(t, label, t.TempDir(), address, nil)
+	wiped.run(7, peers)
+	<-wiped.done
+	var refused *formation.WipedError
+	if !errors.As(wiped.err, &refused) || !strings.Contains(refused.Error(), "shoal replicas 7 replace "+label+" "+address) {
+		t.Fatalf("a wiped replica: %v", wiped.err)
+	}
+	wiped.close()
+
+	var rest []*testHost
+	for _, h := range hosts {
+		if h != victim {
+			rest = append(rest, h)
+		}
+	}
+	fresh := newTestHost(t, label, t.TempDir(), address, nil)
+	fresh.run(7, nil)
+	leader = propose(t, "b", rest...)
+	client := leaderClient(t, rest[0], leader)
+	if _, err := recvAll(client, &raftpb.AddRequest{Address: address}); status.Code(err) != codes.FailedPrecondition {
+		t.Fatalf("an id that a member has was added: %v", err)
+	}
+	add(t, client, &raftpb.AddRequest{Address: address, Replaces: label})
+	expectLog(t, fresh, "ab")
+	list, err := client.List(context.Background(), &raftpb.ListRequest{})
+	if err != nil || len(list.GetMembers()) != 3 {
+		t.Fatalf("%v, %v", list, err)
+	}
+	for _, m := range list.GetMembers() {
+		if m.GetServerId() == victim.id.ServerID {
+			t.Fatal("the wiped replica is still a member")
+		}
+		if m.GetServerId() == fresh.id.ServerID && m.GetRole() == "learner" {
+			t.Fatal("the new replica has no vote")
+		}
+	}
+}
+
+func recvAll(client raftpb.MembershipClient, req *raftpb.AddRequest) (n int, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	stream, err := client.Add(ctx, req)
+	if err != nil {
+		return 0, err
+	}
+	for ; ; n++ {
+		if _, err := stream.Recv(); err != nil {
+			return n, err
+		}
+	}
+}
+
+// TestLostStores: a replica that has run, and lost its log or its state but not
+// its identity, is refused; so is one that runs already.
+func TestLostStores(t *testing.T) {
+	for _, lost := range []string{"raft.db", formation.StateDir} {
+		dir := t.TempDir()
+		h := newTestHost(t, "1", dir, "127.0.0.1:0", nil)
+		h.run(7, map[string]string{"1": h.Addr()})
+		propose(t, "a", h)
+		var locked *LockedError
+		if _, err := New(Options{Listen: "127.0.0.1:0", DataDir: dir}); !errors.As(err, &locked) || locked.PID != os.Getpid() {
+			t.Fatalf("two hosts on one directory: %v", err)
+		}
+		h.close()
+		again := newTestHost(t, "1", dir, "127.0.0.1:0", nil)
+		again.run(7, nil)
+		expectLog(t, again, "a")
+		again.close()
+		if err := os.RemoveAll(filepath.Join(dir, lost)); err != nil {
+			t.Fatal(err)
+		}
+		damaged := newTestHost(t, "1", dir, "127.0.0.1:0", nil)
+		damaged.run(7, nil)
+		<-damaged.done
+		var refused *formation.DamagedError
+		if !errors.As(damaged.err, &refused) || !formation.Refused(damaged.err) {
+			t.Fatalf("without %s: %v", lost, damaged.err)
+		}
+	}
+}
