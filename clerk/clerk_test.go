@@ -180,6 +180,8 @@ func TestFamilies(t *testing.T) {
 			if !errors.As(err, &e) || e.Identity.IsZero() {
 				t.Fatalf("fault %d: no identity: %v", first, err)
 			}
+			mustPut(t, c, "other", "x") // acknowledges whatever it may
+			mustPut(t, c, "other", "y")
 			for range 2 {
 				if a, err := c.Append(t.Context(), key, []byte("x"), clerk.As(e.Identity)); err != nil || a.Length != 1 {
 					t.Fatalf("fault %d: settled as %+v, %v", first, a, err)

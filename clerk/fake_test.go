@@ -34,7 +34,8 @@ type fakeCluster struct {
 	shards    []fakeShard
 	values    map[string]fakeValue
 	executed  map[fakeStamp]*kvpb.Outcome
-	floor     uint64 // sessions born before are expired
+	acked     map[[16]byte]uint64 // by session: its numbers below are forgotten
+	floor     uint64              // sessions born before are expired
 	config    *shardcfg.Config
 	requests  map[string]*ctrlpb.ChangeReply
 	changed   chan struct{} // closed when the config changes
@@ -58,6 +59,7 @@ type fakeValue struct {
 
 type fakeStamp struct {
 	session  [16]byte
+	birth    uint64
 	sequence uint64
 }
 
@@ -84,7 +86,7 @@ type fakeServer struct {
 func newFakeCluster(groups, replicas, shards int) *fakeCluster {
 	f := &fakeCluster{
 		id: shardcfg.ClusterID{1}, servers: map[string]*fakeServer{}, shards: make([]fakeShard, shards),
-		values: map[string]fakeValue{}, executed: map[fakeStamp]*kvpb.Outcome{}, requests: map[string]*ctrlpb.ChangeReply{},
+		values: map[string]fakeValue{}, executed: map[fakeStamp]*kvpb.Outcome{}, acked: map[[16]byte]uint64{}, requests: map[string]*ctrlpb.ChangeReply{},
 		changed: make(chan struct{}),
 	}
 	f.config = &shardcfg.Config{Num: 1, Shards: make([]shardcfg.GroupID, shards), Groups: map[shardcfg.GroupID]shardcfg.Group{}}
@@ -225,6 +227,18 @@ func (f *fakeCluster) moveLocked(shard int, to *fakeGroup, told bool) {
 	}
 }
 
+// expire forgets every session that exists.
+func (f *fakeCluster) expire() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.floor = f.clockLocked() + 1
+	for stamp := range f.executed {
+		if stamp.birth < f.floor {
+			delete(f.executed, stamp)
+		}
+	}
+}
+
 func (f *fakeCluster) shardOf(key string) int {
 	return int(shardcfg.ShardOf([]byte(key), len(f.shards)))
 }
@@ -266,10 +280,12 @@ func (f *fakeCluster) executeLocked(g *fakeGroup, session *kvpb.Session, op *kvp
 		return &kvpb.Outcome{Code: kvpb.Code_SESSION_EXPIRED}
 	case birth > f.clockLocked()+60_000:
 		return &kvpb.Outcome{Code: kvpb.Code_SESSION_AHEAD}
-	case op.GetSequence() < session.GetAckedBelow():
+	}
+	stamp := fakeStamp{[16]byte(session.GetId()), session.GetBirthMs(), op.GetSequence()}
+	f.acked[stamp.session] = max(f.acked[stamp.session], session.GetAckedBelow())
+	if op.GetSequence() < f.acked[stamp.session] {
 		return &kvpb.Outcome{Code: kvpb.Code_STALE_SEQUENCE}
 	}
-	stamp := fakeStamp{[16]byte(session.GetId()), op.GetSequence()}
 	if out := f.executed[stamp]; out != nil {
 		return out
 	}
@@ -394,13 +410,18 @@ func (r *fakeReplica) Stream(stream kvpb.KV_StreamServer) error {
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	var running sync.WaitGroup
 	var out sync.Mutex
-	received := make(chan struct{})
+	gate := make(chan struct{}, 1) // held by what starts; at the end, for good
 	go func() {
-		defer close(received)
 		for {
 			m, err := stream.Recv()
+			select {
+			case gate <- struct{}{}:
+			case <-ctx.Done():
+				return
+			}
 			if err != nil {
 				cancel(err)
+				<-gate
 				return
 			}
 			running.Go(func() {
@@ -413,9 +434,11 @@ func (r *fakeReplica) Stream(stream kvpb.KV_StreamServer) error {
 				defer out.Unlock()
 				_ = stream.Send(&kvpb.StreamResponse{Id: m.GetId(), Response: response})
 			})
+			<-gate
 		}
 	}()
 	<-ctx.Done()
+	gate <- struct{}{}
 	running.Wait()
 	return context.Cause(ctx)
 }

@@ -1,0 +1,95 @@
+package clerk_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/shoalkv/shoal/clerk"
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+)
+
+func (f *fakeCluster) sessionCount() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	seen := map[[16]byte]bool{}
+	for stamp := range f.executed {
+		seen[stamp.session] = true
+	}
+	return len(seen)
+}
+
+// A session is used for 15 minutes, then a new one; writes go on unharmed.
+func TestSessionRotation(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeCluster) {
+		c := f.open(t, nil)
+		for i := range 5 {
+			mustPut(t, c, "k", "v")
+			if want := i/2 + 1; f.sessionCount() != want {
+				t.Fatalf("after %d times 8 minutes: %d sessions, want %d", i, f.sessionCount(), want)
+			}
+			time.Sleep(8 * time.Minute)
+		}
+	})
+}
+
+// A write that is refused because its session is too old, on its only attempt,
+// is stamped anew and succeeds.
+func TestSessionExpired(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeCluster) {
+		c := f.open(t, nil)
+		mustPut(t, c, "k", "a")
+		f.expire()
+		time.Sleep(time.Second)
+		mustPut(t, c, "k", "b")
+		mustGet(t, c, "k", "b")
+	})
+}
+
+// A client clock that is far off, either way, costs a retry and no more: birth
+// times go by the cluster's clock, as far as it is known.
+func TestClientClock(t *testing.T) {
+	for name, skew := range map[string]time.Duration{"behind": -3 * time.Hour, "ahead": 3 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, f *fakeCluster) {
+				f.floor = uint64(time.Now().Add(-time.Hour).UnixMilli())
+				c := f.open(t, func(config *clerk.Config) {
+					config.Now = func() time.Time { return time.Now().Add(skew) }
+				})
+				start := time.Now()
+				for range 3 {
+					mustPut(t, c, "k", "a")
+				}
+				if took := time.Since(start); took > 50*time.Millisecond {
+					t.Errorf("took %v", took)
+				}
+			})
+		})
+	}
+}
+
+// An explicit identity is used as it is, and a forgotten one is an error of
+// unknown outcome, never a second execution.
+func TestExplicitIdentity(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeCluster) {
+		id := clerk.Identity{Session: shardcfg.SessionID{9}, BirthMS: uint64(time.Now().UnixMilli()), Sequence: 41}
+		c := f.open(t, func(config *clerk.Config) { config.Session = id })
+		first, err := c.Append(t.Context(), []byte("k"), []byte("a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := c.Append(t.Context(), []byte("k"), []byte("a"), clerk.As(id))
+		if err != nil || again != first {
+			t.Fatalf("the same write again: %+v, %v; want %+v", again, err, first)
+		}
+		f.expire()
+		_, err = c.Append(t.Context(), []byte("k"), []byte("a"), clerk.As(id))
+		if !errors.Is(err, clerk.ErrSessionExpired) || !errors.Is(err, clerk.ErrOutcomeUnknown) {
+			t.Fatalf("after it was forgotten: %v", err)
+		}
+		if _, err = c.Append(t.Context(), []byte("k"), []byte("a")); !errors.Is(err, clerk.ErrSessionExpired) || !errors.Is(err, clerk.ErrNotDone) {
+			t.Fatalf("a new write in the expired session: %v", err)
+		}
+		mustGet(t, c, "k", "a")
+	})
+}

@@ -1,0 +1,137 @@
+package clerk_test
+
+import (
+	"errors"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/shoalkv/shoal/clerk"
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+)
+
+// someKeys are keys of all 16 shards.
+func someKeys(f *fakeCluster) (keys []string) {
+	seen := map[int]bool{}
+	for i := 0; len(seen) < len(f.shards); i++ {
+		key := "key" + string(rune('a'+i%26)) + string(rune('a'+i/26))
+		if s := f.shardOf(key); !seen[s] {
+			seen[s] = true
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+func putAll(t *testing.T, f *fakeCluster, c *clerk.Clerk) {
+	t.Helper()
+	for _, key := range someKeys(f) {
+		mustPut(t, c, key, key)
+		mustGet(t, c, key, key)
+	}
+}
+
+// Without controllers, a Clerk starts from seeds, and finds shards of groups
+// that it was not told of by redirects.
+func TestStartFromSeeds(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeCluster) {
+		f.stop(f.controllerAddresses()...)
+		f.move(3, f.groups[0], false)
+		f.stop(f.groups[0].addresses[0])
+		f.groups[0].elect(2)
+		c := f.open(t, func(config *clerk.Config) { config.Seeds = f.groups[0].addresses[:2] })
+		putAll(t, f, c)
+		if c.Cluster() != f.id {
+			t.Errorf("cluster is %s", c.Cluster())
+		}
+	})
+}
+
+// Without controllers, a Clerk starts from what an earlier one left in the cache
+// file, however the shards have moved since.
+func TestStartFromCache(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeCluster) {
+		cached := func(config *clerk.Config) { config.CacheFile = filepath.Join(t.TempDir(), "config") }
+		file := ""
+		first := f.open(t, func(config *clerk.Config) { cached(config); file = config.CacheFile })
+		putAll(t, f, first)
+		f.stop(f.controllerAddresses()...)
+		for s := range f.shards {
+			f.move(s, f.groups[s/4%2], false)
+		}
+		c := f.open(t, func(config *clerk.Config) { config.CacheFile = file })
+		putAll(t, f, c)
+		if _, err := c.Admin().Latest(t.Context()); !errors.Is(err, clerk.ErrNotDone) || !errors.Is(err, clerk.ErrTimeout) {
+			t.Errorf("query without controllers: %v", err)
+		}
+	})
+}
+
+// A pinned configuration that is wrong about every shard serves all the same.
+func TestPinnedConfig(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeCluster) {
+		lying := f.config.Clone()
+		for s := range lying.Shards {
+			lying.Shards[s] = other(f, f.shards[s].holder).gid
+		}
+		c := f.open(t, func(config *clerk.Config) { config.Pinned = lying })
+		putAll(t, f, c)
+		putAll(t, f, c)
+		if c.Placement().Num != lying.Num || c.Placement().Shards[0] != lying.Shards[0] {
+			t.Error("the pinned configuration was replaced")
+		}
+	})
+}
+
+// Nothing to reach, and another cluster than the one that is meant, are definite
+// and timely errors of Open.
+func TestOpenFails(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeCluster) {
+		config := clerk.Config{Controllers: f.controllerAddresses(), Dialer: f.dial, Timeout: time.Second, Cluster: shardcfg.ClusterID{2}}
+		start := time.Now()
+		if _, err := clerk.Open(t.Context(), config); !errors.Is(err, clerk.ErrWrongCluster) || !errors.Is(err, clerk.ErrNotDone) {
+			t.Errorf("another cluster: %v", err)
+		}
+		if took := time.Since(start); took > 200*time.Millisecond {
+			t.Errorf("found out after %v", took)
+		}
+		f.stop(f.controllerAddresses()...)
+		config.Cluster = shardcfg.ClusterID{}
+		start = time.Now()
+		if _, err := clerk.Open(t.Context(), config); !errors.Is(err, clerk.ErrUnavailable) || !errors.Is(err, clerk.ErrTimeout) {
+			t.Errorf("nobody there: %v", err)
+		}
+		if took := time.Since(start); took > 1100*time.Millisecond {
+			t.Errorf("gave up after %v", took)
+		}
+		if _, err := clerk.Open(t.Context(), clerk.Config{}); !errors.Is(err, clerk.ErrInvalid) {
+			t.Errorf("no addresses: %v", err)
+		}
+		f.start(f.controllers[0].addr)
+		c := f.open(t, nil)
+		mustPut(t, c, "k", "v")
+		f.mu.Lock()
+		f.id = shardcfg.ClusterID{3} // the addresses were given to others
+		f.mu.Unlock()
+		if _, err := c.Put(t.Context(), []byte("k"), nil); !errors.Is(err, clerk.ErrWrongCluster) || !errors.Is(err, clerk.ErrNotDone) {
+			t.Errorf("servers of another cluster: %v", err)
+		}
+	})
+}
+
+// Losing the controllers does not stop reads and writes, moves included.
+func TestControllersLost(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeCluster) {
+		c := f.open(t, nil)
+		putAll(t, f, c)
+		f.stop(f.controllerAddresses()...)
+		for s := range f.shards {
+			f.move(s, other(f, f.shards[s].holder), false)
+		}
+		start := time.Now()
+		putAll(t, f, c)
+		if took := time.Since(start); took > 100*time.Millisecond {
+			t.Errorf("took %v", took)
+		}
+	})
+}
