@@ -177,7 +177,7 @@ func (s *membershipService) adopt(ctx context.Context, r *runningReplica, req *r
 		return formation.Member{}, status.Error(codes.Unavailable, err.Error())
 	}
 	client := raftpb.NewFormationClient(conn)
-	hello, err := client.Hello(ctx, &raftpb.HelloRequest{Group: uint64(r.identity.Group), Label: r.identity.Label}, grpc.WaitForReady(true))
+	hello, err := s.hello(ctx, r, client)
 	if err != nil {
 		return formation.Member{}, status.Errorf(codes.Unavailable, "replica at %s does not answer: %v", req.GetAddress(), err)
 	}
@@ -212,6 +212,21 @@ func (s *membershipService) adopt(ctx context.Context, r *runningReplica, req *r
 		return refuse("refuses to become a member: %s", status.Convert(err).Message())
 	}
 	return member, nil
+}
+
+// hello asks a newcomer who it is, until it answers: it may just be starting.
+func (s *membershipService) hello(ctx context.Context, r *runningReplica, client raftpb.FormationClient) (*raftpb.HelloReply, error) {
+	for {
+		reply, err := client.Hello(ctx, &raftpb.HelloRequest{Group: uint64(r.identity.Group), Label: r.identity.Label}, grpc.WaitForReady(true))
+		if status.Code(err) != codes.Unavailable {
+			return reply, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(progressEvery):
+		}
+	}
 }
 
 // removeReplaced removes the members of the label that the new one replaces.

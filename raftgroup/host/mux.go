@@ -42,6 +42,7 @@ type mux struct {
 		sync.Mutex
 		conns  map[net.Conn]struct{} // all that were accepted and are not closed
 		routes map[string]*raftStreams
+		added  chan struct{} // closed and replaced when a route is added
 		closed bool
 	}
 }
@@ -51,6 +52,7 @@ func newMux(h *Host) *mux {
 	m.grpc = newConnQueue(h.listener.Addr())
 	m.mu.conns = map[net.Conn]struct{}{}
 	m.mu.routes = map[string]*raftStreams{}
+	m.mu.added = make(chan struct{})
 	m.protocols = []protocol{
 		{name: "raft", prefix: preambleMagic, serve: m.serveRaft},
 		{name: "grpc", prefix: http2Preface, replay: true, serve: m.serveGRPC},
@@ -145,6 +147,7 @@ func (m *mux) serveRaft(conn net.Conn) error {
 	if err != nil {
 		return err
 	}
+	m.awaitRoute(p)
 	streams, err := m.route(p)
 	if err != nil {
 		return err
@@ -153,6 +156,29 @@ func (m *mux) serveRaft(conn net.Conn) error {
 		return err
 	}
 	return streams.queue.put(conn)
+}
+
+// awaitRoute holds a stream back while the replica that it may mean is opening
+// its stores: whoever was formed first calls the others at once, and if it were
+// turned away, it would wait for another election.
+func (m *mux) awaitRoute(p preamble) {
+	timeout := time.NewTimer(m.host.opts.SniffTimeout)
+	defer timeout.Stop()
+	for m.host.expects(p.incarnation) {
+		m.mu.Lock()
+		known, added := m.mu.routes[p.incarnation.String()] != nil, m.mu.added
+		m.mu.Unlock()
+		if known {
+			return
+		}
+		select {
+		case <-added:
+		case <-timeout.C:
+			return
+		case <-m.host.draining:
+			return
+		}
+	}
 }
 
 // route finds the replica that the preamble means.
@@ -175,6 +201,8 @@ func (m *mux) addRoute(s *raftStreams) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.mu.routes[s.identity.Incarnation.String()] = s
+	close(m.mu.added)
+	m.mu.added = make(chan struct{})
 }
 
 func (m *mux) dropRoute(s *raftStreams) {

@@ -243,6 +243,16 @@ func (h *Host) running() *runningReplica {
 	return h.mu.replica
 }
 
+// expects reports whether a replica is being started here that may be of the
+// given incarnation.
+func (h *Host) expects(incarnation shardcfg.Incarnation) bool {
+	if h.former.get() == nil || h.running() != nil || h.Fatal() != nil {
+		return false
+	}
+	id, formed := h.Identity()
+	return !formed || id.Incarnation == incarnation
+}
+
 // joinContexts returns a context that ends when either ends.
 func joinContexts(a, b context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(a)
