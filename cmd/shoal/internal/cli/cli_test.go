@@ -1,0 +1,291 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/shoalkv/shoal/clerk"
+	"github.com/shoalkv/shoal/cmd/shoal/internal/transfer"
+	"github.com/shoalkv/shoal/shardctrler/ctrlpb"
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+)
+
+// Flags may stand anywhere, and "--" ends them.
+func TestFlagsStandAnywhere(t *testing.T) {
+	root := (&app{}).root()
+	for _, c := range []struct{ given, want string }{
+		{"get k -o json", "get k -o json"},
+		{"-o json get k", "get -o json k"},
+		{"--timeout=1s get k", "get --timeout=1s k"},
+		{"--if-version 3 put k v", "put --if-version 3 k v"},
+		{"--if-absent put k v", "put --if-absent k v"},
+		{"--plan join 1 a:1", "join --plan 1 a:1"},
+		{"--data d dev --all restart", "dev restart --data d --all"},
+		{"dev restart get", "dev restart get"},
+		{"get get", "get get"},
+		{"put k -", "put k -"},
+		{"put -- -k -v", "put -- -k -v"},
+		{"-o json -- get", "-o json -- get"},
+		{"nonsense --wait", "nonsense --wait"},
+		{"-ojson get k", "get -ojson k"},
+		{"--unknown get k", "get --unknown k"},
+		{"--timeout", "--timeout"},
+	} {
+		if got := strings.Join(commandFirst(root, strings.Fields(c.given)), " "); got != c.want {
+			t.Errorf("%q became %q; want %q", c.given, got, c.want)
+		}
+	}
+}
+
+// A setting comes from the flag, else the environment, else the configuration
+// file, else the default; a mistake in any of them is a usage error that names
+// where it is.
+func TestSettingsPrecedence(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "shoal.yaml")
+	text := "controllers: [file:1, file:2]\ntimeout: 3s\nlog_level: error\nid: from-file\npeers: {a: 'h:1', b: 'h:2'}\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	bad := filepath.Join(t.TempDir(), "bad.yaml")
+	if err := os.WriteFile(bad, []byte("timeout: 1s\ncontrolers: x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name, args string
+		env        map[string]string
+		want       string // controllers, timeout, format, log level; or part of the error
+	}{
+		{name: "defaults", want: "127.0.0.1:7400 10s table "},
+		{name: "file", args: "--config " + file, want: "file:1,file:2 3s table error"},
+		{name: "file from the environment", env: map[string]string{"SHOAL_CONFIG": file}, want: "file:1,file:2 3s table error"},
+		{name: "environment over file", args: "--config " + file, env: map[string]string{"SHOAL_CONTROLLERS": "env:1,env:2", "SHOAL_OUTPUT": "json"}, want: "env:1,env:2 3s json error"},
+		{name: "flag over all", args: "--config " + file + " --controllers flag:1 -o table", env: map[string]string{"SHOAL_CONTROLLERS": "env:1", "SHOAL_OUTPUT": "json"}, want: "flag:1 3s table error"},
+		{name: "unknown key", args: "--config " + bad, want: bad + ":2: no setting \"controlers\""},
+		{name: "no file", args: "--config /nowhere.yaml", want: "no such file"},
+		{name: "bad environment", env: map[string]string{"SHOAL_TIMEOUT": "soon"}, want: "SHOAL_TIMEOUT"},
+		{name: "bad format", args: "-o xml", want: "no output format"},
+		{name: "bad level", args: "--log-level loud", want: "no log level"},
+		{name: "bad timeout", args: "--timeout 0s", want: "--timeout"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a := &app{env: Environment{Stderr: new(bytes.Buffer), Stdout: new(bytes.Buffer), Lookup: lookup(c.env)}}
+			root := a.root()
+			root.AddCommand(&cobra.Command{Use: "probe", RunE: func(*cobra.Command, []string) error { return nil }})
+			root.SetArgs(append([]string{"probe"}, strings.Fields(c.args)...))
+			err := root.Execute()
+			got := fmt.Sprintf("%s %v %s %s", strings.Join(a.controllers, ","), a.timeout, a.format, a.logLevel)
+			if err != nil {
+				if got = err.Error(); !strings.Contains(got, c.want) || exitCode(err) != ExitUsage {
+					t.Errorf("error %v (code %d); want %s", err, exitCode(err), c.want)
+				}
+			} else if got != c.want {
+				t.Errorf("settings %q; want %q", got, c.want)
+			}
+		})
+	}
+}
+
+// The environment and the file also set the flags of the commands that run
+// replicas, and of no others.
+func TestServerSettings(t *testing.T) {
+	a := &app{env: Environment{Stderr: new(bytes.Buffer), Stdout: new(bytes.Buffer), Lookup: lookup(map[string]string{
+		"SHOAL_ID": "c1", "SHOAL_PEERS": "c1=h:1,c2=h:2", "SHOAL_SHARDS": "64", "SHOAL_KEYS": "7", "SHOAL_GROUP": "9",
+	})}}
+	root := a.root()
+	for name, want := range map[string]map[string]string{
+		"controller": {"id": "c1", "shards": "64", "peers": "[c1=h:1,c2=h:2]"},
+		"server":     {"id": "c1", "group": "9"},
+		"dev":        {"shards": "1024"},
+		"bench":      {"keys": "100000"},
+		"shards":     {"group": "0"},
+	} {
+		cmd := childOf(root, name)
+		if err := cmd.ParseFlags(nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.applySettings(cmd); err != nil {
+			t.Fatal(err)
+		}
+		for flag, value := range want {
+			if got := cmd.Flags().Lookup(flag).Value.String(); got != value && !(flag == "peers" && strings.Contains(got, "c2=h:2")) {
+				t.Errorf("%s --%s is %s; want %s", name, flag, got, value)
+			}
+		}
+	}
+}
+
+// Every error ends the program with the code that the contract gives it.
+func TestExitCodes(t *testing.T) {
+	of := func(family clerk.Family, cause error) error {
+		return fmt.Errorf("put: %w", &clerk.Error{Op: "put", Family: family, Cause: cause})
+	}
+	refused := func(r ctrlpb.Reason) error {
+		return of(clerk.FamilyNotDone, &clerk.RefusedError{Reason: r})
+	}
+	for _, c := range []struct {
+		err  error
+		want int
+	}{
+		{nil, 0},
+		{errors.New("odd"), 1},
+		{usagef("bad"), 2},
+		{of(clerk.FamilyNotDone, clerk.ErrUnavailable), 3},
+		{of(clerk.FamilyNotDone, clerk.ErrTimeout), 3},
+		{of(clerk.FamilyOutcomeUnknown, clerk.ErrTimeout), 3},
+		{of(clerk.FamilyOutcomeUnknown, errors.New("connection lost")), 3},
+		{of(clerk.FamilyNotDone, context.DeadlineExceeded), 3},
+		{of(clerk.FamilyNotDone, context.Canceled), 1},
+		{of(clerk.FamilyDone, clerk.ErrNotFound), 4},
+		{of(clerk.FamilyDone, clerk.ErrVersionMismatch), 4},
+		{of(clerk.FamilyNotDone, clerk.ErrInvalid), 2},
+		{of(clerk.FamilyNotDone, clerk.ErrWrongCluster), 5},
+		{of(clerk.FamilyNotDone, clerk.ErrSessionExpired), 1},
+		{refused(ctrlpb.Reason_BAD_REQUEST), 2},
+		{refused(ctrlpb.Reason_UNKNOWN_GROUP), 4},
+		{refused(ctrlpb.Reason_UNKNOWN_CONFIG), 4},
+		{refused(ctrlpb.Reason_LAST_GROUP), 5},
+		{refused(ctrlpb.Reason_REPLICA_MISMATCH), 5},
+		{refused(ctrlpb.Reason_GROUP_EXISTS), 5},
+		{refused(ctrlpb.Reason_CLUSTER_MISMATCH), 5},
+		{&transfer.RefusedError{Count: 1}, 5},
+		{codedError{errors.New("x"), 5}, 5},
+		{status.Error(codes.FailedPrecondition, "quorum"), 5},
+		{status.Error(codes.Unavailable, "down"), 3},
+		{errors.Join(status.Error(codes.NotFound, "no"), nil), 4},
+	} {
+		if got := exitCode(c.err); got != c.want {
+			t.Errorf("%v: code %d; want %d", c.err, got, c.want)
+		}
+	}
+}
+
+// What can be seen to be wrong without a cluster is a usage error, before anyone
+// is asked; a write that nobody received says that it was not done.
+func TestUsageAndUnreachable(t *testing.T) {
+	long := strings.Repeat("k", shardcfg.KeyBytesMax+1)
+	for _, c := range []struct {
+		args   []string
+		stdin  string
+		code   int
+		stderr string
+	}{
+		{args: []string{"nonsense"}, code: 2, stderr: "unknown command"},
+		{args: []string{"get"}, code: 2, stderr: "missing"},
+		{args: []string{"get", "a", "b"}, code: 2, stderr: "too many"},
+		{args: []string{"get", "k", "--nonsense"}, code: 2, stderr: "unknown flag"},
+		{args: []string{"append", "k", "-5"}, code: 2, stderr: "put -- before"},
+		{args: []string{"get", ""}, code: 2, stderr: "empty"},
+		{args: []string{"put", long, "v"}, code: 2, stderr: "not done"},
+		{args: []string{"put", "k", "-"}, stdin: strings.Repeat("v", shardcfg.ValueBytesMax+1), code: 2, stderr: "not done"},
+		{args: []string{"put", "k", "v", "--if-version", "1", "--if-absent"}, code: 2, stderr: "exclude"},
+		{args: []string{"put", "k", "v", "--if-version", "-1"}, code: 2, stderr: "invalid"},
+		{args: []string{"scan", "--limit", "-1"}, code: 2, stderr: "--limit"},
+		{args: []string{"join", "0", "h:1"}, code: 2, stderr: "no gid"},
+		{args: []string{"join", "1", "h"}, code: 2, stderr: "no address"},
+		{args: []string{"leave", "x"}, code: 2, stderr: "no gid"},
+		{args: []string{"move", "99999", "1"}, code: 2, stderr: "no shard"},
+		{args: []string{"config", "x"}, code: 2},
+		{args: []string{"bench", "--read-fraction", "2"}, code: 2, stderr: "--read-fraction"},
+		{args: []string{"replicas", "1", "destroy", "x"}, code: 2, stderr: "add, remove or replace"},
+		{args: []string{"replicas", "1", "add"}, code: 2, stderr: "takes 1"},
+		{args: []string{"controller"}, code: 2, stderr: "--id"},
+		{args: []string{"server", "--id", "a", "--listen", "127.0.0.1:0", "--data", "x"}, code: 2, stderr: "--group"},
+		{args: []string{"dev", "--replicas", "2"}, code: 2, stderr: "--replicas"},
+		{args: []string{"dev", "--shards", "1000"}, code: 2, stderr: "--shards"},
+		{args: []string{"dev", "--listen", "0.0.0.0:7400"}, code: 2, stderr: "loopback"},
+		{args: []string{"dev", "restart"}, code: 2, stderr: "either"},
+		{args: []string{"dev", "restart", "c1", "--data", t.TempDir()}, code: 3, stderr: "no shoal dev runs"},
+		{args: []string{"import", "/nowhere"}, code: 1, stderr: "no such file"},
+		{args: []string{"put", "k", "v"}, code: 3, stderr: "not done"},
+		{args: []string{"append", "k", "v"}, code: 3, stderr: "not done"},
+		{args: []string{"delete", "k"}, code: 3, stderr: "not done"},
+		{args: []string{"get", "k"}, code: 3, stderr: "unavailable"},
+		{args: []string{"status"}, code: 3},
+	} {
+		args := append([]string{"--controllers", "127.0.0.1:1", "--timeout", "300ms"}, c.args...)
+		code, stdout, stderr := runCLI(t, c.stdin, args...)
+		if code != c.code || !strings.Contains(stderr, c.stderr) || stdout != "" {
+			t.Errorf("%.60q: code %d, stdout %q, stderr %q; want code %d with %q", c.args, code, stdout, stderr, c.code, c.stderr)
+		}
+	}
+}
+
+// Every command explains itself, with an example.
+func TestHelp(t *testing.T) {
+	var check func(c *cobra.Command)
+	check = func(c *cobra.Command) {
+		if c.Name() == "help" || c.Name() == "completion" || c.HasParent() && c.Parent().Name() == "completion" {
+			return
+		}
+		if c.HasParent() && (c.Short == "" || len(c.Long) < 60 || c.Example == "") {
+			t.Errorf("%s lacks a short or long explanation, or an example", c.CommandPath())
+		}
+		if code, stdout, _ := runCLI(t, "", append(strings.Fields(c.CommandPath())[1:], "--help")...); code != 0 || !strings.Contains(stdout, "Usage:") {
+			t.Errorf("%s --help: code %d, %q", c.CommandPath(), code, stdout)
+		}
+		for _, child := range c.Commands() {
+			check(child)
+		}
+	}
+	check((&app{}).root())
+}
+
+// The JSON of configurations and of the status has the fields of the contract,
+// and lists are lists also when they are empty.
+func TestJSONShapes(t *testing.T) {
+	config := &shardcfg.Config{
+		Num: 7, Shards: []shardcfg.GroupID{2, 0},
+		Groups: map[shardcfg.GroupID]shardcfg.Group{2: {Replicas: []string{"h:1"}, Weight: 3, State: shardcfg.GroupLeaving}},
+		Pins:   map[shardcfg.ShardID]shardcfg.GroupID{1: 2},
+	}
+	for _, c := range []struct {
+		v    any
+		want string
+	}{
+		{configJSON(config), `{"num":7,"shards":[2,0],"groups":{"2":{"replicas":["h:1"],"weight":3,"state":"leaving"}},"pins":{"1":2}}`},
+		{configJSON(&shardcfg.Config{}), `{"num":0,"shards":[],"groups":{},"pins":{}}`},
+		{statusJSON(&clerk.Status{Total: 4}), `{"config":0,"controllers":[],"groups":[],"shards":{"total":4,"settled":0,"moving":0},"handoffs":[]}`},
+		{statusJSON(&clerk.Status{
+			Config:      config,
+			Controllers: []clerk.ReplicaStatus{{ID: "c1", Address: "h:1", Role: "leader", Healthy: true}},
+			Groups: []clerk.GroupStatus{{GID: 2, State: shardcfg.GroupMember, Shards: 1, Keys: 2, Bytes: 3, Adopted: 7,
+				Replicas: []clerk.ReplicaStatus{{ID: "a", Address: "h:2", Role: "follower", AppliedIndex: 9, Problem: "slow"}}}},
+			Total: 2, Settled: 1, Moving: 1,
+			Handoffs: []clerk.Handoff{{Shard: 1, From: 2, To: 3, Phase: "frozen", CopiedBytes: 5, TotalBytes: 6, Pause: 1500 * time.Microsecond}},
+		}), `{"config":7,"controllers":[{"id":"c1","address":"h:1","leader":true,"healthy":true}],` +
+			`"groups":[{"gid":2,"state":"member","replicas":[{"id":"a","address":"h:2","role":"follower","applied_index":9,"healthy":false,"problem":"slow"}],` +
+			`"shards":1,"keys":2,"bytes":3,"adopted":7}],"shards":{"total":2,"settled":1,"moving":1},` +
+			`"handoffs":[{"shard":1,"from":2,"to":3,"phase":"frozen","copied_bytes":5,"total_bytes":6,"pause_ms":1.5}]}`},
+	} {
+		got, err := json.Marshal(c.v)
+		if err != nil || string(got) != c.want {
+			t.Errorf("%s %v\nwant %s", got, err, c.want)
+		}
+	}
+}
+
+func lookup(env map[string]string) func(string) (string, bool) {
+	return func(name string) (string, bool) { v, ok := env[name]; return v, ok }
+}
+
+// runCLI runs one command line and returns what it printed.
+func runCLI(t *testing.T, stdin string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = Run(t.Context(), Environment{
+		Args: args, Stdin: strings.NewReader(stdin), Stdout: &out, Stderr: &errs, Lookup: lookup(nil), Program: "shoal",
+	})
+	return code, out.String(), errs.String()
+}

@@ -1,0 +1,137 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"github.com/shoalkv/shoal/clerk"
+	"github.com/shoalkv/shoal/cmd/shoal/internal/transfer"
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+)
+
+// withClerk opens a Clerk for the time of one command.
+func (a *app) withClerk(ctx context.Context, do func(context.Context, *clerk.Clerk) error) (err error) {
+	c, err := clerk.Open(ctx, clerk.Config{Controllers: a.controllers, Timeout: a.timeout, Logger: a.log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	return do(ctx, c)
+}
+
+// clerkCommand makes the RunE of a command that needs a Clerk.
+func (a *app) clerkCommand(do func(ctx context.Context, c *clerk.Clerk, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		return a.withClerk(cmd.Context(), func(ctx context.Context, c *clerk.Clerk) error { return do(ctx, c, args) })
+	}
+}
+
+// readOperand returns the value that an argument stands for: itself, or for "-"
+// what is on stdin. More than a value can hold is refused.
+func (a *app) readOperand(arg string) ([]byte, error) {
+	value := []byte(arg)
+	if arg == "-" {
+		var err error
+		if value, err = io.ReadAll(io.LimitReader(a.env.Stdin, shardcfg.ValueBytesMax+1)); err != nil {
+			return nil, fmt.Errorf("read the value from stdin: not done: %w", err)
+		}
+	}
+	if err := shardcfg.CheckValue(value); err != nil {
+		return nil, usagef("not done: %w", err)
+	}
+	return value, nil
+}
+
+// checkKey refuses a key, the first argument, that is outside the limits, before
+// anyone is asked.
+func checkKey(_ *cobra.Command, args []string) error {
+	if err := shardcfg.CheckKey([]byte(args[0])); err != nil {
+		return usagef("not done: %w", err)
+	}
+	return nil
+}
+
+func parseGID(arg string) (shardcfg.GroupID, error) {
+	n, err := strconv.ParseUint(arg, 10, 64)
+	if err != nil || n == 0 {
+		return 0, usagef("%q is no gid: it is a number from 1 on", arg)
+	}
+	return shardcfg.GroupID(n), nil
+}
+
+func parseShard(arg string) (shardcfg.ShardID, error) {
+	n, err := strconv.ParseUint(arg, 10, 16)
+	if err != nil || n >= shardcfg.ShardCountMax {
+		return 0, usagef("%q is no shard: it is a number from 0 to %d", arg, shardcfg.ShardCountMax-1)
+	}
+	return shardcfg.ShardID(n), nil
+}
+
+// printable shows bytes in a message or a table.
+func printable(b []byte) string {
+	s := string(b)
+	if utf8.ValidString(s) && strconv.Quote(s) == `"`+s+`"` {
+		return s
+	}
+	return strconv.Quote(s)
+}
+
+// store is a Clerk as the load generator and the transfers see it.
+type store struct{ *clerk.Clerk }
+
+// Read implements bench.Store.
+func (s store) Read(ctx context.Context, key []byte) (bool, error) {
+	_, err := s.Get(ctx, key)
+	if errors.Is(err, clerk.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Write implements bench.Store.
+func (s store) Write(ctx context.Context, key, value []byte) error {
+	_, err := s.Clerk.Put(ctx, key, value)
+	return err
+}
+
+// Put implements transfer.Putter.
+func (s store) Put(ctx context.Context, key, value []byte) error {
+	_, err := s.Clerk.Put(ctx, key, value)
+	if errors.Is(err, clerk.ErrInvalid) {
+		return fmt.Errorf("%w: %w", transfer.ErrSkip, err)
+	}
+	return err
+}
+
+// Scan implements transfer.Scanner.
+func (s store) Scan(ctx context.Context, prefix []byte, keysOnly bool, each func(key, value []byte) error) error {
+	var options []clerk.ScanOption
+	if keysOnly {
+		options = append(options, clerk.KeysOnly())
+	}
+	for entry, err := range s.Clerk.Scan(ctx, prefix, options...) {
+		if err != nil {
+			return err
+		}
+		if err := each(entry.Key, entry.Value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// note writes a message for people to stderr.
+func (a *app) note(format string, args ...any) { fmt.Fprintf(a.env.Stderr, format+"\n", args...) }
+
+// isDir reports whether path is a directory.
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}

@@ -1,0 +1,62 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/shoalkv/shoal/clerk"
+)
+
+func (a *app) moveCommand() *cobra.Command {
+	var w waiting
+	var plan bool
+	cmd := &cobra.Command{
+		Use:   "move SHARD GID",
+		Short: "Place one shard by hand",
+		Long: `Moves one shard to a group and pins it there: it stays, whatever joins and leaves,
+until "shoal unpin", or until its group leaves.`,
+		Example: "  shoal move 17 2 --wait",
+		Args:    arguments(2, 2),
+	}
+	cmd.Flags().BoolVar(&plan, "plan", false, "change nothing, and print what would move")
+	w.flags(cmd.Flags(), "every shard has arrived")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		shard, err := parseShard(args[0])
+		if err != nil {
+			return err
+		}
+		gid, err := parseGID(args[1])
+		if err != nil {
+			return err
+		}
+		return a.changeCommand(&w, &plan, func(ctx context.Context, admin *clerk.Admin, options []clerk.ChangeOption, _ []string) (clerk.Change, error) {
+			return admin.Move(ctx, shard, gid, options...)
+		})(cmd, args)
+	}
+	return cmd
+}
+
+func (a *app) unpinCommand() *cobra.Command {
+	var w waiting
+	var plan bool
+	cmd := &cobra.Command{
+		Use:     "unpin SHARD",
+		Short:   "Let a shard that was placed by hand be balanced again",
+		Long:    "Lets a shard that \"shoal move\" placed be balanced again. A shard that is not pinned is left as it is.",
+		Example: "  shoal unpin 17",
+		Args:    arguments(1, 1),
+	}
+	cmd.Flags().BoolVar(&plan, "plan", false, "change nothing, and print what would move")
+	w.flags(cmd.Flags(), "every shard has arrived")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		shard, err := parseShard(args[0])
+		if err != nil {
+			return err
+		}
+		return a.changeCommand(&w, &plan, func(ctx context.Context, admin *clerk.Admin, options []clerk.ChangeOption, _ []string) (clerk.Change, error) {
+			return admin.Unpin(ctx, shard, options...)
+		})(cmd, args)
+	}
+	return cmd
+}
