@@ -264,24 +264,35 @@ type testTransport struct {
 	*raft.InmemTransport
 
 	mu sync.Mutex
-	// answered is called after an AppendEntries was answered and before Raft sees
-	// it.
-	answered func(target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error
+	// sending is called before an AppendEntries is sent, answered before Raft sees
+	// its answer.
+	sending, answered func(args *raft.AppendEntriesRequest) error
 	// installing is called with the stream of a snapshot that is about to be sent.
 	installing func(data io.Reader) io.Reader
 	timeoutNow func() error
 	preVotes   int
 }
 
+func (t *testTransport) hook(f func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f()
+}
+
 func (t *testTransport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	t.mu.Lock()
+	sending, answered := t.sending, t.answered
+	t.mu.Unlock()
+	if sending != nil {
+		if err := sending(args); err != nil {
+			return err
+		}
+	}
 	if err := t.InmemTransport.AppendEntries(id, target, args, resp); err != nil {
 		return err
 	}
-	t.mu.Lock()
-	answered := t.answered
-	t.mu.Unlock()
 	if answered != nil {
-		return answered(target, args, resp)
+		return answered(args)
 	}
 	return nil
 }

@@ -248,7 +248,7 @@ func (g *guard) fit(at position) error {
 	switch {
 	case low == 0:
 		return nil
-	case low > at.index+1 && !g.r.o.unsafe.startOnGap:
+	case low > at.index+1:
 		return fmt.Errorf("raftgroup: the log begins at %d, the machine stands at %d: entries between them are missing", low, at.index)
 	case low > at.index || g.r.o.unsafe.keepConflict:
 		return nil

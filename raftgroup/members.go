@@ -172,11 +172,13 @@ func (r *Replica) Transfer(ctx context.Context, who string) error {
 	return r.await(ctx, lead.node.LeadershipTransferToServer(target.ID, target.Address))
 }
 
-// bestVoter is the healthy voter whose log is known to reach furthest.
+// bestVoter is the voter whose log is known to reach furthest, of those that
+// answered within the last timeout.
 func (r *Replica) bestVoter(lead *leadership) (best raft.Server, err error) {
 	found := false
 	for _, s := range lead.node.GetConfiguration().Configuration().Servers {
-		if s.Suffrage != raft.Voter || string(s.ID) == r.o.Identity.ServerID || !r.healthy(s.ID) {
+		silent := time.Since(r.transport.Peer(s.ID).Contact)
+		if s.Suffrage != raft.Voter || string(s.ID) == r.o.Identity.ServerID || silent > r.o.Timeout {
 			continue
 		}
 		if !found || r.match(lead, s.ID) > r.match(lead, best.ID) {

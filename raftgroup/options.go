@@ -98,7 +98,6 @@ type unsafeSwitches struct {
 	noNoop         bool // serve reads before an entry of the own term was applied
 	keepConflict   bool // keep what an installed snapshot contradicts
 	adoptOlder     bool // adopt a snapshot that is older than the machine
-	startOnGap     bool // start with a log that begins above the machine
 	compactFirst   bool // let the log go before the store is durable
 	trustStorage   bool // carry on after storage errors and stalls
 	waitForFuture  bool // end a waiter by its future alone

@@ -221,10 +221,14 @@ func (p *packer) take() *batch {
 // send encodes an entry and hands it to Raft, whose queue has room for more
 // than the window.
 func (p *packer) send(b *batch) {
+	now := p.r.o.Clock()
 	e := entry.Entry{
-		Clock:    p.r.clock.next(p.r.o.Clock()),
+		Clock:    p.r.clock.next(now),
 		Feature:  p.r.fsm.position().feature,
 		Commands: make([]entry.Command, len(b.pendings)),
+	}
+	if p.r.o.unsafe.rawClock {
+		e.Clock = uint64(now.UnixMilli())
 	}
 	for i, q := range b.pendings {
 		e.Commands[i] = q.command
