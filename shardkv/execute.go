@@ -33,7 +33,8 @@ func (s *Server) execute(ctx context.Context, m *message, part func(indexes []ui
 		n.run(bounded, m, part)
 		cancel()
 	}
-	s.metrics.count(m.outcomes, m.writing, time.Since(start))
+	s.metrics.count(m.outcomes)
+	s.metrics.observe(m.writing, time.Since(start))
 }
 
 // timeout is how long a request may be held.

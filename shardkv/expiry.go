@@ -43,10 +43,7 @@ func (e *expirer) run(ctx context.Context) {
 			if err != nil && ctx.Err() == nil {
 				e.n.log.Warn("session expiry is put off", "error", err)
 			}
-			more = err == nil && len(commands) > 0
-			if more {
-				e.n.pause(ctx, pruneRest)
-			}
+			more = err == nil && len(commands) > 0 && e.n.pause(ctx, pruneRest)
 		}
 		if !e.n.pause(ctx, every) {
 			return

@@ -57,19 +57,22 @@ func newMetrics(r prometheus.Registerer, s *Server) *metrics {
 		func() float64 { n, _ := s.total.inFlight(); return float64(n) })
 	for _, c := range []prometheus.Collector{m.operation, m.message, m.handoffs, m.copied, m.pause, m.throttled,
 		m.alarms, m.polls, parked, inFlight} {
-		// A second replica in the same registry counts on its own, unseen.
-		_ = r.Register(c)
+		r.MustRegister(c)
 	}
 	return m
 }
 
-// count counts the outcomes of one message that took d.
-func (m *metrics) count(outcomes []*kvpb.Outcome, writes bool, d time.Duration) {
+// observe records how long an executed message took.
+func (m *metrics) observe(writes bool, d time.Duration) {
 	if writes {
 		m.writes.Observe(d.Seconds())
 	} else {
 		m.reads.Observe(d.Seconds())
 	}
+}
+
+// count counts the outcomes of one message.
+func (m *metrics) count(outcomes []*kvpb.Outcome) {
 	// Most messages have one outcome throughout: count runs, not operations.
 	for start := 0; start < len(outcomes); {
 		end := start + 1

@@ -61,9 +61,10 @@ func (p *poller) run(ctx context.Context) {
 	}
 }
 
-// interval is short while shards move.
+// interval is short while shards move, or the group waits to be let go.
 func (p *poller) interval() time.Duration {
-	if p.n.places.moving() || p.m.waitsForController() {
+	leaving := p.n.places.config.Load().Groups[p.n.identity.Group].State == shardcfg.GroupLeaving
+	if leaving || p.n.places.moving() || p.m.waitsForController() {
 		return p.s.opts.Moving.PollMoving
 	}
 	return p.s.opts.Moving.PollIdle
@@ -210,7 +211,9 @@ func (p *poller) watch(ctx context.Context) {
 		if p.watchOne(ctx, address) {
 			retry.reset()
 		}
-		p.n.pause(ctx, retry.next())
+		if !p.n.pause(ctx, retry.next()) {
+			return
+		}
 	}
 }
 

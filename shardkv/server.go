@@ -182,7 +182,7 @@ func (s *Server) refuse(r *kvpb.ExecuteRequest, f fault) *kvpb.ExecuteResponse {
 		outcomes[i] = &backing[i]
 		outcomes[i].Code, outcomes[i].Message = f.code, f.message
 	}
-	s.metrics.count(outcomes, false, 0)
+	s.metrics.count(outcomes)
 	return s.respond(outcomes)
 }
 

@@ -104,6 +104,7 @@ func (w *watched) Reset(r store.Reader) error {
 		return err
 	}
 	w.dirty, w.adopted = nil, false
+	defer w.announce()
 	return w.publishAll(r)
 }
 
