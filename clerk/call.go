@@ -58,7 +58,10 @@ func (c *Clerk) do(ctx context.Context, name string, op *kvpb.Operation, o write
 	if w.own {
 		c.sessions.finish(w.session, op.GetSequence(), FamilyOf(err) != FamilyOutcomeUnknown)
 	}
-	return w.outcome, err
+	if err != nil {
+		return nil, err
+	}
+	return w.outcome, nil
 }
 
 // acquire takes a slot for an operation.

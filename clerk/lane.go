@@ -3,6 +3,7 @@ package clerk
 import (
 	"context"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -201,7 +202,10 @@ func (l *lane) send(batch []*attempt) {
 		}
 		l.stream = s
 	}
-	l.stream.send(batch)
+	if why := l.stream.send(batch); why != "" {
+		// What queued meanwhile would only be the next to find out.
+		l.failUnsent(nil, why)
+	}
 }
 
 // failUnsent fails a batch, and what else is queued: it would fare no better.
@@ -213,7 +217,7 @@ func (l *lane) failUnsent(batch []*attempt, why string) {
 		a.queued = false
 	}
 	l.mu.Unlock()
-	for _, a := range append(batch, queue...) {
+	for _, a := range slices.Concat(batch, queue) {
 		a.done <- ending{lost: why}
 	}
 }

@@ -51,7 +51,7 @@ func TestLargeValues(t *testing.T) {
 		large := bytes.Repeat([]byte("x"), shardcfg.ValueBytesMax)
 		var pairs []clerk.Pair
 		var keys [][]byte
-		for i := range 12 {
+		for i := range 6 {
 			keys = append(keys, fmt.Appendf(nil, "{one}%d", i))
 			pairs = append(pairs, clerk.Pair{Key: keys[i], Value: large})
 		}

@@ -55,11 +55,11 @@ func (t *routeTable) change(f func(*route.Table)) {
 	}
 }
 
-// stale reports whether a newer config was mentioned than is known.
-func (t *routeTable) stale() bool {
+// learned counts what was learned about placement.
+func (t *routeTable) learned() uint64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.mu.table.Stale()
+	return t.mu.table.Learned()
 }
 
 // changes returns a channel that is closed when placement is learned.
@@ -146,6 +146,7 @@ func (r *refresher) run() {
 		case <-r.c.life.Done():
 			return
 		}
+		before := r.c.table.learned()
 		ctx, cancel := context.WithTimeout(r.c.life, refreshMax)
 		err := r.c.learn(ctx)
 		cancel()
@@ -156,7 +157,7 @@ func (r *refresher) run() {
 			r.c.log.Debug("placement not refreshed", "error", err)
 		}
 		// Where asking helps nobody, ask less and less often.
-		if err != nil || r.c.table.stale() {
+		if r.c.table.learned() == before {
 			rest = min(2*rest, refreshRestMax)
 		} else {
 			rest = refreshEvery

@@ -59,9 +59,9 @@ func openStream(l *lane) (*stream, error) {
 	return s, nil
 }
 
-// send sends one message. If that fails the stream is at its end, and its
-// receiver reports everything in flight lost.
-func (s *stream) send(batch []*attempt) {
+// send sends one message. If that fails it returns why: the stream is at its
+// end, and everything in flight was reported lost.
+func (s *stream) send(batch []*attempt) (why string) {
 	r, bytes := s.lane.message(batch)
 	m := &message{batch: batch, bytes: bytes, sentAt: time.Now()}
 	s.mu.Lock()
@@ -71,7 +71,7 @@ func (s *stream) send(batch []*attempt) {
 		for _, a := range batch {
 			a.done <- ending{lost: why}
 		}
-		return
+		return why
 	}
 	s.mu.lastID++
 	id := s.mu.lastID
@@ -84,7 +84,16 @@ func (s *stream) send(batch []*attempt) {
 	if err := s.call.Send(&kvpb.StreamRequest{Id: id, Request: r, Parts: true}); err != nil {
 		s.cancel()
 		<-s.ended
+		return s.end()
 	}
+	return ""
+}
+
+// end is why the stream ended.
+func (s *stream) end() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.why
 }
 
 // receive delivers answers until the stream ends.

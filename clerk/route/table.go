@@ -88,9 +88,11 @@ func (t *Table) LearnConfig(c *shardcfg.Config) {
 	if len(c.Shards) == 0 || !t.LearnShardCount(len(c.Shards)) || t.config != nil && c.Num < t.config.Num {
 		return
 	}
+	if t.config == nil || t.config.Num < c.Num {
+		t.learned++
+	}
 	t.config = c
 	t.heard(c.Num)
-	t.learned++
 	listed := make(map[shardcfg.GroupID]*group, len(c.Groups))
 	for _, gid := range c.GroupIDs() {
 		listed[gid] = t.learnGroup(gid, c.Groups[gid].Incarnation, c.Groups[gid].Replicas)
@@ -159,9 +161,11 @@ func (t *Table) Redirect(r *kvpb.Redirect) {
 // replicas are, and who leads.
 func (t *Table) LearnReplica(gid shardcfg.GroupID, inc shardcfg.Incarnation, replicas []string, leader string) {
 	if g := t.learnGroup(gid, inc, replicas); g != nil && leader != "" {
+		if g.leader != leader {
+			t.learned++
+		}
 		g.leader = leader
 	}
-	t.learned++
 }
 
 // Target returns the group that the next operation on a shard would be sent to
@@ -217,6 +221,7 @@ func (t *Table) learnGroup(gid shardcfg.GroupID, inc shardcfg.Incarnation, repli
 	}
 	if len(replicas) > 0 && !slices.Equal(replicas, g.replicas) {
 		g.replicas, g.turn = slices.Clone(replicas), 0
+		t.learned++
 		if !slices.Contains(g.replicas, g.leader) {
 			g.leader = ""
 		}
