@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"runtime"
 	"slices"
 	"sync"
 
@@ -124,14 +123,14 @@ func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 // ApplyBatch implements raft.BatchingFSM: all entries in one batch of the store,
 // with the position they lead to.
 //
-// On an error it does not return: answering would tell a client that its command
-// was applied, and panicking would hide the reason. It stops the replica and
-// ends its goroutine.
+// On an error it stops the replica, and answers with something that is no result:
+// its callers are told that the outcome is unknown. So is everyone whose entry
+// comes after it; nothing is applied any more.
 func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	results, err := f.applyBatch(logs)
 	if err != nil {
 		f.r.fatal(err)
-		runtime.Goexit()
+		return make([]any, len(logs))
 	}
 	return results
 }
@@ -193,6 +192,9 @@ func (f *fsm) publish(s *applyStep) {
 
 // Snapshot implements raft.FSM: it only notes where the state stands.
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
+	if err := f.r.failed(); err != nil {
+		return nil, err
+	}
 	at, _, generation := f.snapshotOf()
 	return &durablePoint{f: f, index: at.index, generation: generation}, nil
 }

@@ -301,6 +301,7 @@ func (r *Replica) fatal(err error) {
 	}
 	r.o.Logger.Error("the replica stops", "error", err)
 	if engine != nil {
+		r.transport.Mute()
 		engine.shutdown()
 		r.lost()
 		r.packer.refuseAll(err)

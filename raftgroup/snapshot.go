@@ -291,6 +291,10 @@ func (d *durablePoint) Persist(sink raft.SnapshotSink) error {
 			return err
 		}
 	}
+	// A machine that failed has let Raft's count run ahead of its own.
+	if err := r.failed(); err != nil {
+		return err
+	}
 	if at, _, generation := d.f.snapshotOf(); generation != d.generation || at.index < d.index {
 		return errStoreSwapped
 	}

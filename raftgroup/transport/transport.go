@@ -48,6 +48,9 @@ type Options struct {
 	AppendBytesMax int
 }
 
+// ErrMuted is returned by every message after Mute.
+var ErrMuted = errors.New("transport: the replica has stopped")
+
 // ErrNoPreVote is returned by Wrap for a transport without pre-vote.
 var ErrNoPreVote = errors.New("transport: the transport does not support pre-vote")
 
@@ -58,6 +61,7 @@ type Transport struct {
 	options Options
 
 	round atomic.Uint64
+	muted atomic.Bool
 
 	mu struct {
 		sync.Mutex
@@ -116,9 +120,24 @@ func (t *Transport) Acknowledged(id raft.ServerID, term, round uint64) bool {
 	return p.Term == term && p.Round >= round
 }
 
+// Mute lets no further message out. A leader whose main loop hangs in its disk
+// goes on sending heartbeats, and would keep the others from electing a better
+// one.
+func (t *Transport) Mute() { t.muted.Store(true) }
+
+func (t *Transport) allowed() error {
+	if t.muted.Load() {
+		return ErrMuted
+	}
+	return nil
+}
+
 // AppendEntries implements raft.Transport. It may shorten args.Entries: the
 // caller then takes only those for stored and sends the rest next.
 func (t *Transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if err := t.allowed(); err != nil {
+		return err
+	}
 	t.cut(args)
 	// The stamp must be read before the message can leave.
 	stamp := t.round.Load()
@@ -194,21 +213,33 @@ func (t *Transport) SetHeartbeatHandler(func(raft.RPC)) {}
 
 // RequestVote implements raft.Transport.
 func (t *Transport) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	if err := t.allowed(); err != nil {
+		return err
+	}
 	return t.inner.RequestVote(id, t.resolve(id, target), args, resp)
 }
 
 // RequestPreVote implements raft.WithPreVote.
 func (t *Transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	if err := t.allowed(); err != nil {
+		return err
+	}
 	return t.preVote.RequestPreVote(id, t.resolve(id, target), args, resp)
 }
 
 // InstallSnapshot implements raft.Transport.
 func (t *Transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	if err := t.allowed(); err != nil {
+		return err
+	}
 	return t.inner.InstallSnapshot(id, t.resolve(id, target), args, resp, data)
 }
 
 // TimeoutNow implements raft.Transport.
 func (t *Transport) TimeoutNow(id raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	if err := t.allowed(); err != nil {
+		return err
+	}
 	return t.inner.TimeoutNow(id, t.resolve(id, target), args, resp)
 }
 

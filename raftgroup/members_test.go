@@ -1,0 +1,193 @@
+package raftgroup
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/shoalkv/shoal/raftgroup/formation"
+)
+
+func (s Status) member(label string) MemberStatus {
+	for _, m := range s.Members {
+		if m.Label == label {
+			return m
+		}
+	}
+	return MemberStatus{}
+}
+
+// Claim: a replica joins as a learner, catches up by a snapshot, becomes a voter,
+// knows everybody's label, and can then be the one that keeps the quorum.
+func TestReplaceReplica(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 3)
+		c.tune = smallLog
+		c.startAll()
+		defer c.stopAll()
+		leader := c.leader()
+		leader.fill(100)
+		added := c.add(3, nil)
+		added.start()
+		r, ctx := leader.replica, within(t, time.Minute)
+		if err := r.Promote(ctx, "r3"); err != ErrNoMember || !errors.Is(err, ErrNotDone) {
+			t.Fatalf("promote a stranger: %v", err)
+		}
+		for range 2 { // again is no error
+			if err := r.AddLearner(ctx, added.member); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var refused *RefusedError
+		if err := r.AddLearner(ctx, formation.Member{Label: "x", ServerID: "x", Address: added.member.Address}); !errors.As(err, &refused) {
+			t.Fatalf("a second member at one address: %v", err)
+		}
+		if err := r.Transfer(ctx, "r3"); !errors.As(err, &refused) || !errors.Is(err, ErrNotDone) {
+			t.Fatalf("leadership for a learner: %v", err)
+		}
+		c.converge()
+		if s := added.replica.Status(); s.Role != RoleLearner {
+			t.Fatalf("the added replica is a %s", s.Role)
+		}
+		for range 2 {
+			if err := r.Promote(ctx, "r3"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		old := c.followers(leader)[0]
+		if old == added {
+			old = c.followers(leader)[1]
+		}
+		if err := r.Remove(ctx, old.member.Label); err != nil {
+			t.Fatal(err)
+		}
+		old.stop()
+		c.eventually("three known members", func() bool {
+			s := added.replica.Status()
+			return len(s.Members) == 3 && s.member("r3").Role == RoleFollower && s.member(leader.member.Label).ServerID != "" && s.member(old.member.Label).ServerID == ""
+		})
+		if err := r.Transfer(ctx, "r3"); err != nil {
+			t.Fatal(err)
+		}
+		if c.leaderOtherThan(leader) != added {
+			t.Fatal("someone else took over")
+		}
+		leader.isolate()
+		added.put("b=1")
+		leader.rejoin()
+		c.converge()
+	})
+}
+
+// Claim: no change of membership is made that would leave the group without a
+// live quorum, and a transfer goes to nobody who is not there.
+func TestQuorumIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 3)
+		defer c.stopAll()
+		leader := c.leader()
+		leader.put("a=1")
+		r, ctx := leader.replica, within(t, time.Minute)
+		f := c.followers(leader)
+		f[0].isolate()
+		time.Sleep(5 * time.Second)
+		var refused *RefusedError
+		if err := r.Remove(ctx, f[1].member.Label); !errors.As(err, &refused) || !errors.Is(err, ErrRefused) || !errors.Is(err, ErrNotDone) {
+			t.Fatalf("remove the other live one: %v", err)
+		}
+		if err := r.Transfer(ctx, f[0].member.Label); !errors.As(err, &refused) {
+			t.Fatalf("leadership for a dead replica: %v", err)
+		}
+		if err := r.Remove(ctx, f[0].member.Label); err != nil {
+			t.Fatalf("remove the dead one: %v", err)
+		}
+		if err := r.Remove(ctx, f[1].member.Label); err != nil {
+			t.Fatalf("remove down to one: %v", err)
+		}
+		if err := r.Remove(ctx, leader.member.Label); !errors.As(err, &refused) {
+			t.Fatalf("remove the last one: %v", err)
+		}
+		leader.put("b=1")
+		var other *NotLeaderError
+		if err := f[1].replica.Remove(ctx, leader.member.Label); !errors.As(err, &other) {
+			t.Fatalf("a change on a follower: %v", err)
+		}
+	})
+}
+
+// Claim: a change without a quorum does not block its caller beyond its bound,
+// and the outcome is unknown.
+func TestChangeWithoutQuorum(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 3)
+		defer c.stopAll()
+		leader := c.leader()
+		leader.put("a=1")
+		leader.isolate()
+		err := leader.replica.AddLearner(within(t, 10*time.Second), memberNumber(7))
+		if !errors.Is(err, ErrOutcomeUnknown) && !errors.Is(err, ErrNotDone) {
+			t.Fatal(err)
+		}
+		leader.rejoin()
+	})
+}
+
+// Claim: a leader's loop runs in each leadership once, never twice at a time,
+// only after the no-op, and its context ends with the leadership.
+func TestWhileLeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 3)
+		var running, most, runs atomic.Int32
+		loop := func(n *node) func(ctx context.Context) {
+			return func(ctx context.Context) {
+				runs.Add(1)
+				most.Store(max(most.Load(), running.Add(1)))
+				if !n.replica.Status().Ready {
+					t.Error("a loop runs before the no-op was applied")
+				}
+				<-ctx.Done()
+				time.Sleep(100 * time.Millisecond) // a slow end
+				running.Add(-1)
+			}
+		}
+		first := c.leader()
+		for _, n := range c.nodes {
+			n.replica.WhileLeader("test", loop(n))
+		}
+		c.eventually("the loop", func() bool { return running.Load() == 1 })
+		if err := first.replica.Transfer(within(t, 10*time.Second), ""); err != nil {
+			t.Fatal(err)
+		}
+		second := c.leaderOtherThan(first)
+		c.eventually("the loop of the next leader", func() bool { return runs.Load() == 2 && running.Load() == 1 })
+		if err := second.replica.Transfer(within(t, 10*time.Second), first.member.Label); err != nil {
+			t.Fatal(err)
+		}
+		c.eventually("the loop of the first leader again", func() bool { return runs.Load() == 3 && running.Load() == 1 })
+		c.stopAll()
+		if running.Load() != 0 {
+			t.Fatal("Close did not wait for the loop")
+		}
+	})
+}
+
+// Claim: Close hands leadership over, so that the group goes on without an
+// election timeout.
+func TestCloseHandsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 3)
+		defer c.stopAll()
+		leader := c.leader()
+		leader.put("a=1")
+		c.converge()
+		leader.stop()
+		stopped := time.Now()
+		c.leader().put("b=1")
+		if took := time.Since(stopped); took > 200*time.Millisecond {
+			t.Fatalf("the group was without a leader for %v", took)
+		}
+	})
+}
