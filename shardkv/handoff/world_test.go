@@ -50,6 +50,7 @@ type group struct {
 	driver  *handoff.Driver
 	log     []entry.Entry
 	queue   []kvfsm.Command // proposed, not committed
+	ever    []kvfsm.Command // every proposal: any may come, or come again, ever later
 	view    handoff.View
 }
 
@@ -151,6 +152,9 @@ func (w *world) commit(g *group) {
 	if !w.calm && w.rng.IntN(4) == 0 {
 		// A proposal whose proposer lost track of it comes again, later.
 		g.queue = append(g.queue, cmds[w.rng.IntN(n)])
+	}
+	if !w.calm && len(g.ever) > 0 && w.rng.IntN(4) == 0 {
+		cmds = append(cmds, g.ever[w.rng.IntN(len(g.ever))])
 	}
 	e := entry.Entry{Index: uint64(len(g.log) + 1), Term: 1, Clock: 1e9 + uint64(w.now/time.Millisecond)}
 	for _, c := range cmds {
@@ -264,6 +268,7 @@ func (w *world) step(g *group) {
 		w.fatalf("step: %v", err)
 	}
 	g.queue = append(g.queue, a.Proposals...)
+	g.ever = append(g.ever, a.Proposals...)
 	for _, s := range a.Claims {
 		owner := w.latest().Shards[s]
 		if _, taken := w.claims[s]; !taken && owner == g.id.Peer.Group {
@@ -462,7 +467,7 @@ func (w *world) read(g *group) {
 	}
 }
 
-var seeds = flag.Int("seeds", 100, "worlds to run")
+var seeds = flag.Int("seeds", 50, "worlds to run")
 var firstSeed = flag.Uint64("seed", 1, "the first world's seed")
 
 // Under an adversary that delays, reorders, repeats and loses everything, no
