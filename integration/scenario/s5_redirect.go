@@ -76,9 +76,13 @@ func (e *Env) pinnedToOldConfig(ctx context.Context, c *cluster.Cluster, old *sh
 	return nil
 }
 
-// askWrongGroups asks the leader of every group for every key, directly.
+// askWrongGroups asks the leader of every group for every key, directly. Each
+// group that is not the owner must redirect, and from every group the redirects
+// must lead to the owner: a tombstone names the group that the shard was passed
+// to, which may have passed it on.
 func (e *Env) askWrongGroups(ctx context.Context, c *cluster.Cluster, now *shardcfg.Config, keys int) error {
-	redirected, served := 0, 0
+	redirects := make([]map[uint64]uint64, keys) // key, asked group -> redirected to
+	served, redirected := 0, 0
 	for gid := range c.Groups {
 		leader := c.Leader(ctx, gid)
 		if leader == nil {
@@ -89,27 +93,43 @@ func (e *Env) askWrongGroups(ctx context.Context, c *cluster.Cluster, now *shard
 			return err
 		}
 		defer conn.Close()
-		kv := kvpb.NewKVClient(conn)
 		for i := range keys {
 			key := fmt.Appendf(nil, "s5/%d", i)
 			owner, _ := now.Owner(shardcfg.ShardOf(key, len(now.Shards)))
-			get, put, err := getAndPut(ctx, kv, key)
+			get, put, err := getAndPut(ctx, kvpb.NewKVClient(conn), key)
 			if err != nil {
 				return err
 			}
+			if redirects[i] == nil {
+				redirects[i] = map[uint64]uint64{}
+			}
 			for _, o := range []*kvpb.Outcome{get, put} {
-				switch {
+				switch to := o.GetRedirect(); {
 				case uint64(owner) == gid && o.GetCode() == kvpb.Code_OK:
 					served++
-				case uint64(owner) != gid && o.GetCode() == kvpb.Code_WRONG_GROUP && o.GetRedirect().GetGid() == uint64(owner):
+				case uint64(owner) != gid && o.GetCode() == kvpb.Code_WRONG_GROUP && to.GetGid() != gid && len(to.GetReplicas()) > 0:
 					redirected++
+					redirects[i][gid] = to.GetGid()
 				default:
 					return fmt.Errorf("group %d, asked for %q of group %d, answers %v", gid, key, owner, o)
 				}
 			}
 		}
 	}
-	e.Observe("asked every group for every key", "%d served by the owner, %d redirected to the owner, 0 wrong", served, redirected)
+	for i, to := range redirects {
+		for gid := range c.Groups {
+			at := gid
+			for range len(c.Groups) {
+				if next, passed := to[at]; passed {
+					at = next
+				}
+			}
+			if owner := now.Shards[shardcfg.ShardOf(fmt.Appendf(nil, "s5/%d", i), len(now.Shards))]; at != uint64(owner) {
+				return fmt.Errorf("key %d: redirects from group %d lead to %d, not to the owner %d: %v", i, gid, at, owner, to)
+			}
+		}
+	}
+	e.Observe("asked every group for every key", "%d served by the owner, %d redirected, all of them towards the owner, 0 wrong", served, redirected)
 	if redirected == 0 {
 		return fmt.Errorf("no wrong group was asked")
 	}
