@@ -30,10 +30,12 @@ func (h *Host) Close(ctx context.Context) error {
 func (h *Host) close(ctx context.Context) error {
 	h.mu.Lock()
 	h.mu.closed = true
-	serving, r := h.mu.serving, h.mu.replica
+	serving := h.mu.serving
 	h.mu.Unlock()
 	h.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
 	close(h.draining)
+	h.starting.Wait() // it gives up, and closes what it opened
+	r := h.running()
 	if r != nil {
 		h.handOver(ctx, r)
 	}

@@ -285,3 +285,30 @@ func TestLostStores(t *testing.T) {
 		}
 	}
 }
+
+// TestCloseWhileForming: a host that still waits for its peers closes at once,
+// its Replica ends with an error, and the directory is free.
+func TestCloseWhileForming(t *testing.T) {
+	dir := t.TempDir()
+	h := newTestHost(t, "1", dir, "127.0.0.1:0", nil)
+	h.run(7, map[string]string{"1": h.Addr(), "2": "127.0.0.1:1", "3": "127.0.0.1:2"})
+	eventually(t, "it waits for its peers", func() bool { return strings.Contains(h.logs.String(), "do not answer") })
+	h.close()
+	<-h.done
+	if h.err == nil {
+		t.Fatal("a replica without its peers")
+	}
+	if _, _, err := h.Replica(context.Background(), ReplicaOptions{}); !errors.Is(err, ErrClosed) {
+		t.Fatalf("a replica in a closed host: %v", err)
+	}
+	alone := newTestHost(t, "1", dir, "127.0.0.1:0", nil)
+	alone.run(7, map[string]string{"1": alone.Addr()})
+	propose(t, "a", alone)
+	if err := alone.CheckCluster(alone.id.Cluster); err != nil {
+		t.Fatal(err)
+	}
+	var wrong *formation.DirectoryError
+	if err := alone.CheckCluster([16]byte{1}); !errors.As(err, &wrong) || wrong.What != "cluster" || !formation.Refused(err) {
+		t.Fatalf("another cluster: %v", err)
+	}
+}

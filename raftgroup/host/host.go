@@ -111,10 +111,11 @@ type Host struct {
 	members  *membershipService
 	former   formerSlot
 
-	ctx       context.Context // ends when the host closes
+	ctx       context.Context // ends when everything that dials has ended
 	cancel    context.CancelFunc
-	draining  chan struct{}
-	served    chan struct{} // closed when the gRPC server has ended
+	draining  chan struct{}  // closed when Close begins
+	starting  sync.WaitGroup // a call of Replica
+	served    chan struct{}  // closed when the gRPC server has ended
 	fatalOnce sync.Once
 
 	mu struct {
@@ -221,6 +222,17 @@ func (h *Host) Identity() (formation.Identity, bool) {
 		return formation.Identity{}, false
 	}
 	return f.Identity()
+}
+
+// CheckCluster returns a *formation.DirectoryError if the replica belongs to
+// another cluster than the one given, which its controllers say they are: it was
+// pointed at the wrong ones, and must stop.
+func (h *Host) CheckCluster(id shardcfg.ClusterID) error {
+	own, formed := h.Identity()
+	if !formed || own.Cluster == id {
+		return nil
+	}
+	return &formation.DirectoryError{Dir: h.opts.DataDir, What: "cluster", Have: own.Cluster.String(), Requested: "controllers of cluster " + id.String()}
 }
 
 // self is what the fence compares calls with.

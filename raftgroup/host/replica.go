@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -89,11 +88,19 @@ func (s *formerSlot) Found(ctx context.Context, req *raftpb.FoundRequest) (*raft
 // Errors include those of package formation (see formation.Refused) and
 // logstore, and ctx's. After an error the host is good for nothing but Close.
 func (h *Host) Replica(ctx context.Context, o ReplicaOptions) (*raftgroup.Replica, formation.Identity, error) {
+	h.mu.Lock()
+	if h.mu.closed {
+		h.mu.Unlock()
+		return nil, formation.Identity{}, ErrClosed
+	}
+	h.starting.Add(1)
+	h.mu.Unlock()
+	defer h.starting.Done()
 	former, err := h.openFormer(o)
 	if err != nil {
 		return nil, formation.Identity{}, err
 	}
-	ctx, stop := joinContexts(ctx, h.ctx)
+	ctx, stop := h.untilDraining(ctx)
 	defer stop()
 	id, err := former.Form(ctx)
 	if err != nil {
@@ -253,10 +260,21 @@ func (h *Host) expects(incarnation shardcfg.Incarnation) bool {
 	return !formed || id.Incarnation == incarnation
 }
 
-// joinContexts returns a context that ends when either ends.
-func joinContexts(a, b context.Context) (context.Context, func()) {
-	ctx, cancel := context.WithCancelCause(a)
-	stop := context.AfterFunc(b, func() { cancel(ErrClosed) })
-	var once sync.Once
-	return ctx, func() { once.Do(func() { stop(); cancel(nil) }) }
+// untilDraining returns a context that ends with ctx, or when the host begins to
+// close. The second result ends it and must be called.
+func (h *Host) untilDraining(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		select {
+		case <-h.draining:
+			cancel(ErrClosed)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() {
+		cancel(nil)
+		<-ended
+	}
 }
