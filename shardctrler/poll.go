@@ -82,7 +82,11 @@ func (s *Server) dueCommand(r *replica, req *ctrlpb.PollRequest, inc shardcfg.In
 	gid := shardcfg.GroupID(req.GetGid())
 	err = s.read(r, func(rd *reading) error {
 		g, listed := rd.latest.Groups[gid]
-		if !listed {
+		switch {
+		case rd.latest.IsRetired(inc):
+			s.counts.refusals.Add(1)
+			return refuse(ctrlfsm.IncarnationRetired, "%v was declared destroyed", inc)
+		case !listed:
 			return nil
 		}
 		bind := ctrlfsm.Bind{Group: gid, Incarnation: inc, Replicas: req.GetReplicas()}

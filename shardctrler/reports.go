@@ -98,8 +98,8 @@ func (rs *reports) take(rep report) {
 			gid: rep.gid, incarnation: rep.incarnation, replicas: rep.replicas, bytes: h.GetBytes(),
 		}
 		was, known := rs.mu.holders[shard]
-		if known && was.incarnation != now.incarnation && !now.newer(was) {
-			continue
+		if known && (now.epoch.Less(was.epoch) || was.incarnation != now.incarnation && !now.newer(was)) {
+			continue // an old report, or one of a token that was passed on
 		}
 		if !known || was.incarnation != now.incarnation || !slices.Equal(was.replicas, now.replicas) || was.epoch != now.epoch {
 			rs.mu.hints = nil

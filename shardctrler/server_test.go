@@ -290,6 +290,13 @@ func TestGroupsLiveTheirLifeThroughPolls(t *testing.T) {
 	_, err = do(c, ctrlpb.ControllerClient.Leave, &ctrlpb.LeaveRequest{Request: c.request(), Gids: []uint64{1}})
 	refusedFor(t, err, codes.FailedPrecondition, ctrlpb.Reason_LAST_GROUP)
 
+	c.grow(t)
+	c.drain(t)
+}
+
+// grow plans the join of group 2, and makes it, while group 1 holds all shards
+// but the last.
+func (c *cluster) grow(t *testing.T) {
 	plan := must(do(c, ctrlpb.ControllerClient.Join, &ctrlpb.JoinRequest{Plan: true, Force: true,
 		Groups: []*ctrlpb.JoinGroup{{Gid: 2, Replicas: []string{"127.0.0.1:21"}}}}))(t)
 	if len(plan.GetMoves()) != testShards/2 || plan.GetNum() != 2 || plan.GetChanged() || c.latest().Num != 2 {
@@ -316,7 +323,6 @@ func TestGroupsLiveTheirLifeThroughPolls(t *testing.T) {
 	if hinted < testShards/2-1 {
 		t.Fatalf("%d hints for %d moving shards", hinted, testShards/2)
 	}
-	c.drain(t)
 }
 
 // drain lets group 1 leave to group 2.
