@@ -82,7 +82,9 @@ func (b *batch) Commit() error {
 		_ = b.Close()
 		return err
 	}
-	err := b.s.stop.write("commit", func() error { return b.g.db.Apply(b.b, pebble.NoSync) })
+	// The step may outlive this call, so it must not look at b.
+	db, inner := b.g.db, b.b
+	err := b.s.stop.write("commit", func() error { return db.Apply(inner, pebble.NoSync) })
 	if err != nil {
 		// Pebble may still hold on to the batch, so it is not given back.
 		b.leave()

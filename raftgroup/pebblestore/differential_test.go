@@ -34,8 +34,12 @@ func FuzzStores(f *testing.F) {
 	f.Fuzz(func(t *testing.T, program []byte) { compareStores(t, program) })
 }
 
-// The same for long programs, which a fuzzer rarely makes.
+// The same for long programs, which a fuzzer rarely makes: of rapid, and evenly
+// random ones.
 func TestStoresAgree(t *testing.T) {
+	for seed := range uint64(25) {
+		compareStores(t, storetest.Program(seed, 1500))
+	}
 	rapid.Check(t, func(t *rapid.T) {
 		compareStores(t, rapid.SliceOfN(rapid.Byte(), 200, 1500).Draw(t, "program"))
 	})

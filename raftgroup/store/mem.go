@@ -36,7 +36,7 @@ type Mem struct {
 }
 
 // unsyncedMax bounds the old states that a Mem that is never synced keeps.
-const unsyncedMax = 1024
+const unsyncedMax = 256
 
 // usage counts what holds on to one generation of the contents; Adopt starts
 // the next generation. Guarded by Mem.mu.

@@ -3,6 +3,7 @@ package storetest
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 
 	"github.com/shoalkv/shoal/raftgroup/store"
@@ -32,6 +33,16 @@ func Compare(t T, program []byte, stores ...store.Store) {
 	c.endBatch(false)
 	c.closeReaders()
 	c.everything("at the end")
+}
+
+// Program returns a random program of n bytes, the same for the same seed.
+func Program(seed uint64, n int) []byte {
+	r := rand.New(rand.NewPCG(seed, 0))
+	program := make([]byte, n)
+	for i := range program {
+		program[i] = byte(r.Uint32())
+	}
+	return program
 }
 
 const (

@@ -12,7 +12,7 @@ import (
 
 // positionsMax bounds how many damaged streams one test tries: on a disk each
 // costs some syncs.
-const positionsMax = 400
+const positionsMax = 250
 
 // testCheckpointFrozen: later batches do not change a checkpoint, neither its
 // Reader nor its stream.
