@@ -233,6 +233,21 @@ func (n *node) put(format string, args ...any) {
 	}
 }
 
+// put proposes on whoever leads, again while it was not done, and returns the
+// leader.
+func (c *cluster) put(format string, args ...any) (leader *node) {
+	c.t.Helper()
+	c.eventually("leader that commits", func() bool {
+		leader = c.leader()
+		_, err := leader.replica.Propose(within(c.t, 30*time.Second), set(format, args...))
+		if err != nil && !errors.Is(err, ErrNotDone) {
+			c.t.Fatalf("propose on %s: %v", leader.member.Label, err)
+		}
+		return err == nil
+	})
+	return leader
+}
+
 // converge waits until every running replica has applied what is committed and
 // all stores are equal.
 func (c *cluster) converge() {

@@ -233,14 +233,14 @@ func TestEntryClock(t *testing.T) {
 				}
 				c.startAll()
 				defer c.stopAll()
-				leader := c.leader()
 				for range 4 {
-					leader.put("k=1")
+					leader := c.put("k=1")
 					if err := leader.replica.Transfer(within(t, 10*time.Second), ""); err != nil {
 						t.Fatal(err)
 					}
-					leader = c.leaderOtherThan(leader)
+					c.leaderOtherThan(leader)
 				}
+				c.put("k=2")
 				c.converge()
 				backwards := false
 				for _, n := range c.nodes {
