@@ -27,6 +27,12 @@ the shard is on its way.`,
 			if err != nil {
 				return err
 			}
+			if at.Epoch.IsZero() {
+				// The group served the key without saying at which epoch.
+				if at.Epoch, err = epochOf(ctx, c, at.Shard); err != nil {
+					return err
+				}
+			}
 			if a.out.IsJSON() {
 				return a.out.Object(struct {
 					output.Key
@@ -44,6 +50,20 @@ the shard is on its way.`,
 			}})
 		}),
 	}
+}
+
+// epochOf asks the groups for the epoch of a shard; zero: none of them told.
+func epochOf(ctx context.Context, c *clerk.Clerk, shard shardcfg.ShardID) (shardcfg.Epoch, error) {
+	list, err := shardList(ctx, c)
+	if err != nil {
+		return shardcfg.Epoch{}, err
+	}
+	for _, s := range list {
+		if s.Shard == shard {
+			return s.Epoch, nil
+		}
+	}
+	return shardcfg.Epoch{}, nil
 }
 
 // gidText shows a gid; none is a dash.

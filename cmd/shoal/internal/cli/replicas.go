@@ -157,7 +157,9 @@ func (m *membership) list(ctx context.Context) (*raftpb.ListReply, error) {
 	return nil, err
 }
 
-// try asks one address after the other until one does not answer Unavailable.
+// try asks one address after the other until one answers neither Unavailable nor
+// that it belongs elsewhere: an empty replica may have taken a dead one's
+// address.
 func (m *membership) try(ctx context.Context, ask func(context.Context, string, raftpb.MembershipClient) error) error {
 	if _, bounded := ctx.Deadline(); !bounded {
 		var cancel context.CancelFunc
@@ -177,7 +179,7 @@ func (m *membership) each(ctx context.Context, ask func(context.Context, string,
 			return err
 		}
 		err = ask(ctx, address, raftpb.NewMembershipClient(conn))
-		if status.Code(err) != codes.Unavailable || err == nil {
+		if _, elsewhere := fence.Refused(err); !elsewhere && status.Code(err) != codes.Unavailable {
 			return err
 		}
 		failures = append(failures, fmt.Errorf("%s: %s", address, status.Convert(err).Message()))

@@ -83,13 +83,13 @@ func (a *app) runImport(ctx context.Context, c *clerk.Clerk, src transfer.Source
 		err = errors.Join(err, printErr)
 	}
 	if result.Links > 0 {
-		a.note("%s links and other files that are not regular were left out", output.Count(result.Links))
+		a.note("links and other files that are not regular, left out: %s", output.Count(result.Links))
 	}
 	if err != nil {
 		return fmt.Errorf("import ended early, after %s keys: %w", output.Count(result.Keys), err)
 	}
 	if result.Skipped > 0 {
-		return codedError{fmt.Errorf("%s records were not imported", output.Count(result.Skipped)), ExitFailed}
+		return codedError{fmt.Errorf("not imported: %s of %s", output.Count(result.Skipped), output.Count(result.Skipped+result.Keys)), ExitFailed}
 	}
 	return nil
 }

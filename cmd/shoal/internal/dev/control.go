@@ -64,9 +64,7 @@ type reply struct {
 }
 
 func (c *cluster) listenControl() (*control, error) {
-	if err := os.MkdirAll(runtimeDir(), 0o700); err != nil {
-		return nil, err
-	}
+	pointerErr := os.MkdirAll(runtimeDir(), 0o700)
 	path := c.mu.layout.Socket
 	// The directory is locked, so that a socket there is a dead one's.
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -77,8 +75,11 @@ func (c *cluster) listenControl() (*control, error) {
 		return nil, err
 	}
 	s := &control{listener: listener, pointer: pointerPath(c.mu.layout.Listen), socket: path}
-	if err := writeFile(s.pointer, []byte(c.dir)); err != nil {
-		return nil, errors.Join(err, listener.Close())
+	if pointerErr == nil {
+		pointerErr = writeFile(s.pointer, []byte(c.dir))
+	}
+	if pointerErr != nil {
+		fmt.Fprintf(c.o.Stderr, "shoal dev restart will need --data %s: %v\n", c.dir, pointerErr)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel

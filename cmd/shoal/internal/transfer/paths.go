@@ -36,7 +36,7 @@ type RefusedError struct {
 // Error lists the problems, a line each.
 func (e *RefusedError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d keys can't be exported as files; nothing was written", e.Count)
+	fmt.Fprintf(&b, "keys that can't be exported as files: %d; nothing was written", e.Count)
 	for _, p := range e.Problems {
 		b.WriteString("\n  " + p.Error())
 	}
@@ -93,14 +93,17 @@ type plan struct {
 	fold  bool              // the file system does not tell upper from lower case
 	files map[string]string // path as compared -> key
 	dirs  map[string]string // path as compared -> a key below it
-	count int
-	first []error
+	// blamed are the files that were found to be directories too: each is one
+	// problem, however many keys are below it.
+	blamed map[string]bool
+	count  int
+	first  []error
 }
 
 func newPlan() *plan {
 	return &plan{
 		fold:  runtime.GOOS == "darwin" || runtime.GOOS == "windows",
-		files: map[string]string{}, dirs: map[string]string{},
+		files: map[string]string{}, dirs: map[string]string{}, blamed: map[string]bool{},
 	}
 }
 
@@ -117,19 +120,28 @@ func (p *plan) add(key []byte) {
 		return
 	}
 	if below, taken := p.dirs[path]; taken {
-		p.problem(fmt.Errorf("key %s %w: it is a directory of key %s", quote(key), ErrCollision, quote([]byte(below))))
+		p.blame(path, string(key), below)
 	}
 	p.files[path] = string(key)
 	for i := strings.LastIndexByte(path, '/'); i >= 0; i = strings.LastIndexByte(path[:i], '/') {
 		dir := path[:i]
 		if file, taken := p.files[dir]; taken {
-			p.problem(fmt.Errorf("key %s %w: it is a directory of key %s", quote([]byte(file)), ErrCollision, quote(key)))
+			p.blame(dir, file, string(key))
 		}
 		if _, known := p.dirs[dir]; known {
 			return // and so are all above it
 		}
 		p.dirs[dir] = string(key)
 	}
+}
+
+// blame records that the key of a file is the directory of another key.
+func (p *plan) blame(path, key, below string) {
+	if p.blamed[path] {
+		return
+	}
+	p.blamed[path] = true
+	p.problem(fmt.Errorf("key %s %w: it is a directory of key %s", quote([]byte(key)), ErrCollision, quote([]byte(below))))
 }
 
 // has reports whether the key was planned.
