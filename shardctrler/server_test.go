@@ -106,7 +106,7 @@ func do[Q, A any](c *cluster, call func(ctrlpb.ControllerClient, context.Context
 		select {
 		case <-time.After(10 * time.Millisecond):
 		case <-ctx.Done():
-			c.t.Fatalf("no definite answer: %v", err)
+			return nil, fmt.Errorf("no definite answer: %w", err)
 		}
 	}
 }
@@ -398,6 +398,52 @@ func TestChangesSurviveTheLeader(t *testing.T) {
 	info := must(c.client(c.leader).Info(t.Context(), &ctrlpb.InfoRequest{}))(t)
 	if info.GetNum() != 3 || info.GetLeader() != c.hosts[c.leader].Addr() || len(info.GetMembers()) != 3 {
 		t.Fatalf("info: %v", info)
+	}
+}
+
+// TestConcurrentAdminsEachTakeEffectOnce: ten admins join and leave a group
+// each, sending every request twice; a number is made for each request, and the
+// history is sound at every step.
+func TestConcurrentAdminsEachTakeEffectOnce(t *testing.T) {
+	const admins = 10
+	c := startCluster(t)
+	var wg sync.WaitGroup
+	for i := range byte(admins) {
+		wg.Go(func() {
+			own := *c // with its own idea of who leads
+			own.ids = 20 * i
+			gid := uint64(i) + 1
+			join := &ctrlpb.JoinRequest{Request: own.request(), Force: true,
+				Groups: []*ctrlpb.JoinGroup{{Gid: gid, Replicas: []string{fmt.Sprintf("127.0.0.1:%d", gid)}}}}
+			leave := &ctrlpb.LeaveRequest{Request: own.request(), Gids: []uint64{gid}}
+			for range 2 {
+				if a, err := do(&own, ctrlpb.ControllerClient.Join, join); err != nil || !a.GetChanged() {
+					t.Errorf("join of %d: %v, %v", gid, a, err)
+				}
+			}
+			for range 2 {
+				if a, err := do(&own, ctrlpb.ControllerClient.Leave, leave); err != nil || !a.GetChanged() {
+					t.Errorf("leave of %d: %v, %v", gid, a, err)
+				}
+			}
+			// A late copy of the join must not bring the group back.
+			if a, err := do(&own, ctrlpb.ControllerClient.Join, join); err != nil || !a.GetChanged() {
+				t.Errorf("late join of %d: %v, %v", gid, a, err)
+			}
+		})
+	}
+	wg.Wait()
+	if latest := c.latest(); latest.Num != 2*admins || len(latest.Groups) != 0 {
+		t.Fatalf("%d requests led to config %d with groups %v", 2*admins, latest.Num, latest.GroupIDs())
+	}
+	for num := range uint64(2*admins + 1) {
+		cfg := c.numbered(c.leader, num)
+		if err := cfg.Check(); err != nil {
+			t.Error(err)
+		}
+		if again := shardcfg.Assign(cfg); !slices.Equal(again, cfg.Shards) {
+			t.Errorf("config %d is not balanced: %v", num, cfg.Shards)
+		}
 	}
 }
 

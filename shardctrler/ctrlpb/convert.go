@@ -1,3 +1,8 @@
+// Package ctrlpb is the controllers' gRPC service, generated from ctrl.proto,
+// and the conversions between its messages and package shardcfg.
+//
+// Row 3 of the layers: besides the generated code it imports shardcfg. It
+// starts no goroutine; the conversions share no memory with their results.
 package ctrlpb
 
 import (
