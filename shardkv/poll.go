@@ -35,8 +35,9 @@ type poller struct {
 func (p *poller) run(ctx context.Context) {
 	retry := backoff{min: 50 * time.Millisecond, max: time.Second}
 	for ctx.Err() == nil {
+		err := p.poll(ctx)
 		wait := p.interval()
-		if err := p.poll(ctx); err != nil && ctx.Err() == nil {
+		if err != nil && ctx.Err() == nil {
 			p.s.metrics.polls.WithLabelValues("failed").Inc()
 			wait = retry.next()
 			if !p.failing {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
 	"github.com/shoalkv/shoal/raftgroup"
@@ -146,6 +147,15 @@ func New(h *host.Host, o Options) (*Server, error) {
 	if o.Group == 0 || o.Label == "" || len(o.Controllers) == 0 {
 		return nil, errOptions
 	}
+	s := newServer(o, func(address string) (grpc.ClientConnInterface, error) { return h.Dial(address) }, h.Registry())
+	s.host = h
+	kvpb.RegisterKVServer(h.GRPC(), s)
+	kvpb.RegisterHandoffServer(h.GRPC(), s)
+	return s, nil
+}
+
+// newServer returns a server without a host: everything but Run works.
+func newServer(o Options, dial dialer, registry prometheus.Registerer) *Server {
 	o.Limits.complete()
 	o.Moving.complete()
 	setDefault(&o.SessionAge, time.Hour)
@@ -155,18 +165,15 @@ func New(h *host.Host, o Options) (*Server, error) {
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
 	}
-	dial := func(address string) (grpc.ClientConnInterface, error) { return h.Dial(address) }
-	s := &Server{host: h, opts: o, limits: o.Limits, log: o.Logger,
+	s := &Server{opts: o, limits: o.Limits, log: o.Logger,
 		controllers: newControllers(o.Controllers, dial),
 		peers:       newPeers(dial),
 		total:       newBudget(o.Limits.Requests, o.Limits.Bytes),
 		parking:     newParking(o.Limits.Parked, o.Limits.ParkedBytes),
 		draining:    make(chan struct{}),
 	}
-	s.metrics = newMetrics(h.Registry(), s)
-	kvpb.RegisterKVServer(h.GRPC(), s)
-	kvpb.RegisterHandoffServer(h.GRPC(), s)
-	return s, nil
+	s.metrics = newMetrics(registry, s)
+	return s
 }
 
 // Drain ends the streams: requests in flight are completed, no new ones are

@@ -3,6 +3,7 @@ package shardkv_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -62,7 +63,7 @@ func TestJoinAndLeaveUnderLoad(t *testing.T) {
 	begun := time.Now()
 	c.join(2)
 	c.waitSettled(shards)
-	t.Logf("joined in %v", time.Since(begun))
+	t.Logf("joined in %v; pauses of %v", time.Since(begun), pauses(c.leaderStatus(1)))
 	if st := c.leaderStatus(2); st.GetHolding() != shards/2 {
 		t.Errorf("the joined group holds %d shards, want %d", st.GetHolding(), shards/2)
 	}
@@ -72,6 +73,7 @@ func TestJoinAndLeaveUnderLoad(t *testing.T) {
 	begun = time.Now()
 	c.leave(1)
 	c.waitSettled(shards)
+	t.Logf("settled in %v; pauses of %v", time.Since(begun), pauses(c.leaderStatus(1)))
 	eventually(t, "the group that left is gone", func() bool { return len(c.config().GetGroups()) == 1 })
 	t.Logf("left in %v", time.Since(begun))
 	load.check(t)
@@ -297,4 +299,15 @@ func TestScan(t *testing.T) {
 	if len(seen) != 40 {
 		t.Errorf("%d keys seen, want 40", len(seen))
 	}
+}
+
+// pauses returns for how long each shard was frozen that a group passed on.
+func pauses(st *kvpb.StatusResponse) (list []time.Duration) {
+	for _, s := range st.GetShards() {
+		if s.GetPhase() == kvpb.Phase_PASSED {
+			list = append(list, time.Duration(s.GetPauseUs())*time.Microsecond)
+		}
+	}
+	slices.Sort(list)
+	return list
 }

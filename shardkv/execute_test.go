@@ -1,0 +1,200 @@
+package shardkv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/shoalkv/shoal/raftgroup"
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+	"github.com/shoalkv/shoal/shardkv/kvfsm"
+	"github.com/shoalkv/shoal/shardkv/kvpb"
+)
+
+func putOp(key, value string) *kvpb.Operation {
+	return &kvpb.Operation{Key: []byte(key), Kind: &kvpb.Operation_Put{Put: &kvpb.Put{Value: []byte(value)}}}
+}
+
+func getOp(key string) *kvpb.Operation {
+	return &kvpb.Operation{Key: []byte(key), Kind: &kvpb.Operation_Get{Get: &kvpb.Get{}}}
+}
+
+// keyIn returns a key of a shard.
+func keyIn(s shardcfg.ShardID) string {
+	for i := 0; ; i++ {
+		if key := fmt.Sprint("key", i); shardcfg.ShardOf([]byte(key), fakeShards) == s {
+			return key
+		}
+	}
+}
+
+func executeNow(t *testing.T, s *Server, r *kvpb.ExecuteRequest) []*kvpb.Outcome {
+	t.Helper()
+	response, err := s.Execute(context.Background(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.GetOutcomes()
+}
+
+func codesOf(outcomes []*kvpb.Outcome) []kvpb.Code {
+	codes := make([]kvpb.Code, len(outcomes))
+	for i, o := range outcomes {
+		codes[i] = o.GetCode()
+	}
+	return codes
+}
+
+// Claim: operations that meet a frozen shard wait, do not hold back the others
+// of their message, and are redirected once the shard was passed on.
+func TestFrozenShardParks(t *testing.T) {
+	s, f := newFake(t, Limits{})
+	f.propose(t, &kvfsm.Adopt{Cluster: fakeCluster, Config: fakeConfig(2, 2)})
+	f.freeze(t, 0)
+	m := newMessage(&kvpb.ExecuteRequest{Operations: []*kvpb.Operation{
+		putOp(keyIn(0), "frozen"), putOp(keyIn(1), "free"), getOp(keyIn(0)), getOp(keyIn(2))}}, 100)
+	parts := make(chan []uint32, 10)
+	done := make(chan struct{})
+	go func() {
+		s.execute(context.Background(), m, func(indexes []uint32) { parts <- indexes })
+		close(done)
+	}()
+	if first := <-parts; fmt.Sprint(first) != "[1 3]" {
+		t.Fatalf("first part has the outcomes %v, want [1 3]", first)
+	}
+	for s.parking.count() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	f.propose(t, &kvfsm.Drop{Shard: 0, Epoch: shardcfg.Epoch{Num: 1}})
+	<-done
+	want := "[WRONG_GROUP OK WRONG_GROUP NOT_FOUND]"
+	if got := fmt.Sprint(codesOf(m.outcomes)); got != want {
+		t.Errorf("outcomes %s, want %s", got, want)
+	}
+	r := m.outcomes[0].GetRedirect()
+	if r.GetGid() != 2 || fmt.Sprint(r.GetReplicas()) != "[there:1]" || r.GetEpoch().GetNum() != 2 {
+		t.Errorf("redirect %v, want group 2 at there:1, epoch 2", r)
+	}
+	if s.parking.count() != 0 {
+		t.Errorf("%d requests are still parked", s.parking.count())
+	}
+}
+
+// Claim: parking is bounded in time and in number.
+func TestParkingIsBounded(t *testing.T) {
+	s, f := newFake(t, Limits{Parked: 1})
+	f.propose(t, &kvfsm.Adopt{Cluster: fakeCluster, Config: fakeConfig(2, 2)})
+	f.freeze(t, 0)
+	request := &kvpb.ExecuteRequest{TimeoutMs: 50, Operations: []*kvpb.Operation{getOp(keyIn(0))}}
+	long, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_, _ = s.Execute(long, &kvpb.ExecuteRequest{Operations: []*kvpb.Operation{getOp(keyIn(0))}})
+	}()
+	for s.parking.count() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if o := executeNow(t, s, request)[0]; o.GetCode() != kvpb.Code_BUSY || o.GetMessage() != busyParked.message {
+		t.Errorf("with a full parking: %v", o)
+	}
+	cancel()
+	<-ended
+	if o := executeNow(t, s, request)[0]; o.GetCode() != kvpb.Code_BUSY || o.GetMessage() != busyShard(0).message {
+		t.Errorf("after the deadline: %v", o)
+	}
+}
+
+// Claim: each failure of the group is reported in its family.
+func TestFaultFamilies(t *testing.T) {
+	s, f := newFake(t, Limits{})
+	request := &kvpb.ExecuteRequest{Operations: []*kvpb.Operation{putOp("a", "v"), getOp("a")}}
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{raftgroup.ErrBusy, "[BUSY BUSY]"},
+		{fmt.Errorf("x: %w", raftgroup.ErrNotDone), "[UNAVAILABLE UNAVAILABLE]"},
+		{&raftgroup.NotLeaderError{Leader: "b:1"}, "[NOT_LEADER NOT_LEADER]"},
+		{&raftgroup.NotLeaderError{}, "[UNAVAILABLE UNAVAILABLE]"},
+		{raftgroup.ErrOutcomeUnknown, "[OUTCOME_UNKNOWN UNAVAILABLE]"},
+		{errors.New("of no family"), "[OUTCOME_UNKNOWN UNAVAILABLE]"},
+		{nil, "[OK OK]"},
+	} {
+		f.fail = c.err
+		if c.err == nil { // one after the other: the two operations are independent
+			executeNow(t, s, &kvpb.ExecuteRequest{Operations: request.Operations[:1]})
+		}
+		if got := fmt.Sprint(codesOf(executeNow(t, s, request))); got != c.want {
+			t.Errorf("%v: outcomes %s, want %s", c.err, got, c.want)
+		}
+	}
+	f.follow = "b:1"
+	if got := fmt.Sprint(codesOf(executeNow(t, s, request))); got != "[NOT_LEADER NOT_LEADER]" {
+		t.Errorf("a follower says %s", got)
+	}
+	s.node.Store(nil)
+	if got := fmt.Sprint(codesOf(executeNow(t, s, request))); got != "[UNAVAILABLE UNAVAILABLE]" {
+		t.Errorf("a server that is not ready says %s", got)
+	}
+}
+
+// Claim: a receiver sends clients to the holder while that still serves, lets
+// them wait while it is frozen, and never says that a key is absent.
+func TestReceiverPlacesShards(t *testing.T) {
+	s, f := newFake(t, Limits{})
+	n := s.node.Load()
+	f.propose(t, &kvfsm.Adopt{Cluster: fakeCluster, Config: fakeConfig(2, 2)})
+	f.freeze(t, 0)
+	f.propose(t, &kvfsm.Drop{Shard: 0, Epoch: shardcfg.Epoch{Num: 1}})
+	f.propose(t, &kvfsm.Adopt{Cluster: fakeCluster, Config: fakeConfig(3, 1)})
+	holder := kvfsm.Peer{Incarnation: fakeOther, Group: 2}
+	if at := n.places.of(0); at.wait || at.here || at.next != holder {
+		t.Errorf("ours again, passed on before: %+v, want the group it was passed to", at)
+	}
+	mark := kvfsm.Mark{Epoch: shardcfg.Epoch{Num: 2}, Handoff: 3}
+	n.places.invite(0, invitation{from: holder, mark: mark, phase: kvfsm.PhaseLeaving})
+	if at := n.places.of(0); at.wait || at.next != holder || at.epoch != mark.Epoch {
+		t.Errorf("the holder is leaving: %+v, want a redirect to it", at)
+	}
+	n.places.invite(0, invitation{from: holder, mark: mark, phase: kvfsm.PhaseFrozen})
+	if at := n.places.of(0); !at.wait {
+		t.Errorf("the holder is frozen: %+v, want wait", at)
+	}
+	if n.places.invite(0, invitation{from: holder, mark: kvfsm.Mark{Epoch: shardcfg.Epoch{Num: 1}, Handoff: 9}, phase: kvfsm.PhaseLeaving}) {
+		t.Error("an older invitation was taken for news")
+	}
+	// A new group: the shard is to be created, unless somebody holds it.
+	fresh := newPlaces(kvfsm.Peer{Incarnation: fakeSelf, Group: 1}, fakeShards)
+	if at := fresh.of(1); !at.wait {
+		t.Errorf("before the first config: %+v, want wait", at)
+	}
+	fresh.config.Store(fakeConfig(3, 1))
+	if at := fresh.of(1); !at.wait {
+		t.Errorf("to be created here: %+v, want wait", at)
+	}
+	fresh.takeHints(map[shardcfg.ShardID]hint{1: {holder: holder, epoch: shardcfg.Epoch{Num: 5}}})
+	if at := fresh.of(1); at.wait || at.next != holder {
+		t.Errorf("held elsewhere by report: %+v, want a redirect", at)
+	}
+}
+
+// Claim: the values of one response are bounded, and a single value of any
+// legal size fits.
+func TestResponseIsBounded(t *testing.T) {
+	s, _ := newFake(t, Limits{})
+	value := string(make([]byte, shardcfg.ValueBytesMax))
+	var reads []*kvpb.Operation
+	for i := range 4 {
+		key := fmt.Sprint("large", i)
+		if o := executeNow(t, s, &kvpb.ExecuteRequest{Operations: []*kvpb.Operation{putOp(key, value)}})[0]; o.GetCode() != kvpb.Code_OK {
+			t.Fatal(o)
+		}
+		reads = append(reads, getOp(key))
+	}
+	if got := fmt.Sprint(codesOf(executeNow(t, s, &kvpb.ExecuteRequest{Operations: reads}))); got != "[OK OK BUSY BUSY]" {
+		t.Errorf("four of the largest values: %s, want [OK OK BUSY BUSY]", got)
+	}
+}
