@@ -217,16 +217,24 @@ func Decode(c entry.Command) (Command, error) {
 	default:
 		return nil, fmt.Errorf("%w: kind %d", ErrUnknownKind, c.Kind)
 	}
+	if err := decodeInto(c, cmd); err != nil {
+		return nil, err
+	}
+	return cmd, nil
+}
+
+// decodeInto reads the body of c into cmd, which is zero and of c's kind.
+func decodeInto(c entry.Command, cmd interface{ decode(*decoder) }) error {
 	if len(c.Body) == 0 {
-		return nil, fmt.Errorf("%w: empty body of kind %d", ErrCorrupt, c.Kind)
+		return fmt.Errorf("%w: empty body of kind %d", ErrCorrupt, c.Kind)
 	}
 	if c.Body[0] != commandFormat {
-		return nil, fmt.Errorf("%w: format %d of kind %d", ErrFormat, c.Body[0], c.Kind)
+		return fmt.Errorf("%w: format %d of kind %d", ErrFormat, c.Body[0], c.Kind)
 	}
 	d := decoder{b: c.Body[1:]}
 	cmd.decode(&d)
 	if err := d.finish(); err != nil {
-		return nil, fmt.Errorf("%w: kind %d, %d bytes", err, c.Kind, len(c.Body))
+		return fmt.Errorf("%w: kind %d, %d bytes", err, c.Kind, len(c.Body))
 	}
-	return cmd, nil
+	return nil
 }

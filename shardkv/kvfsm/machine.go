@@ -57,7 +57,10 @@ type Machine struct {
 	order    []*openSession
 
 	hasher  hasher
-	scratch struct{ item, key, value, log []byte }
+	scratch struct {
+		item, key, value, log []byte
+		write                 Write
+	}
 }
 
 // shard is the machine's memory of one shard.
@@ -145,12 +148,16 @@ func (m *Machine) apply(c entry.Command) (any, error) {
 	if c.Kind < entry.KindMachineMin {
 		return nil, nil
 	}
+	if c.Kind == KindWrite {
+		m.scratch.write = Write{}
+		if err := decodeInto(c, &m.scratch.write); err != nil {
+			return nil, err
+		}
+		return m.write(&m.scratch.write)
+	}
 	cmd, err := Decode(c)
 	if err != nil {
 		return nil, err
-	}
-	if w, ok := cmd.(*Write); ok {
-		return m.write(w)
 	}
 	// The other commands may move or delete copies, and end change logs. What
 	// writes have left open belongs to the copy, and to the log, as they were.
