@@ -275,6 +275,11 @@ func TestAdded(t *testing.T) {
 		t.Fatal("formed before it was added")
 	}
 	id.Founders = nil
+	otherDisk := "9." + strings.Repeat("0f", serverIDBytes)
+	if _, err := n.former.Found(context.Background(), &raftpb.FoundRequest{
+		Identity: id.Proto(), Label: "9", ServerId: otherDisk, Proposer: "1"}); status.Code(err) != codes.FailedPrecondition {
+		t.Fatalf("an identity that was meant for another disk: %v", err)
+	}
 	if err := found(id); err != nil {
 		t.Fatal(err)
 	}
