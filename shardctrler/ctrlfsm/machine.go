@@ -67,8 +67,8 @@ type Machine struct {
 }
 
 // New returns the machine of a cluster of shardCount shards, which must be a
-// valid shard count. wake is called by Applied, and may be nil; it must not
-// block.
+// valid shard count. wake is called by Applied and Reset, and may be nil; it must
+// not block.
 func New(shardCount int, wake func(index uint64)) *Machine {
 	if err := shardcfg.CheckShardCount(shardCount); err != nil {
 		panic(fmt.Sprintf("ctrlfsm: %d: %v", shardCount, err))
@@ -91,9 +91,11 @@ type Result struct {
 }
 
 // Reset forgets the cached config and checks that the state is of a cluster of
-// the same shard count.
+// the same shard count. It wakes like Applied, with index 0: a received state
+// may hold a newer config.
 func (m *Machine) Reset(r store.Reader) error {
 	m.latest = nil
+	m.Applied(0)
 	_, err := NewView(r, m.shardCount).meta()
 	return err
 }
