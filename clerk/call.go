@@ -98,7 +98,7 @@ func (c *Clerk) drive(ctx context.Context, w *call) error {
 				}
 				return t.Reply(&w.route, e.reply)
 			})
-			w.outcome = e.reply.Outcome
+			w.outcome = e.outcome
 		case route.Wait:
 			if d.Refresh {
 				c.refresh.want()
@@ -161,14 +161,15 @@ func (c *Clerk) attempt(ctx context.Context, w *call, addr string) ending {
 
 // pause waits as a decision says, spread over the upper half of the time.
 func (c *Clerk) pause(ctx context.Context, d route.Decision) {
-	if d.For <= 0 {
+	if d.WaitMS == 0 {
 		return
 	}
+	limit := time.Duration(d.WaitMS) * time.Millisecond
 	var learned <-chan struct{}
 	if d.Blind {
 		learned = c.table.changes()
 	}
-	timer := time.NewTimer(d.For/2 + rand.N(d.For/2+1))
+	timer := time.NewTimer(limit/2 + rand.N(limit/2+1))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -202,7 +203,7 @@ func (c *Clerk) failure(w *call, cause error) error {
 	if addr, code, text := w.route.Obstacle(); addr != "" {
 		e.Detail = addr + ": "
 		if code != 0 {
-			e.Detail += code.String()
+			e.Detail += kvpb.Code(code).String()
 		}
 		if code != 0 && text != "" {
 			e.Detail += ", "

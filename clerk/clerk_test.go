@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/shoalkv/shoal/clerk"
+	"github.com/shoalkv/shoal/clerk/route"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/kvpb"
 )
@@ -31,6 +32,9 @@ func inBubble(t *testing.T, test func(t *testing.T, f *fakeCluster)) {
 		test(t, f)
 	})
 }
+
+// elapse lets virtual time pass, and whatever is due in it happen.
+func elapse(d time.Duration) { <-time.After(d) }
 
 func mustPut(t *testing.T, c *clerk.Clerk, key, value string) clerk.Version {
 	t.Helper()
@@ -279,7 +283,7 @@ func TestFailover(t *testing.T) {
 		g.misled = ""
 		f.start(g.addresses[1])
 		g.elect(1)
-		time.Sleep(2 * time.Second) // the connection's back-off
+		elapse(2 * time.Second) // the connection's back-off
 		within("back", 100*time.Millisecond)
 	})
 }
@@ -304,6 +308,23 @@ func TestRedirectLoop(t *testing.T) {
 			t.Errorf("%d operations in 5 s", f.ops)
 		}
 	})
+}
+
+// The routing machine numbers outcomes as the service does.
+func TestCodes(t *testing.T) {
+	for name, code := range map[string]route.Code{
+		"OK": route.OK, "NOT_FOUND": route.NotFound, "VERSION_MISMATCH": route.VersionMismatch,
+		"WRONG_GROUP": route.WrongGroup, "NOT_LEADER": route.NotLeader, "BUSY": route.Busy, "INVALID": route.Invalid,
+		"SESSION_EXPIRED": route.SessionExpired, "SESSION_AHEAD": route.SessionAhead, "STALE_SEQUENCE": route.StaleSequence,
+		"WRONG_CLUSTER": route.WrongCluster, "UNAVAILABLE": route.Unavailable, "OUTCOME_UNKNOWN": route.OutcomeUnknown,
+	} {
+		if kvpb.Code_value[name] != int32(code) {
+			t.Errorf("%s is %d in the service, %d in the machine", name, kvpb.Code_value[name], code)
+		}
+	}
+	if len(kvpb.Code_value) != 13 {
+		t.Errorf("the service has %d codes, the machine 13", len(kvpb.Code_value))
+	}
 }
 
 // The build links neither Raft nor Pebble into a client.

@@ -72,9 +72,10 @@ type attempt struct {
 
 // An ending is how an attempt ended: with a reply, or lost.
 type ending struct {
-	reply route.Reply
-	lost  string // why there is no reply; empty: there is one
-	sent  bool   // of a lost one: it may have left
+	reply   route.Reply
+	outcome *kvpb.Outcome // of a reply
+	lost    string        // why there is no reply; empty: there is one
+	sent    bool          // of a lost one: it may have left
 }
 
 func newLane(c *Clerk, addr string, conn *grpc.ClientConn) *lane {
@@ -265,13 +266,45 @@ func (l *lane) learn(r *kvpb.ExecuteResponse) {
 	}
 }
 
-// replyOf is what a response says to its i-th outcome's operation.
-func replyOf(r *kvpb.ExecuteResponse, i int) route.Reply {
-	reply := route.Reply{Leader: r.GetLeader(), Config: shardcfg.ConfigNum(r.GetConfig())}
-	if i < len(r.GetOutcomes()) {
-		reply.Outcome = r.GetOutcomes()[i]
+// answerOf is what a response says to its i-th outcome's operation.
+func answerOf(r *kvpb.ExecuteResponse, i int) ending {
+	if i >= len(r.GetOutcomes()) {
+		return answer(nil, "", 0)
 	}
-	return reply
+	return answer(r.GetOutcomes()[i], r.GetLeader(), r.GetConfig())
+}
+
+// answer is the ending of an attempt with an outcome. A missing one is as good
+// as no answer.
+func answer(out *kvpb.Outcome, leader string, config uint64) ending {
+	if out == nil {
+		return ending{lost: "the answer lacks an outcome", sent: true}
+	}
+	return ending{outcome: out, reply: route.Reply{
+		Code: codeOf(out.GetCode()), Text: out.GetMessage(), Redirect: redirectOf(out.GetRedirect()),
+		Leader: leader, Config: shardcfg.ConfigNum(config),
+	}}
+}
+
+// codeOf is a code as the routing machine numbers it: alike. One that is out of
+// its range is of a newer server, and leaves the outcome unknown.
+func codeOf(c kvpb.Code) route.Code {
+	if c < 0 || c > 255 {
+		return route.OutcomeUnknown
+	}
+	return route.Code(c)
+}
+
+// redirectOf is what a redirect says; nil: nothing that could be used.
+func redirectOf(r *kvpb.Redirect) *route.Hint {
+	inc, ok := shardcfg.To128[shardcfg.Incarnation](r.GetIncarnation())
+	if r == nil || !ok || r.GetShard() >= shardcfg.ShardCountMax {
+		return nil
+	}
+	return &route.Hint{
+		Shard: shardcfg.ShardID(r.GetShard()), Epoch: epochOf(r.GetEpoch()),
+		GID: shardcfg.GroupID(r.GetGid()), Incarnation: inc, Replicas: r.GetReplicas(),
+	}
 }
 
 // poke sends a wake-up that carries no data to a channel of one.

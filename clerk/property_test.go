@@ -73,7 +73,7 @@ func mayhem(t *testing.T, f *fakeCluster, seed uint64) {
 	clients.Wait()
 	stop()
 	disturber.Wait()
-	time.Sleep(time.Second) // what was to be executed late has been
+	elapse(time.Second) // what was to be executed late has been
 	counts := map[clerk.Family]int{}
 	for _, r := range records {
 		counts[r.family]++
@@ -107,6 +107,6 @@ func disturb(ctx context.Context, f *fakeCluster, rng *rand.Rand) {
 		case 4:
 			f.expire()
 		}
-		time.Sleep(time.Duration(rng.IntN(60)) * time.Millisecond)
+		elapse(time.Duration(rng.IntN(60)) * time.Millisecond)
 	}
 }

@@ -158,7 +158,7 @@ func (c *Clerk) scanShard(ctx context.Context, prefix []byte, shard shardcfg.Sha
 		if err != nil {
 			return ending{lost: status.Convert(err).Message(), sent: true}
 		}
-		return ending{reply: route.Reply{Outcome: reply.GetOutcome(), Leader: reply.GetLeader()}}
+		return answer(reply.GetOutcome(), reply.GetLeader(), 0)
 	}
 	if err := c.acquire(ctx, w); err != nil {
 		return nil, err

@@ -28,7 +28,7 @@ func TestSessionRotation(t *testing.T) {
 			if want := i/2 + 1; f.sessionCount() != want {
 				t.Fatalf("after %d times 8 minutes: %d sessions, want %d", i, f.sessionCount(), want)
 			}
-			time.Sleep(8 * time.Minute)
+			elapse(8 * time.Minute)
 		}
 	})
 }
@@ -40,7 +40,7 @@ func TestSessionExpired(t *testing.T) {
 		c := f.open(t, nil)
 		mustPut(t, c, "k", "a")
 		f.expire()
-		time.Sleep(time.Second)
+		elapse(time.Second)
 		mustPut(t, c, "k", "b")
 		mustGet(t, c, "k", "b")
 	})

@@ -128,12 +128,12 @@ func (s *stream) deliver(r *kvpb.StreamResponse) {
 	indexes := r.GetIndexes()
 	if len(indexes) == 0 && !r.GetMore() && len(r.GetResponse().GetOutcomes()) == len(m.batch) {
 		for i := range m.batch {
-			m.answer(i, ending{reply: replyOf(r.GetResponse(), i)})
+			m.answer(i, answerOf(r.GetResponse(), i))
 		}
 		return
 	}
 	for i, index := range indexes {
-		m.answer(int(index), ending{reply: replyOf(r.GetResponse(), i)})
+		m.answer(int(index), answerOf(r.GetResponse(), i))
 	}
 	if !r.GetMore() {
 		m.lose("the answer lacks an outcome")

@@ -4,8 +4,9 @@
 //
 // It is a step machine: no goroutine, clock, randomness, network or logging.
 // The driver (package clerk, or a simulator) feeds what happened and does what
-// the Decision says. It imports shardcfg and kvpb only. A Table and its Ops are
-// used under one lock, or from one goroutine.
+// the Decision says. Row 2 of the layers: it imports the standard library's pure
+// parts and shardcfg only. A Table and its Ops are used under one lock, or from
+// one goroutine.
 //
 // The rules, each with its reason:
 //
@@ -23,19 +24,17 @@ package route
 
 import (
 	"slices"
-	"time"
 
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
-	"github.com/shoalkv/shoal/shardkv/kvpb"
 )
 
-// Back-off between rounds: the first retries are fast, because a failover takes
+// Back-off between rounds, in ms: the first retries are fast, because a failover takes
 // about a second and a handoff's pause some ten milliseconds; the caps keep a
 // long outage cheap. While some replica answers, an end of the trouble is near.
 const (
-	backoffMin          = 5 * time.Millisecond
-	backoffMaxAnswering = 200 * time.Millisecond
-	backoffMax          = time.Second
+	backoffMinMS          = 5
+	backoffMaxAnsweringMS = 200
+	backoffMaxMS          = 1000
 )
 
 // Kind is what a Decision asks for.
@@ -45,7 +44,7 @@ type Kind uint8
 const (
 	// Send the operation to Addr, then report Reply or Lost.
 	Send Kind = iota + 1
-	// Wait at most For, then report Tick.
+	// Wait at most WaitMS, then report Tick.
 	Wait
 	// Done: the last reply's outcome is the operation's.
 	Done
@@ -73,9 +72,9 @@ const (
 type Decision struct {
 	Kind Kind
 	Addr string // of Send
-	// For is the longest wait; drivers draw from its upper half, to spread
-	// clients that were refused together. With Restamp it comes first.
-	For time.Duration
+	// WaitMS is the longest wait, in ms; drivers draw from its upper half, to
+	// spread clients that were refused together. With Restamp it comes first.
+	WaitMS uint32
 	// Refresh, with Wait: meanwhile ask for a newer placement.
 	Refresh bool
 	// Blind, with Wait: nothing is known to send to; try again as soon as
@@ -107,7 +106,7 @@ type Op struct {
 	rounds   int
 	restamps int
 	// last obstacle, for people.
-	obstacle     kvpb.Code
+	obstacle     Code
 	obstacleAddr string
 	obstacleText string
 }
@@ -127,13 +126,41 @@ func (op *Op) Unresolved() bool { return op.unresolved }
 // Obstacle returns what last stood in the way: the address (empty: nothing was
 // tried), the code and the server's words. A zero code stands for an address
 // that could not be reached or gave no answer.
-func (op *Op) Obstacle() (addr string, code kvpb.Code, text string) {
+func (op *Op) Obstacle() (addr string, code Code, text string) {
 	return op.obstacleAddr, op.obstacle, op.obstacleText
 }
 
+// Code is the outcome of one operation, as servers number it in the key/value
+// service; what a retry may do depends on nothing else.
+type Code uint8
+
+// The codes. Those up to VersionMismatch say that the operation was executed,
+// those up to Unavailable that this attempt had no effect and never will; what
+// is above leaves the outcome unknown, codes of newer servers included.
+const (
+	OK              Code = 0
+	NotFound        Code = 1
+	VersionMismatch Code = 2
+	WrongGroup      Code = 16
+	NotLeader       Code = 17
+	Busy            Code = 18
+	Invalid         Code = 19
+	SessionExpired  Code = 20
+	SessionAhead    Code = 21
+	StaleSequence   Code = 22
+	WrongCluster    Code = 23
+	Unavailable     Code = 24
+	OutcomeUnknown  Code = 48
+)
+
 // A Reply is what a server said about one operation.
 type Reply struct {
-	Outcome *kvpb.Outcome
+	Code Code
+	// Text is the server's explanation, for people.
+	Text string
+	// Redirect says where the shard is; nil: the server does not know. With
+	// WrongGroup.
+	Redirect *Hint
 	// Leader is the address of the group's leader, as far as known.
 	Leader string
 	// Config is the newest config that the group has adopted.
@@ -169,43 +196,41 @@ func (t *Table) Reply(op *Op, r Reply) Decision {
 	t.trust(op.addr)
 	t.heard(r.Config)
 	op.answered = true
-	out := r.Outcome
-	if out == nil { // a broken server: as good as no answer
-		return t.Lost(op, true, "the answer lacks an outcome")
+	if r.Code > VersionMismatch {
+		op.obstacle, op.obstacleAddr, op.obstacleText = r.Code, op.addr, r.Text
 	}
-	if out.GetCode() > kvpb.Code_VERSION_MISMATCH {
-		op.obstacle, op.obstacleAddr, op.obstacleText = out.GetCode(), op.addr, out.GetMessage()
-	}
-	switch out.GetCode() {
-	case kvpb.Code_OK, kvpb.Code_NOT_FOUND, kvpb.Code_VERSION_MISMATCH:
+	switch r.Code {
+	case OK, NotFound, VersionMismatch:
 		t.served(op)
 		return Decision{Kind: Done}
-	case kvpb.Code_WRONG_GROUP:
+	case WrongGroup:
 		op.outside = append(op.outside, op.group)
-		t.Redirect(out.GetRedirect())
+		if r.Redirect != nil {
+			t.LearnHint(*r.Redirect)
+		}
 		return t.next(op)
-	case kvpb.Code_NOT_LEADER:
+	case NotLeader:
 		t.leads(op.group, op.addr, r.Leader)
 		return t.next(op)
-	case kvpb.Code_BUSY:
+	case Busy:
 		return op.wait(false)
-	case kvpb.Code_UNAVAILABLE:
+	case Unavailable:
 		return t.next(op)
-	case kvpb.Code_INVALID:
+	case Invalid:
 		return Decision{Kind: Fail, Reason: ReasonInvalid}
-	case kvpb.Code_SESSION_EXPIRED, kvpb.Code_SESSION_AHEAD, kvpb.Code_STALE_SEQUENCE:
+	case SessionExpired, SessionAhead, StaleSequence:
 		if op.unresolved || op.fixed || !op.write {
 			return Decision{Kind: Fail, Reason: ReasonSession}
 		}
-		d := Decision{Kind: Restamp, Ahead: out.GetCode() == kvpb.Code_SESSION_AHEAD}
+		d := Decision{Kind: Restamp, Ahead: r.Code == SessionAhead}
 		if op.restamps++; op.restamps > 1 { // a new session should have been enough
-			d.For = op.wait(false).For
+			d.WaitMS = op.wait(false).WaitMS
 		}
 		return d
-	case kvpb.Code_WRONG_CLUSTER:
+	case WrongCluster:
 		op.aliens++
 		return t.next(op)
-	default: // OUTCOME_UNKNOWN, and what a newer server may say
+	default: // OutcomeUnknown, and what a newer server may say
 		op.unresolved = op.unresolved || op.write
 		t.leads(op.group, op.addr, r.Leader)
 		return op.wait(false)
@@ -219,11 +244,11 @@ func (op *Op) beginRound() {
 
 // wait ends a round.
 func (op *Op) wait(refresh bool) Decision {
-	limit := backoffMax
+	limit := uint32(backoffMaxMS)
 	if op.answered {
-		limit = backoffMaxAnswering
+		limit = backoffMaxAnsweringMS
 	}
-	d := Decision{Kind: Wait, For: min(limit, backoffMin<<min(op.rounds, 10)), Refresh: refresh}
+	d := Decision{Kind: Wait, WaitMS: min(limit, backoffMinMS<<min(op.rounds, 10)), Refresh: refresh}
 	op.rounds++
 	return d
 }

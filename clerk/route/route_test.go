@@ -4,12 +4,10 @@ import (
 	"fmt"
 	"slices"
 	"testing"
-	"time"
 
 	"pgregory.net/rapid"
 
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
-	"github.com/shoalkv/shoal/shardkv/kvpb"
 )
 
 // twoGroups is a table of 4 shards: 0 and 1 owned by group 1, 2 and 3 by group 2.
@@ -24,13 +22,12 @@ func twoGroups() *Table {
 
 func slotOf(shard int) shardcfg.Slot { return shardcfg.Slot(shard * shardcfg.SlotCount / 4) }
 
-func code(c kvpb.Code) Reply { return Reply{Outcome: &kvpb.Outcome{Code: c}} }
+func code(c Code) Reply { return Reply{Code: c} }
 
 func redirect(shard int, num uint64, gid byte, replicas ...string) Reply {
-	r := code(kvpb.Code_WRONG_GROUP)
-	r.Outcome.Redirect = &kvpb.Redirect{Shard: uint32(shard), Epoch: &kvpb.Epoch{Num: num}, Gid: uint64(gid), Replicas: replicas}
-	id := shardcfg.Incarnation{gid}
-	r.Outcome.Redirect.Incarnation = id[:]
+	r := code(WrongGroup)
+	r.Redirect = &Hint{Shard: shardcfg.ShardID(shard), Epoch: shardcfg.Epoch{Num: num}, GID: shardcfg.GroupID(gid),
+		Incarnation: shardcfg.Incarnation{gid}, Replicas: replicas}
 	return r
 }
 
@@ -41,10 +38,10 @@ func wantSend(t *testing.T, d Decision, addr string) {
 	}
 }
 
-func wantWait(t *testing.T, d Decision, limit time.Duration, refresh bool) {
+func wantWait(t *testing.T, d Decision, limitMS uint32, refresh bool) {
 	t.Helper()
-	if d.Kind != Wait || d.For != limit || d.Refresh != refresh {
-		t.Fatalf("decision %+v, want a wait of %v, refresh %v", d, limit, refresh)
+	if d.Kind != Wait || d.WaitMS != limitMS || d.Refresh != refresh {
+		t.Fatalf("decision %+v, want a wait of %d ms, refresh %v", d, limitMS, refresh)
 	}
 }
 
@@ -55,7 +52,7 @@ func TestRedirectByEpoch(t *testing.T) {
 	op := NewOp(slotOf(0), true, false, false)
 	wantSend(t, table.Start(&op), "a1")
 	wantSend(t, table.Reply(&op, redirect(0, 7, 2)), "b1")
-	if d := table.Reply(&op, code(kvpb.Code_OK)); d.Kind != Done {
+	if d := table.Reply(&op, code(OK)); d.Kind != Done {
 		t.Fatal(d)
 	}
 	next := NewOp(slotOf(0), true, false, false)
@@ -64,7 +61,7 @@ func TestRedirectByEpoch(t *testing.T) {
 	// group did not know better is worth a refresh.
 	d := table.Reply(&next, redirect(0, 6, 1))
 	wantSend(t, d, "a2") // the owner by the config is still worth a try
-	wantWait(t, table.Reply(&next, redirect(0, 6, 1)), backoffMin, true)
+	wantWait(t, table.Reply(&next, redirect(0, 6, 1)), backoffMinMS, true)
 	wantSend(t, table.Tick(&next), "b1")
 	// A group that was never heard of comes with its addresses.
 	wantSend(t, table.Reply(&next, redirect(0, 8, 9, "z1")), "z1")
@@ -74,14 +71,14 @@ func TestRedirectByEpoch(t *testing.T) {
 func TestLeaderHints(t *testing.T) {
 	table := twoGroups()
 	op := NewOp(slotOf(0), true, false, false)
-	hint := func(leader string) Reply { r := code(kvpb.Code_NOT_LEADER); r.Leader = leader; return r }
+	hint := func(leader string) Reply { r := code(NotLeader); r.Leader = leader; return r }
 	wantSend(t, table.Start(&op), "a1")
 	wantSend(t, table.Reply(&op, hint("a3")), "a3")
 	wantSend(t, table.Reply(&op, hint("a1")), "a2")
-	wantWait(t, table.Reply(&op, hint("")), backoffMin, true)
+	wantWait(t, table.Reply(&op, hint("")), backoffMinMS, true)
 	wantSend(t, table.Tick(&op), "a1")
 	wantSend(t, table.Reply(&op, hint("a2")), "a2")
-	if d := table.Reply(&op, code(kvpb.Code_NOT_FOUND)); d.Kind != Done || op.Unresolved() {
+	if d := table.Reply(&op, code(NotFound)); d.Kind != Done || op.Unresolved() {
 		t.Fatal(d, op.Unresolved())
 	}
 	next := NewOp(slotOf(1), false, false, false)
@@ -91,7 +88,7 @@ func TestLeaderHints(t *testing.T) {
 // A silent address is tried last, until it answers again.
 func TestSuspects(t *testing.T) {
 	table := twoGroups()
-	leader := code(kvpb.Code_NOT_LEADER)
+	leader := code(NotLeader)
 	leader.Leader = "a1"
 	op := NewOp(slotOf(0), true, false, false)
 	wantSend(t, table.Start(&op), "a1")
@@ -100,12 +97,12 @@ func TestSuspects(t *testing.T) {
 		t.Fatal("an attempt that was sent and lost leaves the outcome unknown")
 	}
 	wantSend(t, table.Reply(&op, leader), "a3")
-	wantWait(t, table.Reply(&op, leader), backoffMin, true)
+	wantWait(t, table.Reply(&op, leader), backoffMinMS, true)
 	other := NewOp(slotOf(1), false, false, false)
 	wantSend(t, table.Start(&other), "a2")
 	wantSend(t, table.Reply(&other, leader), "a3")
 	wantSend(t, table.Reply(&other, leader), "a1")
-	table.Reply(&other, code(kvpb.Code_OK))
+	table.Reply(&other, code(OK))
 	if other.Unresolved() {
 		t.Fatal("a read has no effect")
 	}
@@ -115,15 +112,15 @@ func TestSuspects(t *testing.T) {
 // What a refusal of the session leads to depends on what the attempts can have
 // done: stamp anew, or fail.
 func TestSessionRefused(t *testing.T) {
-	for _, c := range []kvpb.Code{kvpb.Code_SESSION_EXPIRED, kvpb.Code_SESSION_AHEAD, kvpb.Code_STALE_SEQUENCE} {
+	for _, c := range []Code{SessionExpired, SessionAhead, StaleSequence} {
 		table := twoGroups()
 		op := NewOp(slotOf(0), true, false, false)
 		table.Start(&op)
-		if d := table.Reply(&op, code(c)); d.Kind != Restamp || d.For != 0 || d.Ahead != (c == kvpb.Code_SESSION_AHEAD) {
+		if d := table.Reply(&op, code(c)); d.Kind != Restamp || d.WaitMS != 0 || d.Ahead != (c == SessionAhead) {
 			t.Errorf("%v on the only attempt: %+v", c, d)
 		}
 		table.Start(&op)
-		if d := table.Reply(&op, code(c)); d.Kind != Restamp || d.For == 0 {
+		if d := table.Reply(&op, code(c)); d.Kind != Restamp || d.WaitMS == 0 {
 			t.Errorf("%v again: %+v", c, d)
 		}
 		table.Start(&op)
@@ -145,15 +142,15 @@ func TestWrongCluster(t *testing.T) {
 	table := twoGroups()
 	op := NewOp(slotOf(2), true, false, false)
 	wantSend(t, table.Start(&op), "b1")
-	wantSend(t, table.Reply(&op, code(kvpb.Code_WRONG_CLUSTER)), "b2")
-	wantSend(t, table.Reply(&op, code(kvpb.Code_NOT_LEADER)), "b3")
-	wantWait(t, table.Reply(&op, code(kvpb.Code_WRONG_CLUSTER)), backoffMin, true)
+	wantSend(t, table.Reply(&op, code(WrongCluster)), "b2")
+	wantSend(t, table.Reply(&op, code(NotLeader)), "b3")
+	wantWait(t, table.Reply(&op, code(WrongCluster)), backoffMinMS, true)
 	d := table.Tick(&op)
 	for range 3 {
 		if d.Kind != Send {
 			t.Fatal(d)
 		}
-		d = table.Reply(&op, code(kvpb.Code_WRONG_CLUSTER))
+		d = table.Reply(&op, code(WrongCluster))
 	}
 	if d.Kind != Fail || d.Reason != ReasonCluster || op.Unresolved() {
 		t.Fatal(d)
@@ -164,15 +161,15 @@ func TestWrongCluster(t *testing.T) {
 func TestBackoff(t *testing.T) {
 	table := twoGroups()
 	op := NewOp(slotOf(0), true, false, false)
-	for _, want := range []int{5, 10, 20, 40, 80, 160, 200, 200} {
+	for _, want := range []uint32{5, 10, 20, 40, 80, 160, 200, 200} {
 		table.Tick(&op)
-		wantWait(t, table.Reply(&op, code(kvpb.Code_BUSY)), time.Duration(want)*time.Millisecond, false)
+		wantWait(t, table.Reply(&op, code(Busy)), want, false)
 	}
 	blind := NewOp(0, true, false, false)
 	empty := &Table{}
-	for _, want := range []int{5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000} {
+	for _, want := range []uint32{5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000} {
 		d := empty.Tick(&blind)
-		wantWait(t, d, time.Duration(want)*time.Millisecond, true)
+		wantWait(t, d, want, true)
 		if !d.Blind {
 			t.Fatal("a table that knows nothing lets wait for anything new")
 		}
@@ -232,7 +229,7 @@ func TestAnythingGoes(t *testing.T) {
 					break
 				}
 				r := drawReply(rt)
-				tainted = tainted || write && r.Outcome.GetCode() == kvpb.Code_OUTCOME_UNKNOWN
+				tainted = tainted || write && r.Code == OutcomeUnknown
 				da, db = a.Reply(&opA, r), b.Reply(&opB, r)
 			case Wait:
 				round = nil
@@ -254,12 +251,12 @@ func TestAnythingGoes(t *testing.T) {
 }
 
 func drawReply(rt *rapid.T) Reply {
-	c := rapid.SampledFrom([]kvpb.Code{
-		kvpb.Code_WRONG_GROUP, kvpb.Code_NOT_LEADER, kvpb.Code_BUSY, kvpb.Code_SESSION_EXPIRED,
-		kvpb.Code_WRONG_CLUSTER, kvpb.Code_UNAVAILABLE, kvpb.Code_OUTCOME_UNKNOWN, kvpb.Code_OK,
+	c := rapid.SampledFrom([]Code{
+		WrongGroup, NotLeader, Busy, SessionExpired,
+		WrongCluster, Unavailable, OutcomeUnknown, OK,
 	}).Draw(rt, "code")
 	r := code(c)
-	if c == kvpb.Code_WRONG_GROUP && rapid.Bool().Draw(rt, "redirected") {
+	if c == WrongGroup && rapid.Bool().Draw(rt, "redirected") {
 		gid := rapid.IntRange(1, 4).Draw(rt, "gid")
 		r = redirect(rapid.IntRange(0, 5).Draw(rt, "shard"), rapid.Uint64Range(0, 9).Draw(rt, "epoch"), byte(gid), fmt.Sprintf("x%d", gid))
 	}
@@ -304,15 +301,15 @@ func TestFindsTheHolder(t *testing.T) {
 				case i == dead && i != leader:
 					d = table.Lost(&op, false, "refused")
 				case i != leader:
-					r := code(kvpb.Code_NOT_LEADER)
+					r := code(NotLeader)
 					r.Leader = addrs(g)[leader]
 					d = table.Reply(&op, r)
 				case g == holder:
-					d = table.Reply(&op, code(kvpb.Code_OK))
+					d = table.Reply(&op, code(OK))
 				case knowers>>(g-1)&1 == 1:
 					d = table.Reply(&op, redirect(0, epoch, byte(holder), addrs(holder)...))
 				default:
-					d = table.Reply(&op, code(kvpb.Code_WRONG_GROUP))
+					d = table.Reply(&op, code(WrongGroup))
 				}
 			default:
 				rt.Fatalf("decision %+v", d)
@@ -359,8 +356,8 @@ func TestSession(t *testing.T) {
 		}
 	})
 	s := NewSession(shardcfg.SessionID{1}, 1000, 0, false)
-	if age := uint64(SessionAgeMax.Milliseconds()); s.Due(1000+age) || !s.Due(1001+age) {
-		t.Error("a session ends after SessionAgeMax")
+	if s.Due(1000+SessionAgeMaxMS) || !s.Due(1001+SessionAgeMaxMS) {
+		t.Error("a session ends after SessionAgeMaxMS")
 	}
 	for range sessionWindowMax {
 		if s.Due(1000) {

@@ -2,7 +2,6 @@ package route
 
 import (
 	"slices"
-	"time"
 
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 )
@@ -11,7 +10,7 @@ import (
 // the least) of cluster time; rotation long before that leaves room for clocks
 // that disagree, and for operations that are under way.
 const (
-	SessionAgeMax    = 15 * time.Minute
+	SessionAgeMaxMS  = 15 * 60 * 1000
 	sessionWindowMax = 1024 // numbers from the oldest outstanding one on
 )
 
@@ -70,6 +69,6 @@ func (s *Session) Due(now uint64) bool {
 	if s.eternal {
 		return false
 	}
-	return s.abandoned || now > s.BirthMS+uint64(SessionAgeMax.Milliseconds()) ||
+	return s.abandoned || now > s.BirthMS+SessionAgeMaxMS ||
 		s.next-s.AckedBelow() >= sessionWindowMax
 }

@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
-	"github.com/shoalkv/shoal/shardkv/kvpb"
 )
 
 // A Table is what a client knows of the cluster: the newest config, which group
@@ -140,21 +139,6 @@ func (t *Table) LearnHint(h Hint) {
 	}
 	p.group, p.epoch = g, h.Epoch
 	t.learned++
-}
-
-// Redirect tells what a server's redirect says; nil says nothing.
-func (t *Table) Redirect(r *kvpb.Redirect) {
-	inc, ok := shardcfg.To128[shardcfg.Incarnation](r.GetIncarnation())
-	if r == nil || !ok || r.GetShard() >= uint32(len(t.places)) {
-		return
-	}
-	t.LearnHint(Hint{
-		Shard:       shardcfg.ShardID(r.GetShard()),
-		Epoch:       shardcfg.Epoch{Gen: r.GetEpoch().GetGen(), Num: r.GetEpoch().GetNum()},
-		GID:         shardcfg.GroupID(r.GetGid()),
-		Incarnation: inc,
-		Replicas:    r.GetReplicas(),
-	})
 }
 
 // LearnReplica tells what a replica said of its group: who it is, where its

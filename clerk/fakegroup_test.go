@@ -1,0 +1,217 @@
+package clerk_test
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+	"github.com/shoalkv/shoal/shardkv/kvpb"
+)
+
+// A fakeGroup is one group; its replicas share the cluster's model.
+type fakeGroup struct {
+	f           *fakeCluster
+	gid         shardcfg.GroupID
+	incarnation shardcfg.Incarnation
+	replicas    []*fakeReplica
+	addresses   []string
+	leader      int // guarded by f.mu; -1: none
+	// misled, if not empty, is whom every follower names as the leader.
+	misled string
+}
+
+func (g *fakeGroup) elect(leader int) {
+	g.f.mu.Lock()
+	defer g.f.mu.Unlock()
+	g.leader = leader
+}
+
+func (g *fakeGroup) leaderLocked() string {
+	if g.leader < 0 {
+		return ""
+	}
+	return g.addresses[g.leader]
+}
+
+type fakeReplica struct {
+	kvpb.UnimplementedKVServer
+	g    *fakeGroup
+	addr string
+}
+
+// execute answers one operation. A non-nil error breaks the stream.
+func (r *fakeReplica) execute(ctx context.Context, q *kvpb.ExecuteRequest, op *kvpb.Operation) (*kvpb.Outcome, error) {
+	f := r.g.f
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ops++
+	if len(q.GetCluster()) > 0 && shardcfg.ClusterID(q.GetCluster()) != f.id {
+		return &kvpb.Outcome{Code: kvpb.Code_WRONG_CLUSTER}, nil
+	}
+	if r.g.leaderLocked() != r.addr {
+		return &kvpb.Outcome{Code: kvpb.Code_NOT_LEADER}, nil
+	}
+	what := faultNone
+	if f.fault != nil {
+		what = f.fault(r.addr, op)
+	}
+	switch what {
+	case faultLoseFirst:
+		return nil, errBroken
+	case faultBusy:
+		return &kvpb.Outcome{Code: kvpb.Code_BUSY}, nil
+	case faultFrozen:
+		f.mu.Unlock()
+		<-ctx.Done()
+		f.mu.Lock()
+		return nil, errBroken
+	case faultLate:
+		f.late.Go(func() {
+			elapse(30 * time.Millisecond)
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.executeLocked(r.g, q.GetSession(), op)
+		})
+		return nil, errBroken
+	}
+	out := f.executeLocked(r.g, q.GetSession(), op)
+	switch {
+	case what == faultLoseReply:
+		return nil, errBroken
+	case what == faultUnknown && op.GetGet() == nil:
+		return &kvpb.Outcome{Code: kvpb.Code_OUTCOME_UNKNOWN}, nil
+	}
+	return out, nil
+}
+
+// Stream answers each message in a goroutine of its own, as the real server.
+func (r *fakeReplica) Stream(stream kvpb.KV_StreamServer) error {
+	ctx, cancel := context.WithCancelCause(stream.Context())
+	var running sync.WaitGroup
+	var out sync.Mutex
+	gate := make(chan struct{}, 1) // held by what starts; at the end, for good
+	go func() {
+		for {
+			m, err := stream.Recv()
+			select {
+			case gate <- struct{}{}:
+			case <-ctx.Done():
+				return
+			}
+			if err != nil {
+				cancel(err)
+				<-gate
+				return
+			}
+			running.Go(func() {
+				response, err := r.answer(ctx, m.GetRequest())
+				if err != nil {
+					cancel(err)
+					return
+				}
+				out.Lock()
+				defer out.Unlock()
+				_ = stream.Send(&kvpb.StreamResponse{Id: m.GetId(), Response: response})
+			})
+			<-gate
+		}
+	}()
+	<-ctx.Done()
+	gate <- struct{}{}
+	running.Wait()
+	return context.Cause(ctx)
+}
+
+func (r *fakeReplica) answer(ctx context.Context, q *kvpb.ExecuteRequest) (*kvpb.ExecuteResponse, error) {
+	f := r.g.f
+	f.mu.Lock()
+	f.messages++
+	f.mu.Unlock()
+	response := &kvpb.ExecuteResponse{}
+	for _, op := range q.GetOperations() {
+		out, err := r.execute(ctx, q, op)
+		if err != nil {
+			return nil, err
+		}
+		response.Outcomes = append(response.Outcomes, out)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	response.Leader, response.ClockMs, response.Config = r.g.leaderLocked(), f.clockLocked(), uint64(f.config.Num)
+	if r.g.misled != "" {
+		response.Leader = r.g.misled
+	}
+	return response, nil
+}
+
+// Scan returns short pages, so that shards move between them.
+func (r *fakeReplica) Scan(_ context.Context, q *kvpb.ScanRequest) (*kvpb.ScanResponse, error) {
+	f := r.g.f
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.messages++
+	response := &kvpb.ScanResponse{Outcome: &kvpb.Outcome{}, Leader: r.g.leaderLocked(), End: true}
+	switch {
+	case r.g.leaderLocked() != r.addr:
+		response.Outcome.Code = kvpb.Code_NOT_LEADER
+		return response, nil
+	case f.shards[q.GetShard()].holder != r.g:
+		response.Outcome = f.redirectLocked(int(q.GetShard()))
+		return response, nil
+	}
+	var keys []string
+	for key := range f.values {
+		if f.shardOf(key) == int(q.GetShard()) && strings.HasPrefix(key, string(q.GetPrefix())) && key > string(q.GetAfter()) {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	limit := 3
+	if n := int(q.GetLimit()); n > 0 {
+		limit = min(limit, n)
+	}
+	if len(keys) > limit {
+		keys, response.End = keys[:limit], false
+	}
+	for _, key := range keys {
+		rec := &kvpb.Record{Key: []byte(key), Version: f.values[key].version}
+		if !q.GetKeysOnly() {
+			rec.Value = f.values[key].bytes
+		}
+		response.Records = append(response.Records, rec)
+	}
+	return response, nil
+}
+
+func (r *fakeReplica) Status(_ context.Context, q *kvpb.StatusRequest) (*kvpb.StatusResponse, error) {
+	f := r.g.f
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := &kvpb.StatusResponse{
+		Cluster: f.id[:], Gid: uint64(r.g.gid), Incarnation: r.g.incarnation[:], Id: r.addr, Leader: r.g.leaderLocked(),
+		Term: 1, AppliedIndex: 7, Config: uint64(f.config.Num), ShardCount: uint32(len(f.shards)),
+	}
+	for i, addr := range r.g.addresses {
+		role := "follower"
+		if i == r.g.leader {
+			role = "leader"
+		}
+		s.Replicas = append(s.Replicas, &kvpb.Replica{Id: addr, Address: addr, Role: role, Healthy: true})
+	}
+	for i, shard := range f.shards {
+		if shard.holder == r.g {
+			s.Holding++
+			s.Shards = append(s.Shards, &kvpb.Shard{
+				Shard: uint32(i), Phase: kvpb.Phase_SERVING, Epoch: &kvpb.Epoch{Gen: shard.epoch.Gen, Num: shard.epoch.Num},
+				Revision: shard.revision,
+			})
+		}
+	}
+	if !q.GetShards() {
+		s.Shards = nil
+	}
+	return s, nil
+}
