@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/shoalkv/shoal/clerk"
+	"github.com/shoalkv/shoal/integration/cluster"
 )
 
 // noControllers is S4.
@@ -37,28 +38,9 @@ func noControllers(ctx context.Context, e *Env) error {
 		return err
 	}
 
-	// A clerk that never saw the cluster, and has nothing but addresses of replicas.
-	var seeds []string
-	for gid := range c.Groups {
-		seeds = append(seeds, strings.Split(c.ReplicaAddrs(gid), ",")...)
-	}
-	cold, err := clerk.Open(ctx, clerk.Config{Controllers: strings.Split(c.ControllerAddrs(), ","), Seeds: seeds})
-	if err != nil {
+	if err := e.coldStart(ctx, c); err != nil {
 		return fmt.Errorf("a clerk started from seeds: %w", err)
 	}
-	defer cold.Close()
-	const keys = 100
-	for i := range keys {
-		key := fmt.Appendf(nil, "cold/%d", i)
-		if _, err := cold.Put(ctx, key, key); err != nil {
-			return fmt.Errorf("a clerk started from seeds: %w", err)
-		}
-		if v, err := cold.Get(ctx, key); err != nil || string(v.Bytes) != string(key) {
-			return fmt.Errorf("a clerk started from seeds reads %q: %w", v.Bytes, err)
-		}
-	}
-	e.Observe("clerk started from seeds", "%d keys over all groups written and read", keys)
-
 	select { // the scenario itself: load without controllers
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -83,4 +65,30 @@ func noControllers(ctx context.Context, e *Env) error {
 		}
 	}
 	return c.Await(ctx, "the controllers are back", func() error { return c.Shoal(ctx, "config").Err() })
+}
+
+// coldStart starts a clerk that never saw the cluster, and has nothing but
+// addresses of replicas.
+func (e *Env) coldStart(ctx context.Context, c *cluster.Cluster) error {
+	var seeds []string
+	for gid := range c.Groups {
+		seeds = append(seeds, strings.Split(c.ReplicaAddrs(gid), ",")...)
+	}
+	cold, err := clerk.Open(ctx, clerk.Config{Controllers: strings.Split(c.ControllerAddrs(), ","), Seeds: seeds})
+	if err != nil {
+		return err
+	}
+	defer cold.Close()
+	const keys = 100
+	for i := range keys {
+		key := fmt.Appendf(nil, "cold/%d", i)
+		if _, err := cold.Put(ctx, key, key); err != nil {
+			return err
+		}
+		if v, err := cold.Get(ctx, key); err != nil || string(v.Bytes) != string(key) {
+			return fmt.Errorf("reads %q: %w", v.Bytes, err)
+		}
+	}
+	e.Observe("clerk started from seeds", "%d keys over all groups written and read", keys)
+	return nil
 }

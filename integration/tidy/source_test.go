@@ -104,13 +104,16 @@ func TestComments(t *testing.T) {
 	}
 }
 
+// documentedElsewhere are methods whose contract is their interface's.
+var documentedElsewhere = map[string]bool{"Error": true, "Unwrap": true, "Is": true, "Kind": true}
+
 func checkDoc(t *testing.T, s source, d ast.Decl) {
 	missing := func(name string) {
 		t.Errorf("%s: exported %s has no doc comment", s.path, name)
 	}
 	switch d := d.(type) {
 	case *ast.FuncDecl:
-		if d.Name.IsExported() && d.Doc == nil && exportedReceiver(d) {
+		if d.Name.IsExported() && d.Doc == nil && exportedReceiver(d) && !documentedElsewhere[d.Name.Name] {
 			missing(d.Name.Name)
 		}
 	case *ast.GenDecl:
@@ -145,16 +148,24 @@ func exportedReceiver(d *ast.FuncDecl) bool {
 	return ok && name.IsExported()
 }
 
-// Step machines start no goroutine and use no channel.
-func TestStepMachinesAreSequential(t *testing.T) {
+// clocks are what a step machine may not use of package time.
+var clocks = map[string]bool{"Now": true, "Since": true, "Until": true, "After": true, "AfterFunc": true,
+	"Sleep": true, "Tick": true, "NewTimer": true, "NewTicker": true}
+
+// Step machines start no goroutine, use no channel, and read no clock.
+func TestStepMachinesArePure(t *testing.T) {
 	for _, s := range sources(t) {
-		if row := rowOf(filepath.ToSlash(filepath.Dir(s.path))); row < 0 || row > 2 || s.test {
+		if s.test || !isStepMachine(filepath.ToSlash(filepath.Dir(s.path))) {
 			continue
 		}
 		ast.Inspect(s.file, func(n ast.Node) bool {
-			switch n.(type) {
+			switch n := n.(type) {
 			case *ast.GoStmt, *ast.SelectStmt, *ast.ChanType, *ast.SendStmt:
 				t.Errorf("%s: a step machine starts no goroutine and knows no channel", fset.Position(n.Pos()))
+			case *ast.SelectorExpr:
+				if x, ok := n.X.(*ast.Ident); ok && x.Name == "time" && clocks[n.Sel.Name] {
+					t.Errorf("%s: a step machine reads no clock; time comes in as an argument", fset.Position(n.Pos()))
+				}
 			}
 			return true
 		})
@@ -171,11 +182,10 @@ var leftovers = []struct {
 	{regexp.MustCompile(`\b(TO` + `DO|FIX` + `ME|XX` + `X|HA` + `CK)\b`), false, "do it, or write it down in docs/"},
 	{regexp.MustCompile(`(?i)\bfor ` + `now\b|not ` + `implemented\b`), false, "finish it"},
 	{regexp.MustCompile(`\bt\.Sk` + `ip|\bb\.Sk` + `ip`), true, "a test that is skipped tests nothing"},
-	{regexp.MustCompile(`\btime\.Sl` + `eep\(`), true, "wait for a condition"},
 	{regexp.MustCompile(`"/wo` + `rk/|"/ro` + `ot/|/home/[a-z]`), false, "no path of one machine"},
 }
 
-// Nothing unfinished is left, and tests neither skip nor sleep.
+// Nothing unfinished is left, and no test is skipped.
 func TestLeftovers(t *testing.T) {
 	for _, s := range sources(t) {
 		if s.generated {
@@ -188,6 +198,26 @@ func TestLeftovers(t *testing.T) {
 				if l.pattern.Match(lines.Bytes()) && (s.test || !l.tests) {
 					t.Errorf("%s:%d: %q: %s", s.path, n, strings.TrimSpace(lines.Text()), l.mend)
 				}
+			}
+		}
+	}
+}
+
+var sleep = regexp.MustCompile(`\btime\.Sl` + `eep\(`)
+
+// A test waits for conditions. A pause is either a beat of a loop that polls a
+// condition, or part of the load; its line says which. Under synctest a sleep is
+// a step of virtual time, and free.
+func TestSleeps(t *testing.T) {
+	for _, s := range sources(t) {
+		if !s.test || bytes.Contains(s.text, []byte(`"testing/synctest"`)) {
+			continue
+		}
+		n := 0
+		for line := range strings.Lines(string(s.text)) {
+			n++
+			if sleep.MatchString(line) && !strings.Contains(line, "// poll") && !strings.Contains(line, "// load") {
+				t.Errorf("%s:%d: %q: wait for a condition; the beat of a loop that polls says // poll, a pause of the load // load", s.path, n, strings.TrimSpace(line))
 			}
 		}
 	}
