@@ -44,6 +44,14 @@ func (s *Server) Poll(ctx context.Context, req *ctrlpb.PollRequest) (*ctrlpb.Pol
 		Cluster: r.id.Cluster[:], ShardCount: uint32(r.id.ShardCount), ClockMs: s.clock(r),
 	}
 	err = s.read(r, func(rd *reading) error {
+		// A deposed leader may not know yet. Whoever has the config that the group
+		// adopted also has every claim that was granted before it; from an older
+		// state a leaving group could conclude that it has nothing left to create
+		// (INV-8).
+		if rd.latest.Num < shardcfg.ConfigNum(req.GetAdopted()) {
+			leader, _ := r.Leader()
+			return notDone(leader, "this controller's state is older than the group's")
+		}
 		reply.Num = uint64(rd.latest.Num)
 		if rd.latest.Num > shardcfg.ConfigNum(req.GetAdopted()) {
 			reply.Config = ctrlpb.FromConfig(rd.latest)

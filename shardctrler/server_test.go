@@ -262,10 +262,15 @@ func TestGroupsLiveTheirLifeThroughPolls(t *testing.T) {
 	if a.GetNum() != 2 || a.GetConfig().GetNum() != 2 || len(a.GetClaimed()) != 0 {
 		t.Fatalf("first contact: %v", a)
 	}
+	// A controller that knows less than the group must not speak of claims.
+	_, err := c.client(c.leader).Poll(t.Context(), &ctrlpb.PollRequest{Gid: 1, Incarnation: inc('A'), Adopted: 3})
+	if _, hinted := detail[*ctrlpb.LeaderHint](err); !hinted || status.Code(err) != codes.Unavailable {
+		t.Fatalf("poll of a group that is ahead: %v", err)
+	}
 	if g := c.latest().Groups[1]; g.Incarnation != shardcfg.Incarnation(inc('A')) || len(g.Replicas) != 2 {
 		t.Fatalf("group 1 is listed as %+v", g)
 	}
-	_, err := do(c, ctrlpb.ControllerClient.Poll, &ctrlpb.PollRequest{Gid: 1, Incarnation: inc('B')})
+	_, err = do(c, ctrlpb.ControllerClient.Poll, &ctrlpb.PollRequest{Gid: 1, Incarnation: inc('B')})
 	refusedFor(t, err, codes.FailedPrecondition, ctrlpb.Reason_INCARNATION_BOUND)
 	_, err = do(c, ctrlpb.ControllerClient.Bind, &ctrlpb.BindRequest{Gid: 1, Incarnation: inc('B'), Replicas: []string{"127.0.0.1:13"}})
 	refusedFor(t, err, codes.FailedPrecondition, ctrlpb.Reason_INCARNATION_BOUND)
