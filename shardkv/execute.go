@@ -168,11 +168,7 @@ func (n *node) write(ctx context.Context, m *message, writes []int) {
 		}
 		return
 	}
-	commands := make([]entry.Command, len(writes))
-	stamp := stampOf(m.request.GetSession())
-	for k, i := range writes {
-		commands[k] = writeCommand(m.request.Operations[i], stamp)
-	}
+	commands := m.writeCommands(writes)
 	results, err := n.replica.ProposeAll(ctx, commands)
 	if results == nil {
 		f := n.faultOf(err)
@@ -199,25 +195,37 @@ func stampOf(s *kvpb.Session) session.Stamp {
 	return session.Stamp{Key: session.Key{Birth: s.GetBirthMs(), ID: id}, AckedBelow: s.GetAckedBelow()}
 }
 
-// writeCommand encodes a write, which was validated.
-func writeCommand(op *kvpb.Operation, stamp session.Stamp) entry.Command {
-	w := kvfsm.Write{Key: op.GetKey(), Value: valueOf(op)}
-	switch op.GetKind().(type) {
-	case *kvpb.Operation_Put:
-		w.Op = kvfsm.OpPut
-	case *kvpb.Operation_Append:
-		w.Op = kvfsm.OpAppend
-	case *kvpb.Operation_Delete:
-		w.Op = kvfsm.OpDelete
+// commandOverheadBytes is about what encoding adds to a write's key and value.
+const commandOverheadBytes = 64
+
+// writeCommands encodes writes, which were validated, into one buffer.
+func (m *message) writeCommands(writes []int) []entry.Command {
+	stamp := stampOf(m.request.GetSession())
+	commands := make([]entry.Command, len(writes))
+	buffer := make([]byte, 0, m.size+int64(len(writes))*commandOverheadBytes)
+	for k, i := range writes {
+		op := m.request.Operations[i]
+		w := kvfsm.Write{Key: op.GetKey(), Value: valueOf(op)}
+		switch op.GetKind().(type) {
+		case *kvpb.Operation_Put:
+			w.Op = kvfsm.OpPut
+		case *kvpb.Operation_Append:
+			w.Op = kvfsm.OpAppend
+		case *kvpb.Operation_Delete:
+			w.Op = kvfsm.OpDelete
+		}
+		if version, ok := conditionOf(op); ok {
+			w.Condition = kvfsm.Condition{Set: true, Version: shardcfg.Revision(version)}
+		}
+		if op.GetSequence() != 0 {
+			w.Stamp = stamp
+			w.Stamp.Sequence = op.GetSequence()
+		}
+		start := len(buffer)
+		buffer = w.Append(buffer)
+		commands[k] = entry.Command{Kind: kvfsm.KindWrite, Body: buffer[start:len(buffer):len(buffer)]}
 	}
-	if version, ok := conditionOf(op); ok {
-		w.Condition = kvfsm.Condition{Set: true, Version: shardcfg.Revision(version)}
-	}
-	if op.GetSequence() != 0 {
-		w.Stamp = stamp
-		w.Stamp.Sequence = op.GetSequence()
-	}
-	return kvfsm.Encode(&w)
+	return commands
 }
 
 // writeOutcome turns the result of a write into its outcome, or leaves it open

@@ -180,8 +180,10 @@ func (m *mover) propose(ctx context.Context, list []kvfsm.Command) {
 	}
 	if results != nil {
 		m.measure(&m.mu.rates.Commit, time.Since(begun))
-		m.conclude(list, results)
-		return
+		if err = m.hit(list, "after"); err == nil {
+			m.conclude(list, results)
+			return
+		}
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -192,9 +194,6 @@ func (m *mover) propose(ctx context.Context, list []kvfsm.Command) {
 
 // conclude takes in the results of a list of proposals.
 func (m *mover) conclude(list []kvfsm.Command, results []any) {
-	if err := m.hit(list, "after"); err != nil {
-		m.n.log.Warn("handoff: injected", "error", err)
-	}
 	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -301,6 +301,28 @@ func TestScan(t *testing.T) {
 	}
 }
 
+// Claim: every replica of both groups may be restarted while shards move, and
+// all of them arrive, with every acknowledged append.
+func TestReplicasRestartWhileMoving(t *testing.T) {
+	const shards = 128
+	c := newCluster(t, 1, shards)
+	c.startGroup(1, 3)
+	c.startGroup(2, 3)
+	c.join(1)
+	c.waitSettled(shards)
+	load := startAppenders(t, c, shards, 2, 32)
+	eventually(t, "the load runs", func() bool { return load.count() > 50 })
+	c.join(2)
+	for i := range 3 {
+		for gid := range c.groups {
+			c.stop(c.groups[gid][i])
+			c.restart(c.groups[gid][i])
+		}
+	}
+	c.waitSettled(shards)
+	load.check(t)
+}
+
 // pauses returns for how long each shard was frozen that a group passed on.
 func pauses(st *kvpb.StatusResponse) (list []time.Duration) {
 	for _, s := range st.GetShards() {
