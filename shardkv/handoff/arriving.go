@@ -114,6 +114,7 @@ func (d *Driver) stepArriving(v *View) {
 			d.arrivingOf(v.Records[i].Shard)
 		}
 	}
+	d.expireFetches()
 	due := map[shardcfg.Incarnation][]want{}
 	for _, s := range slices.Sorted(maps.Keys(d.arriving)) {
 		rec, a := v.Record(s), d.arriving[s]
@@ -243,7 +244,6 @@ const (
 
 // fetch makes at most one Fetch per source and lane, in a fixed order.
 func (d *Driver) fetch(v *View, due map[shardcfg.Incarnation][]want) {
-	d.expireFetches()
 	for _, inc := range slices.SortedFunc(maps.Keys(due), shardcfg.Incarnation.Compare) {
 		src := d.sources[inc]
 		if src == nil {

@@ -129,7 +129,7 @@ func (m *Machine) Applied(index uint64) {
 // commands of one entry become visible together.
 func (m *Machine) Apply(b store.Batch, e *entry.Entry) ([]any, error) {
 	m.batch, m.clock = b, e.Clock
-	defer func() { m.batch = nil }()
+	defer func() { m.batch, m.scratch.write = nil, Write{} }()
 	results := make([]any, len(e.Commands))
 	for i, c := range e.Commands {
 		res, err := m.apply(c)
