@@ -175,29 +175,24 @@ func (n *node) rejoin() {
 	}
 }
 
+// leads reports whether the replica leads, serves reads, and does not merely
+// have yet to notice that it no longer does.
+func (n *node) leads() bool {
+	return n.replica != nil && n.replica.Status().Ready && n.replica.node().State() == raft.Leader
+}
+
 // leader waits for a leader that serves reads.
 func (c *cluster) leader() *node {
 	c.t.Helper()
-	var found *node
-	c.eventually("a leader", func() bool {
-		for _, n := range c.nodes {
-			if n.replica != nil && n.replica.Status().Ready {
-				found = n
-				return true
-			}
-		}
-		return false
-	})
-	return found
+	return c.leaderOtherThan(nil)
 }
 
 // leaderOtherThan waits for a ready leader that is not n.
-func (c *cluster) leaderOtherThan(n *node) *node {
+func (c *cluster) leaderOtherThan(n *node) (found *node) {
 	c.t.Helper()
-	var found *node
-	c.eventually("another leader", func() bool {
+	c.eventually("leader", func() bool {
 		for _, other := range c.nodes {
-			if other != n && other.replica != nil && other.replica.Status().Ready {
+			if other != n && other.leads() {
 				found = other
 				return true
 			}

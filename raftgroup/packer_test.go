@@ -138,6 +138,9 @@ func TestBudgetsAndContexts(t *testing.T) {
 		}
 		close(stall)
 		c.eventually("the unknown one", func() bool { return valueOf(n.store, "g") == "1" })
+		synctest.Wait()
+		n.replica.packer.mu.Lock()
+		defer n.replica.packer.mu.Unlock()
 		if left := n.replica.packer.mu.bytes; left != 0 {
 			t.Fatalf("%d bytes of the budget are lost", left)
 		}

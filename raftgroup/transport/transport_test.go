@@ -1,0 +1,201 @@
+package transport
+
+import (
+	"errors"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+)
+
+// fakeTransport answers AppendEntries as the test says.
+type fakeTransport struct {
+	raft.Transport
+	target  raft.ServerAddress
+	handler func(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error
+}
+
+func (f *fakeTransport) AppendEntries(_ raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	f.target = target
+	return f.handler(args, resp)
+}
+
+func (f *fakeTransport) RequestPreVote(raft.ServerID, raft.ServerAddress, *raft.RequestPreVoteRequest, *raft.RequestPreVoteResponse) error {
+	return nil
+}
+
+func wrap(t *testing.T, f *fakeTransport, o Options) *Transport {
+	t.Helper()
+	w, err := Wrap(f, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// Claim: a round is acknowledged only by an answer, of the same term, to a
+// message that was sent after the round began.
+func TestRounds(t *testing.T) {
+	f := &fakeTransport{}
+	w := wrap(t, f, Options{})
+	answer := func(term uint64, err error) func(*raft.AppendEntriesRequest, *raft.AppendEntriesResponse) error {
+		return func(_ *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+			resp.Term = term
+			return err
+		}
+	}
+	send := func(term uint64) {
+		var resp raft.AppendEntriesResponse
+		w.AppendEntries("p", "addr", &raft.AppendEntriesRequest{Term: term}, &resp)
+	}
+	first := w.BeginRound()
+	var second uint64
+	// The second round begins while the message is on its way.
+	f.handler = func(_ *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+		second = w.BeginRound()
+		resp.Term = 3
+		return nil
+	}
+	send(3)
+	if !w.Acknowledged("p", 3, first) || w.Acknowledged("p", 3, second) {
+		t.Fatal("an answer confirmed a round that began after its message was sent")
+	}
+	select {
+	case <-w.Changed():
+	default:
+		t.Fatal("nobody was woken")
+	}
+	f.handler = answer(3, errors.New("lost"))
+	send(3)
+	f.handler = answer(4, nil)
+	send(3)
+	if w.Acknowledged("p", 3, second) || w.Acknowledged("p", 4, first) {
+		t.Fatal("an error, or an answer of another term, confirmed a round")
+	}
+	f.handler = answer(3, nil)
+	send(3)
+	if !w.Acknowledged("p", 3, second) || w.Acknowledged("q", 3, second) {
+		t.Fatal("a good answer did not confirm the round, or did for another peer")
+	}
+	f.handler = answer(5, nil)
+	send(5)
+	if w.Acknowledged("p", 3, second) || !w.Acknowledged("p", 5, second) {
+		t.Fatal("an acknowledgement outlived its term")
+	}
+}
+
+// Claim: messages are cut by bytes at an entry, hold one entry at least, and
+// never claim more committed than they prove to be stored.
+func TestCut(t *testing.T) {
+	f := &fakeTransport{handler: func(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+		resp.Term, resp.Success = args.Term, true
+		return nil
+	}}
+	w := wrap(t, f, Options{AppendBytesMax: 10_000, Resolve: func(id string) (string, bool) { return "other:" + id, id == "p" }})
+	for _, tc := range []struct {
+		sizes                      []int
+		prev, commit               uint64
+		wantEntries                int
+		wantCommit, wantPeersMatch uint64
+	}{
+		{sizes: nil, prev: 0, commit: 0},
+		{sizes: nil, prev: 7, commit: 20, wantCommit: 7, wantPeersMatch: 7},
+		{sizes: []int{100, 100}, prev: 7, commit: 8, wantEntries: 2, wantCommit: 8, wantPeersMatch: 9},
+		{sizes: []int{50_000, 10}, prev: 9, commit: 30, wantEntries: 1, wantCommit: 10, wantPeersMatch: 10},
+		{sizes: []int{4000, 4000, 4000}, prev: 10, commit: 30, wantEntries: 2, wantCommit: 12, wantPeersMatch: 12},
+	} {
+		args := raft.AppendEntriesRequest{Term: 1, PrevLogEntry: tc.prev, LeaderCommitIndex: tc.commit}
+		for _, size := range tc.sizes {
+			args.Entries = append(args.Entries, &raft.Log{Data: make([]byte, size)})
+		}
+		var resp raft.AppendEntriesResponse
+		if err := w.AppendEntries("p", "addr", &args, &resp); err != nil || !resp.Success {
+			t.Fatal(err)
+		}
+		if len(args.Entries) != tc.wantEntries || args.LeaderCommitIndex != tc.wantCommit || w.Peer("p").Match != tc.wantPeersMatch {
+			t.Fatalf("%+v: %d entries, commit %d, match %d", tc, len(args.Entries), args.LeaderCommitIndex, w.Peer("p").Match)
+		}
+	}
+	if f.target != "other:p" {
+		t.Fatalf("the message went to %s", f.target)
+	}
+	w.Mute()
+	if err := w.AppendEntries("p", "addr", &raft.AppendEntriesRequest{}, &raft.AppendEntriesResponse{}); err != ErrMuted {
+		t.Fatalf("a muted transport: %v", err)
+	}
+}
+
+// Claim: pre-vote can't be lost silently, and there are neither pipelines nor a
+// heartbeat fast path.
+func TestWhatRaftMustNotFind(t *testing.T) {
+	type plain struct{ raft.Transport }
+	if _, err := Wrap(plain{}, Options{}); err != ErrNoPreVote {
+		t.Fatalf("a transport without pre-vote: %v", err)
+	}
+	w := wrap(t, &fakeTransport{}, Options{})
+	if _, err := w.AppendEntriesPipeline("p", "addr"); err != raft.ErrPipelineReplicationNotSupported {
+		t.Fatalf("a pipeline: %v", err)
+	}
+	w.SetHeartbeatHandler(func(raft.RPC) { t.Fatal("the fast path was taken") }) // the fake would panic
+}
+
+type loopback struct{ net.Listener }
+
+func (loopback) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	return net.DialTimeout("tcp", string(address), timeout)
+}
+
+// Claim: Shut closes the connections that were accepted, too.
+func TestShutClosesConnections(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := Wrap(Network(loopback{l}, time.Second, hclog.NewNullLogger()), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	// A request proves that the connection was accepted; its answer that it was
+	// read.
+	go func() {
+		rpc := <-w.Consumer()
+		rpc.Respond(&raft.TimeoutNowResponse{}, nil)
+	}()
+	peer, err := Wrap(Network(loopback{listen(t)}, time.Second, hclog.NewNullLogger()), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = peer.TimeoutNow("p", raft.ServerAddress(l.Addr().String()), &raft.TimeoutNowRequest{}, &raft.TimeoutNowResponse{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Shut(); err != nil {
+		t.Fatal(err)
+	}
+	conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, net.ErrClosed) || isTimeout(err) {
+		t.Fatalf("the connection is open: %v", err)
+	}
+	peer.Shut()
+}
+
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func isTimeout(err error) bool {
+	var n net.Error
+	return errors.As(err, &n) && n.Timeout()
+}
