@@ -58,7 +58,7 @@ func (a *app) printChange(c clerk.Change, plan bool) error {
 	case a.out.IsJSON():
 		return a.out.Object(result)
 	case !plan:
-		return a.out.Linef("config %d: %s shards to move, %s", c.Num, output.Count(len(c.Moves)), output.Bytes(bytes))
+		return a.out.Linef("config %d: %s to move, %s", c.Num, output.Plural(len(c.Moves), "shard"), output.Bytes(bytes))
 	}
 	var rows [][]string
 	for _, m := range result.Moves {
@@ -67,7 +67,7 @@ func (a *app) printChange(c clerk.Change, plan bool) error {
 	if err := a.out.Rows([]string{"SHARD", "FROM", "TO", "SIZE"}, rows); err != nil {
 		return err
 	}
-	return a.out.Linef("%s shards would move, %s", output.Count(len(c.Moves)), output.Bytes(bytes))
+	return a.out.Linef("%s to move, %s", output.Plural(len(c.Moves), "shard"), output.Bytes(bytes))
 }
 
 // waitSettled shows the shards' way to their owners until all have arrived.

@@ -89,7 +89,7 @@ func (a *app) printConfig(c *shardcfg.Config) error {
 	for _, gid := range c.Pins {
 		pinned[gid]++
 	}
-	if err := a.out.Linef("config %d: %s shards, %d groups", c.Num, output.Count(len(c.Shards)), len(c.Groups)); err != nil {
+	if err := a.out.Linef("config %d: %s, %s", c.Num, output.Plural(len(c.Shards), "shard"), output.Plural(len(c.Groups), "group")); err != nil {
 		return err
 	}
 	var rows [][]string

@@ -86,7 +86,7 @@ func (a *app) runImport(ctx context.Context, c *clerk.Clerk, src transfer.Source
 		a.note("links and other files that are not regular, left out: %s", output.Count(result.Links))
 	}
 	if err != nil {
-		return fmt.Errorf("import ended early, after %s keys: %w", output.Count(result.Keys), err)
+		return fmt.Errorf("import ended early, after %s: %w", output.Plural(result.Keys, "key"), err)
 	}
 	if result.Skipped > 0 {
 		return codedError{fmt.Errorf("not imported: %s of %s", output.Count(result.Skipped), output.Count(result.Skipped+result.Keys)), ExitFailed}
@@ -139,6 +139,6 @@ func (a *app) printTransfer(what string, result any, keys, bytes uint64, seconds
 		return a.out.Object(result)
 	}
 	elapsed := time.Duration(seconds * float64(time.Second))
-	return a.out.Linef("%s %s files, %s in %s: %.0f files/s, %.1f MB/s", what, output.Count(keys), output.Bytes(bytes),
+	return a.out.Linef("%s %s, %s in %s: %.0f files/s, %.1f MB/s", what, output.Plural(keys, "file"), output.Bytes(bytes),
 		output.Duration(elapsed), output.Rate(keys, elapsed), output.Rate(bytes, elapsed)/1e6)
 }

@@ -24,7 +24,8 @@ func Invocation(program, executable string) []string {
 // isGoRun reports whether an executable was built by "go run".
 func isGoRun(executable string) bool {
 	for dir := filepath.Dir(executable); ; dir = filepath.Dir(dir) {
-		if strings.HasPrefix(filepath.Base(dir), "go-build") {
+		// The cache is go-build, a work directory go-build and a number.
+		if number, ok := strings.CutPrefix(filepath.Base(dir), "go-build"); ok && strings.Trim(number, "0123456789") == "" {
 			return true
 		}
 		if dir == filepath.Dir(dir) {

@@ -80,6 +80,14 @@ func Count[T ~int | ~int64 | ~uint64 | ~uint32](n T) string {
 	return sign + s
 }
 
+// Plural writes a number of things: 1 file, 1,234 files.
+func Plural[T ~int | ~int64 | ~uint64 | ~uint32](n T, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return Count(n) + " " + thing + "s"
+}
+
 // Duration writes a duration for people: three digits are enough.
 func Duration(d time.Duration) string {
 	switch {

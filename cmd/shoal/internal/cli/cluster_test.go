@@ -1,0 +1,300 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+)
+
+// TestMain lets this test's executable be the program, so that a dev cluster of
+// processes can be tested without building one.
+func TestMain(m *testing.M) {
+	if os.Getenv(beProgram) != "" {
+		os.Exit(Main())
+	}
+	os.Exit(m.Run())
+}
+
+const beProgram = "CLI_TEST_BE_PROGRAM"
+
+// The data and administration commands print what the contract says, from an
+// empty store to a group that joined and left; and the data outlives the
+// cluster that is stopped and started again.
+func TestTranscripts(t *testing.T) {
+	data, files := filepath.Join(t.TempDir(), "data"), t.TempDir()
+	args := []string{"--data", data, "--listen", "127.0.0.1:0", "--groups", "1", "--replicas", "1", "--controller-replicas", "1", "--shards", "16"}
+	d := startDev(t, args...)
+	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		datadriven.RunTest(t, path, func(t *testing.T, td *datadriven.TestData) string {
+			switch td.Cmd {
+			case "shoal":
+				var stdin string
+				td.MaybeScanArgs(t, "stdin", &stdin)
+				return d.transcript(t, stdin, strings.ReplaceAll(td.Input, "$FILES", files), files)
+			case "file":
+				path := filepath.Join(files, td.CmdArgs[0].Key)
+				if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+					td.Fatalf(t, "%v", err)
+				}
+				if err := os.WriteFile(path, []byte(td.Input), 0o666); err != nil {
+					td.Fatalf(t, "%v", err)
+				}
+				return ""
+			case "stop":
+				d.stop(t)
+				return ""
+			case "start":
+				d = startDev(t, args...)
+				return ""
+			}
+			td.Fatalf(t, "unknown directive %s", td.Cmd)
+			return ""
+		})
+	})
+	d.stop(t)
+}
+
+// In a cluster of processes a killed replica stays dead, the store goes on, and
+// "dev restart" brings it back; ending the cluster ends every process.
+func TestProcesses(t *testing.T) {
+	t.Setenv(beProgram, "1")
+	data := filepath.Join(t.TempDir(), "data")
+	d := startDev(t, "--processes", "--data", data, "--listen", "127.0.0.1:0", "--groups", "1", "--spare-groups", "0",
+		"--controller-replicas", "1", "--shards", "16")
+	d.ok(t, "put", "k", "before")
+	leader := regexp.MustCompile(`"leader":"([^"]+)"`).FindStringSubmatch(d.ok(t, "replicas", "1", "-o", "json"))[1]
+	id, pid := d.replicaAt(t, leader)
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	d.ok(t, "put", "k", "after", "--timeout", "20s")
+	if got := d.ok(t, "get", "k"); got != "after\n" {
+		t.Errorf("got %q", got)
+	}
+	waitFor(t, "the death to be noticed", func() bool { return strings.Contains(d.err.String(), "replica "+id+" ended") })
+	if code, _, stderr := runCLI(t, "", "dev", "restart", "nobody", "--data", data); code != ExitCondition {
+		t.Errorf("restart of nobody: code %d, %s", code, stderr)
+	}
+	line := d.ok(t, "dev", "restart", id, "--data", data)
+	if want := fmt.Sprintf("replica 1 %s %s ", id, leader); !strings.HasPrefix(line, want) || strings.Contains(line, strconv.Itoa(pid)) {
+		t.Errorf("restart printed %q; want %q with a new process", line, want)
+	}
+	waitFor(t, "all replicas to be healthy", func() bool {
+		return strings.Count(d.ok(t, "status", "-o", "json"), `"healthy":true`) == 4
+	})
+	pids := d.pids()
+	if len(pids) != 5 { // four, and the one that was killed
+		t.Errorf("processes: %v in\n%s", pids, d.out.String())
+	}
+	d.stop(t)
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, 0); err == nil {
+			t.Errorf("process %d outlived the cluster", pid)
+		}
+	}
+	if left, _ := filepath.Glob(filepath.Join(data, "*.sock")); left != nil {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// A temporary directory is gone when the cluster has ended, and a port that is
+// in use is named.
+func TestTemporaryCluster(t *testing.T) {
+	d := startDev(t, "--listen", "127.0.0.1:0", "--groups", "1", "--spare-groups", "0", "--replicas", "1", "--controller-replicas", "1", "--shards", "1")
+	dir := regexp.MustCompile(`(?m)^data (\S+) \(deleted on exit; keep it with --data\)$`).FindStringSubmatch(d.out.String())[1]
+	if _, err := os.Stat(dir); err != nil {
+		t.Error(err)
+	}
+	busy := d.controllers
+	if code, _, stderr := runCLI(t, "", "dev", "--listen", busy, "--groups", "1", "--replicas", "1", "--controller-replicas", "1"); code != ExitFailed || !strings.Contains(stderr, busy) {
+		t.Errorf("a busy port: code %d, %s; want %s to be named", code, stderr, busy)
+	}
+	// The commands to paste work as they stand, with this binary in place of the
+	// name that it was started by.
+	command := regexp.MustCompile(`(?m)^  .*?(put hello .*)$`).FindStringSubmatch(d.out.String())[1]
+	if code, stdout, stderr := runCLI(t, "", strings.Fields(command)...); code != 0 || stdout != "version 1\n" {
+		t.Errorf("%s: code %d, %q %q", command, code, stdout, stderr)
+	}
+	d.stop(t)
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("%s: %v; want it deleted", dir, err)
+	}
+}
+
+// devRun is a dev cluster under test.
+type devRun struct {
+	out, err    syncBuffer
+	cancel      context.CancelFunc
+	done        chan int
+	controllers string
+}
+
+// startDev runs "shoal dev" until it is ready.
+func startDev(t *testing.T, args ...string) *devRun {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	d := &devRun{cancel: cancel, done: make(chan int, 1)}
+	go func() {
+		d.done <- Run(ctx, Environment{
+			Args: append([]string{"dev"}, args...), Stdin: strings.NewReader(""), Stdout: &d.out, Stderr: &d.err,
+			Lookup: lookup(nil), Program: "shoal",
+		})
+	}()
+	t.Cleanup(cancel)
+	ready := regexp.MustCompile(`(?m)^ready controllers=(\S+)$`)
+	waitFor(t, "the cluster to be ready", func() bool {
+		select {
+		case code := <-d.done:
+			t.Fatalf("shoal dev ended with code %d:\n%s%s", code, d.out.String(), d.err.String())
+		default:
+		}
+		return ready.MatchString(d.out.String())
+	})
+	d.controllers = ready.FindStringSubmatch(d.out.String())[1]
+	return d
+}
+
+func (d *devRun) stop(t *testing.T) {
+	t.Helper()
+	d.cancel()
+	if code := <-d.done; code != 0 {
+		t.Errorf("shoal dev ended with code %d: %s", code, d.err.String())
+	}
+}
+
+// ok runs a command against the cluster, which must succeed.
+func (d *devRun) ok(t *testing.T, args ...string) string {
+	t.Helper()
+	code, stdout, stderr := runCLI(t, "", append([]string{"--controllers", d.controllers}, args...)...)
+	if code != 0 {
+		t.Fatalf("%q: code %d, %s", args, code, stderr)
+	}
+	return stdout
+}
+
+// transcript runs command lines and returns what they print, with names in the
+// place of what differs from run to run.
+func (d *devRun) transcript(t *testing.T, stdin, lines, files string) string {
+	var b strings.Builder
+	for line := range strings.Lines(lines) {
+		code, stdout, stderr := runCLI(t, stdin, append([]string{"--controllers", d.controllers}, d.words(line)...)...)
+		b.WriteString(stdout + stderr)
+		if code != 0 {
+			fmt.Fprintf(&b, "exit %d\n", code)
+		}
+	}
+	return d.stable(strings.ReplaceAll(b.String(), files, "$FILES"))
+}
+
+var unstable = []struct {
+	pattern *regexp.Regexp
+	with    string
+}{
+	{regexp.MustCompile(`"seconds":[0-9.e-]+`), `"seconds":S`},
+	{regexp.MustCompile(` in [0-9.µm]+s: .*`), " in TIME"},
+	{regexp.MustCompile(`"applied_index":\d+`), `"applied_index":N`},
+	{regexp.MustCompile(`"incarnation":"[0-9a-f]{32}"`), `"incarnation":"ID"`},
+	{regexp.MustCompile(`("to":\d+),"bytes":\d+`), `$1,"bytes":N`},
+	{regexp.MustCompile(` to move, .*`), " to move, SIZE"},
+	{regexp.MustCompile(`"pause_ms":[0-9.]+`), `"pause_ms":N`},
+}
+
+func (d *devRun) stable(text string) string {
+	for id, address := range d.addresses() {
+		text = strings.ReplaceAll(text, address, "<"+id+">")
+	}
+	for _, u := range unstable {
+		text = u.pattern.ReplaceAllString(text, u.with)
+	}
+	return text
+}
+
+// words splits a line at spaces, except within single quotes, and puts addresses
+// in the place of <id>.
+func (d *devRun) words(line string) []string {
+	for id, address := range d.addresses() {
+		line = strings.ReplaceAll(line, "<"+id+">", address)
+	}
+	var words []string
+	for i, part := range strings.Split(strings.TrimSuffix(line, "\n"), "'") {
+		if i%2 == 1 {
+			words = append(words, part)
+		} else {
+			words = append(words, strings.Fields(part)...)
+		}
+	}
+	return words
+}
+
+var replicaLine = regexp.MustCompile(`(?m)^replica \S+ (\S+) (\S+)(?: (\d+))?$`)
+
+func (d *devRun) addresses() map[string]string {
+	all := map[string]string{}
+	for _, m := range replicaLine.FindAllStringSubmatch(d.out.String(), -1) {
+		all[m[1]] = m[2]
+	}
+	return all
+}
+
+func (d *devRun) pids() []int {
+	var pids []int
+	for _, m := range replicaLine.FindAllStringSubmatch(d.out.String(), -1) {
+		pid, _ := strconv.Atoi(m[3])
+		pids = append(pids, pid)
+	}
+	return pids
+}
+
+func (d *devRun) replicaAt(t *testing.T, address string) (id string, pid int) {
+	t.Helper()
+	for _, m := range replicaLine.FindAllStringSubmatch(d.out.String(), -1) {
+		if m[2] == address {
+			pid, _ = strconv.Atoi(m[3])
+			return m[1], pid
+		}
+	}
+	t.Fatalf("no replica at %s in\n%s", address, d.out.String())
+	return "", 0
+}
+
+func waitFor(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(60 * time.Second)
+	for !condition() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited too long for %s", what)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// syncBuffer is a buffer that may be read while it is written.
+type syncBuffer struct {
+	mu struct {
+		sync.Mutex
+		bytes.Buffer
+	}
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.mu.Buffer.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.mu.Buffer.String()
+}
