@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/shoalkv/shoal/clerk"
@@ -41,6 +42,7 @@ func TestChanges(t *testing.T) {
 			t.Errorf("never an answer: %v", err)
 		}
 		f.stop(f.controllerAddresses()...)
+		synctest.Wait() // until the clerk has seen it: what it sent meanwhile, it could not be sure of
 		if _, err := a.Move(ctx, 2, 1); !errors.Is(err, clerk.ErrNotDone) || !errors.Is(err, clerk.ErrTimeout) {
 			t.Errorf("nobody there: %v", err)
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/shoalkv/shoal/clerk"
@@ -130,7 +131,8 @@ func (f *fakeCluster) addresses() []string {
 
 // start brings the server of an address up.
 func (f *fakeCluster) start(addr string) {
-	s := &fakeServer{listener: bufconn.Listen(1 << 20), server: grpc.NewServer(grpc.MaxRecvMsgSize(32 << 20))}
+	s := &fakeServer{listener: bufconn.Listen(1 << 20), server: grpc.NewServer(grpc.MaxRecvMsgSize(32<<20),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second}))}
 	for _, c := range f.controllers {
 		if c.addr == addr {
 			ctrlpb.RegisterControllerServer(s.server, c)
