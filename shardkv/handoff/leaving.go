@@ -249,12 +249,14 @@ func (d *Driver) stepFrozen(v *View, rec *kvfsm.Record, l *leaving) {
 // Answered takes in a receiver's reply to an Invite. Replies may be old or come
 // twice.
 func (d *Driver) Answered(now time.Duration, in Invite, reply InviteReply) {
-	if reply.From != in.To.Incarnation || len(reply.Shards) != len(in.Shards) {
-		return // another group answers at that address: it says nothing about ours
+	if len(reply.Shards) != len(in.Shards) {
+		return
 	}
 	for i := range reply.Shards {
 		st, inv := reply.Shards[i], in.Shards[i]
 		l := d.leaving[inv.Shard]
+		// If another incarnation answers at that address, it says nothing about the
+		// receiver: an emptied group that came back is a different group.
 		if st.Shard != inv.Shard || l == nil || l.to != reply.From || l.mark != inv.Mark {
 			continue
 		}

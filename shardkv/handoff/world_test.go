@@ -381,7 +381,7 @@ func (w *world) read(g *group) {
 	}
 }
 
-var seeds = flag.Int("seeds", 50, "worlds to run")
+var seeds = flag.Int("seeds", 30, "worlds to run")
 var firstSeed = flag.Uint64("seed", 1, "the first world's seed")
 
 // Under an adversary that delays, reorders, repeats and loses everything, no
