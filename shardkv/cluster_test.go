@@ -23,7 +23,7 @@ import (
 )
 
 // raftTimeout is short, so that elections cost the tests little.
-const raftTimeout = 150 * time.Millisecond
+const raftTimeout = 300 * time.Millisecond
 
 // A process is one replica of the controllers or of a group, in a host of its
 // own.
@@ -197,13 +197,16 @@ func (c *cluster) conn(address string) *grpc.ClientConn {
 	return conn
 }
 
+// eventuallyMax is long, because the race detector and a busy machine are slow.
+const eventuallyMax = 40 * time.Second
+
 // eventually waits until ok.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(eventuallyMax)
 	for !ok() {
 		if time.Now().After(deadline) {
-			t.Fatalf("did not come true within 15 s: %s", what)
+			t.Fatalf("did not come true within %v: %s", eventuallyMax, what)
 		}
 		time.Sleep(2 * time.Millisecond)
 	}

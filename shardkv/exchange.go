@@ -168,7 +168,7 @@ func (m *mover) throttleCopy(ctx context.Context, pages []kvfsm.Page) error {
 	size += size * requests / foregroundShare
 	for size > 0 {
 		n := min(size, limiterBurst)
-		if err := m.limiter.WaitN(ctx, n); err != nil {
+		if err := m.s.limiter.WaitN(ctx, n); err != nil {
 			return err
 		}
 		size -= n

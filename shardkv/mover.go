@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"github.com/shoalkv/shoal/raftgroup"
 	"github.com/shoalkv/shoal/raftgroup/entry"
 	"github.com/shoalkv/shoal/raftgroup/failpoint"
@@ -32,7 +30,6 @@ type mover struct {
 	wake chan struct{}
 	// ask wakes the poller.
 	ask     func()
-	limiter *rate.Limiter
 	running sync.WaitGroup
 
 	mu struct {
@@ -59,8 +56,7 @@ const (
 )
 
 func newMover(s *Server, n *node) *mover {
-	m := &mover{s: s, n: n, started: time.Now(), wake: make(chan struct{}, 1), ask: func() {},
-		limiter: rate.NewLimiter(rate.Limit(s.opts.Moving.BytesPerSecond), limiterBurst)}
+	m := &mover{s: s, n: n, started: time.Now(), wake: make(chan struct{}, 1), ask: func() {}}
 	params := handoff.DefaultParams()
 	params.PauseBudget = s.opts.Moving.PauseBudget
 	m.mu.driver = handoff.NewDriver(m.identity(), params)
@@ -123,6 +119,7 @@ func (m *mover) step(last *handoff.View) (a handoff.Actions, view *handoff.View,
 	defer m.mu.Unlock()
 	m.mu.driver.SetReplicas(voters(m.n.replica.Status()))
 	m.mu.driver.SetRates(m.mu.rates)
+	m.mu.driver.Hold(m.s.held.Load())
 	if a, err = m.mu.driver.Step(m.now(), v); err != nil {
 		return a, nil, err
 	}

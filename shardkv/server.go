@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 
 	"github.com/shoalkv/shoal/raftgroup"
@@ -134,7 +135,11 @@ type Server struct {
 	total       *budget
 	parking     *parking
 
-	// node is the open replica; nil before and after.
+	// held: handoffs that have not begun must wait. limiter bounds copying.
+	held    atomic.Bool
+	limiter *rate.Limiter
+
+	// node is the open replica; nil before.
 	node     atomic.Pointer[node]
 	draining chan struct{}
 	drain    sync.Once
@@ -170,6 +175,7 @@ func newServer(o Options, dial dialer, registry prometheus.Registerer) *Server {
 		peers:       newPeers(dial),
 		total:       newBudget(o.Limits.Requests, o.Limits.Bytes),
 		parking:     newParking(o.Limits.Parked, o.Limits.ParkedBytes),
+		limiter:     rate.NewLimiter(rate.Limit(o.Moving.BytesPerSecond), limiterBurst),
 		draining:    make(chan struct{}),
 	}
 	s.metrics = newMetrics(registry, s)
@@ -208,7 +214,7 @@ func (s *Server) respond(outcomes []*kvpb.Outcome) *kvpb.ExecuteResponse {
 // ends or the host drains. It may be called once, after the host serves. Closing
 // the host afterwards closes the replica.
 //
-// Errors are those of host.Replica.
+// Errors wrap those of host.Replica.
 func (s *Server) Run(ctx context.Context) error {
 	var n *node
 	r, id, err := s.host.Replica(ctx, host.ReplicaOptions{
@@ -228,7 +234,10 @@ func (s *Server) Run(ctx context.Context) error {
 		},
 	})
 	if err != nil {
-		return err
+		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+			return nil
+		}
+		return fmt.Errorf("open replica %q of group %d: %w", s.opts.Label, s.opts.Group, err)
 	}
 	n.replica = r
 	s.node.Store(n)
@@ -238,8 +247,9 @@ func (s *Server) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	case <-s.host.Draining():
 	}
+	// Calls are still answered while the host hands leadership over; what is
+	// parked need not wait for that, and streams take no more.
 	s.Drain()
-	s.node.Store(nil)
 	close(n.closed)
 	return nil
 }

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv"
 	"github.com/shoalkv/shoal/shardkv/kvpb"
@@ -64,9 +66,7 @@ func TestJoinAndLeaveUnderLoad(t *testing.T) {
 	c.join(2)
 	c.waitSettled(shards)
 	t.Logf("joined in %v; pauses of %v", time.Since(begun), pauses(c.leaderStatus(1)))
-	if st := c.leaderStatus(2); st.GetHolding() != shards/2 {
-		t.Errorf("the joined group holds %d shards, want %d", st.GetHolding(), shards/2)
-	}
+	eventually(t, "the joined group holds half of the shards", func() bool { return c.leaderStatus(2).GetHolding() == shards/2 })
 	before := load.count()
 	eventually(t, "the load goes on", func() bool { return load.count() > before+100 })
 
@@ -138,10 +138,23 @@ func TestRepeatAfterMove(t *testing.T) {
 	c.join(1)
 	c.waitSettled(shards)
 	k := c.client(shards)
+	// Held handoffs do not begin; released, they do.
+	if _, err := kvpb.NewKVClient(c.conn(c.addresses(1)[0])).Rebalance(context.Background(), &kvpb.RebalanceRequest{Paused: proto.Bool(true)}); err != nil {
+		t.Fatal(err)
+	}
 	op := appendTo("k", "once")
 	first := k.do(t, op)
 	shard := shardcfg.ShardOf([]byte("k"), shards)
 	c.join(2)
+	eventually(t, "a held handoff says that it is", func() bool {
+		return slices.ContainsFunc(c.leaderStatus(1).GetShards(), func(s *kvpb.Shard) bool { return s.GetWaiting() == "rebalancing is paused" })
+	})
+	if c.leaderStatus(2).GetHolding() != 0 {
+		t.Error("a held handoff began")
+	}
+	if _, err := kvpb.NewKVClient(c.conn(c.addresses(1)[0])).Rebalance(context.Background(), &kvpb.RebalanceRequest{Paused: proto.Bool(false)}); err != nil {
+		t.Fatal(err)
+	}
 	for _, to := range []uint64{2, 1, 2} {
 		c.move(uint32(shard), to)
 		c.waitSettled(shards)

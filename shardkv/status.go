@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -87,6 +88,34 @@ func shardMessage(r *kvfsm.Record, p handoff.Progress) *kvpb.Shard {
 			FromIncarnation: st.From.Incarnation[:], Tail: st.Cursor.Tail, Bytes: st.Bytes}
 	}
 	return m
+}
+
+// rateMin is the least rate of copying that may be set, in bytes per second.
+const rateMin = 64 << 10
+
+// Rebalance sets, at this replica and until it restarts, whether handoffs may
+// begin, and how fast shards are copied; it answers with what is set.
+func (s *Server) Rebalance(ctx context.Context, r *kvpb.RebalanceRequest) (*kvpb.RebalanceResponse, error) {
+	n := s.node.Load()
+	if n == nil {
+		return nil, status.Error(codes.Unavailable, starting.message)
+	}
+	if f := checkCluster(r.GetCluster(), n.identity.Cluster); f.bad() {
+		return nil, status.Error(codes.FailedPrecondition, f.message)
+	}
+	if r.BytesPerSecond != nil {
+		if r.GetBytesPerSecond() < rateMin {
+			return nil, status.Errorf(codes.InvalidArgument, "the rate of copying is at least %d bytes/s", rateMin)
+		}
+		s.limiter.SetLimit(rate.Limit(r.GetBytesPerSecond()))
+	}
+	if r.Paused != nil {
+		s.held.Store(r.GetPaused())
+		if m := n.mover.Load(); m != nil {
+			m.poke()
+		}
+	}
+	return &kvpb.RebalanceResponse{Paused: s.held.Load(), BytesPerSecond: uint64(s.limiter.Limit())}, nil
 }
 
 // progress returns what the driver knows of the handoffs away from here.

@@ -162,6 +162,118 @@ func (Phase) EnumDescriptor() ([]byte, []int) {
 	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{1}
 }
 
+type RebalanceRequest struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Cluster        []byte                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Paused         *bool                  `protobuf:"varint,2,opt,name=paused,proto3,oneof" json:"paused,omitempty"`                                         // absent: unchanged
+	BytesPerSecond *uint64                `protobuf:"varint,3,opt,name=bytes_per_second,json=bytesPerSecond,proto3,oneof" json:"bytes_per_second,omitempty"` // absent: unchanged; at least 65536
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *RebalanceRequest) Reset() {
+	*x = RebalanceRequest{}
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebalanceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebalanceRequest) ProtoMessage() {}
+
+func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebalanceRequest.ProtoReflect.Descriptor instead.
+func (*RebalanceRequest) Descriptor() ([]byte, []int) {
+	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *RebalanceRequest) GetCluster() []byte {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
+func (x *RebalanceRequest) GetPaused() bool {
+	if x != nil && x.Paused != nil {
+		return *x.Paused
+	}
+	return false
+}
+
+func (x *RebalanceRequest) GetBytesPerSecond() uint64 {
+	if x != nil && x.BytesPerSecond != nil {
+		return *x.BytesPerSecond
+	}
+	return 0
+}
+
+type RebalanceResponse struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Paused         bool                   `protobuf:"varint,1,opt,name=paused,proto3" json:"paused,omitempty"`
+	BytesPerSecond uint64                 `protobuf:"varint,2,opt,name=bytes_per_second,json=bytesPerSecond,proto3" json:"bytes_per_second,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *RebalanceResponse) Reset() {
+	*x = RebalanceResponse{}
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebalanceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebalanceResponse) ProtoMessage() {}
+
+func (x *RebalanceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebalanceResponse.ProtoReflect.Descriptor instead.
+func (*RebalanceResponse) Descriptor() ([]byte, []int) {
+	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *RebalanceResponse) GetPaused() bool {
+	if x != nil {
+		return x.Paused
+	}
+	return false
+}
+
+func (x *RebalanceResponse) GetBytesPerSecond() uint64 {
+	if x != nil {
+		return x.BytesPerSecond
+	}
+	return 0
+}
+
 type ExecuteRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The cluster that the client means; empty: not known yet. A mismatch refuses
@@ -178,7 +290,7 @@ type ExecuteRequest struct {
 
 func (x *ExecuteRequest) Reset() {
 	*x = ExecuteRequest{}
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[0]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -190,7 +302,7 @@ func (x *ExecuteRequest) String() string {
 func (*ExecuteRequest) ProtoMessage() {}
 
 func (x *ExecuteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[0]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -203,7 +315,7 @@ func (x *ExecuteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecuteRequest.ProtoReflect.Descriptor instead.
 func (*ExecuteRequest) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{0}
+	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ExecuteRequest) GetCluster() []byte {
@@ -250,7 +362,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[1]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -262,7 +374,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[1]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -275,7 +387,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{1}
+	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Session) GetId() []byte {
@@ -318,7 +430,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[2]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -330,7 +442,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[2]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -343,7 +455,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{2}
+	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Operation) GetKey() []byte {
@@ -439,7 +551,7 @@ type Get struct {
 
 func (x *Get) Reset() {
 	*x = Get{}
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[3]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -451,7 +563,7 @@ func (x *Get) String() string {
 func (*Get) ProtoMessage() {}
 
 func (x *Get) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[3]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -464,7 +576,7 @@ func (x *Get) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Get.ProtoReflect.Descriptor instead.
 func (*Get) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{3}
+	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{5}
 }
 
 type Put struct {
@@ -477,7 +589,7 @@ type Put struct {
 
 func (x *Put) Reset() {
 	*x = Put{}
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[4]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -489,7 +601,7 @@ func (x *Put) String() string {
 func (*Put) ProtoMessage() {}
 
 func (x *Put) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[4]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -502,7 +614,7 @@ func (x *Put) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Put.ProtoReflect.Descriptor instead.
 func (*Put) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{4}
+	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Put) GetValue() []byte {
@@ -528,7 +640,7 @@ type Append struct {
 
 func (x *Append) Reset() {
 	*x = Append{}
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[5]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -540,7 +652,7 @@ func (x *Append) String() string {
 func (*Append) ProtoMessage() {}
 
 func (x *Append) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[5]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -553,7 +665,7 @@ func (x *Append) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Append.ProtoReflect.Descriptor instead.
 func (*Append) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{5}
+	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Append) GetValue() []byte {
@@ -572,7 +684,7 @@ type Delete struct {
 
 func (x *Delete) Reset() {
 	*x = Delete{}
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[6]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -584,7 +696,7 @@ func (x *Delete) String() string {
 func (*Delete) ProtoMessage() {}
 
 func (x *Delete) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[6]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -597,7 +709,7 @@ func (x *Delete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delete.ProtoReflect.Descriptor instead.
 func (*Delete) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{6}
+	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Delete) GetCondition() *Condition {
@@ -618,7 +730,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[7]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -630,7 +742,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[7]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -643,7 +755,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{7}
+	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Condition) GetVersion() uint64 {
@@ -667,7 +779,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[8]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -679,7 +791,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[8]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -692,7 +804,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{8}
+	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Outcome) GetCode() Code {
@@ -751,7 +863,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[9]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -763,7 +875,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[9]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -776,7 +888,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{9}
+	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Redirect) GetShard() uint32 {
@@ -824,7 +936,7 @@ type Epoch struct {
 
 func (x *Epoch) Reset() {
 	*x = Epoch{}
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[10]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -836,7 +948,7 @@ func (x *Epoch) String() string {
 func (*Epoch) ProtoMessage() {}
 
 func (x *Epoch) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[10]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -849,7 +961,7 @@ func (x *Epoch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Epoch.ProtoReflect.Descriptor instead.
 func (*Epoch) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{10}
+	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Epoch) GetGen() uint32 {
@@ -878,7 +990,7 @@ type ExecuteResponse struct {
 
 func (x *ExecuteResponse) Reset() {
 	*x = ExecuteResponse{}
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[11]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -890,7 +1002,7 @@ func (x *ExecuteResponse) String() string {
 func (*ExecuteResponse) ProtoMessage() {}
 
 func (x *ExecuteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[11]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -903,7 +1015,7 @@ func (x *ExecuteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecuteResponse.ProtoReflect.Descriptor instead.
 func (*ExecuteResponse) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{11}
+	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ExecuteResponse) GetOutcomes() []*Outcome {
@@ -947,7 +1059,7 @@ type StreamRequest struct {
 
 func (x *StreamRequest) Reset() {
 	*x = StreamRequest{}
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[12]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -959,7 +1071,7 @@ func (x *StreamRequest) String() string {
 func (*StreamRequest) ProtoMessage() {}
 
 func (x *StreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[12]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -972,7 +1084,7 @@ func (x *StreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamRequest.ProtoReflect.Descriptor instead.
 func (*StreamRequest) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{12}
+	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StreamRequest) GetId() uint64 {
@@ -1011,7 +1123,7 @@ type StreamResponse struct {
 
 func (x *StreamResponse) Reset() {
 	*x = StreamResponse{}
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[13]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1023,7 +1135,7 @@ func (x *StreamResponse) String() string {
 func (*StreamResponse) ProtoMessage() {}
 
 func (x *StreamResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[13]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1036,7 +1148,7 @@ func (x *StreamResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamResponse.ProtoReflect.Descriptor instead.
 func (*StreamResponse) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{13}
+	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StreamResponse) GetId() uint64 {
@@ -1082,7 +1194,7 @@ type ScanRequest struct {
 
 func (x *ScanRequest) Reset() {
 	*x = ScanRequest{}
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[14]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1094,7 +1206,7 @@ func (x *ScanRequest) String() string {
 func (*ScanRequest) ProtoMessage() {}
 
 func (x *ScanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[14]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1107,7 +1219,7 @@ func (x *ScanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanRequest.ProtoReflect.Descriptor instead.
 func (*ScanRequest) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{14}
+	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ScanRequest) GetCluster() []byte {
@@ -1171,7 +1283,7 @@ type ScanResponse struct {
 
 func (x *ScanResponse) Reset() {
 	*x = ScanResponse{}
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[15]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1183,7 +1295,7 @@ func (x *ScanResponse) String() string {
 func (*ScanResponse) ProtoMessage() {}
 
 func (x *ScanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[15]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1196,7 +1308,7 @@ func (x *ScanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanResponse.ProtoReflect.Descriptor instead.
 func (*ScanResponse) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{15}
+	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ScanResponse) GetOutcome() *Outcome {
@@ -1238,7 +1350,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[16]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1250,7 +1362,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[16]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1263,7 +1375,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{16}
+	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Record) GetKey() []byte {
@@ -1297,7 +1409,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[17]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1309,7 +1421,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[17]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1322,7 +1434,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{17}
+	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StatusRequest) GetCluster() []byte {
@@ -1361,7 +1473,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[18]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1373,7 +1485,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[18]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1386,7 +1498,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{18}
+	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StatusResponse) GetCluster() []byte {
@@ -1500,7 +1612,7 @@ type Replica struct {
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[19]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1512,7 +1624,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[19]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1525,7 +1637,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{19}
+	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Replica) GetId() string {
@@ -1589,7 +1701,7 @@ type Shard struct {
 
 func (x *Shard) Reset() {
 	*x = Shard{}
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[20]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1601,7 +1713,7 @@ func (x *Shard) String() string {
 func (*Shard) ProtoMessage() {}
 
 func (x *Shard) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[20]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1614,7 +1726,7 @@ func (x *Shard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shard.ProtoReflect.Descriptor instead.
 func (*Shard) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{20}
+	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Shard) GetShard() uint32 {
@@ -1736,7 +1848,7 @@ type Staging struct {
 
 func (x *Staging) Reset() {
 	*x = Staging{}
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[21]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1748,7 +1860,7 @@ func (x *Staging) String() string {
 func (*Staging) ProtoMessage() {}
 
 func (x *Staging) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[21]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1761,7 +1873,7 @@ func (x *Staging) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Staging.ProtoReflect.Descriptor instead.
 func (*Staging) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{21}
+	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Staging) GetEpoch() *Epoch {
@@ -1810,7 +1922,16 @@ var File_shardkv_kvpb_kv_proto protoreflect.FileDescriptor
 
 const file_shardkv_kvpb_kv_proto_rawDesc = "" +
 	"\n" +
-	"\x15shardkv/kvpb/kv.proto\x12\vshoal.kv.v1\"\xb1\x01\n" +
+	"\x15shardkv/kvpb/kv.proto\x12\vshoal.kv.v1\"\x98\x01\n" +
+	"\x10RebalanceRequest\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\fR\acluster\x12\x1b\n" +
+	"\x06paused\x18\x02 \x01(\bH\x00R\x06paused\x88\x01\x01\x12-\n" +
+	"\x10bytes_per_second\x18\x03 \x01(\x04H\x01R\x0ebytesPerSecond\x88\x01\x01B\t\n" +
+	"\a_pausedB\x13\n" +
+	"\x11_bytes_per_second\"U\n" +
+	"\x11RebalanceResponse\x12\x16\n" +
+	"\x06paused\x18\x01 \x01(\bR\x06paused\x12(\n" +
+	"\x10bytes_per_second\x18\x02 \x01(\x04R\x0ebytesPerSecond\"\xb1\x01\n" +
 	"\x0eExecuteRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\fR\acluster\x12.\n" +
 	"\asession\x18\x02 \x01(\v2\x14.shoal.kv.v1.SessionR\asession\x126\n" +
@@ -1963,12 +2084,13 @@ const file_shardkv_kvpb_kv_proto_rawDesc = "" +
 	"\n" +
 	"\x06FROZEN\x10\x03\x12\n" +
 	"\n" +
-	"\x06PASSED\x10\x042\x91\x02\n" +
+	"\x06PASSED\x10\x042\xdd\x02\n" +
 	"\x02KV\x12D\n" +
 	"\aExecute\x12\x1b.shoal.kv.v1.ExecuteRequest\x1a\x1c.shoal.kv.v1.ExecuteResponse\x12E\n" +
 	"\x06Stream\x12\x1a.shoal.kv.v1.StreamRequest\x1a\x1b.shoal.kv.v1.StreamResponse(\x010\x01\x12;\n" +
 	"\x04Scan\x12\x18.shoal.kv.v1.ScanRequest\x1a\x19.shoal.kv.v1.ScanResponse\x12A\n" +
-	"\x06Status\x12\x1a.shoal.kv.v1.StatusRequest\x1a\x1b.shoal.kv.v1.StatusResponseB'Z%github.com/shoalkv/shoal/shardkv/kvpbb\x06proto3"
+	"\x06Status\x12\x1a.shoal.kv.v1.StatusRequest\x1a\x1b.shoal.kv.v1.StatusResponse\x12J\n" +
+	"\tRebalance\x12\x1d.shoal.kv.v1.RebalanceRequest\x1a\x1e.shoal.kv.v1.RebalanceResponseB'Z%github.com/shoalkv/shoal/shardkv/kvpbb\x06proto3"
 
 var (
 	file_shardkv_kvpb_kv_proto_rawDescOnce sync.Once
@@ -1983,66 +2105,70 @@ func file_shardkv_kvpb_kv_proto_rawDescGZIP() []byte {
 }
 
 var file_shardkv_kvpb_kv_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_shardkv_kvpb_kv_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_shardkv_kvpb_kv_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_shardkv_kvpb_kv_proto_goTypes = []any{
-	(Code)(0),               // 0: shoal.kv.v1.Code
-	(Phase)(0),              // 1: shoal.kv.v1.Phase
-	(*ExecuteRequest)(nil),  // 2: shoal.kv.v1.ExecuteRequest
-	(*Session)(nil),         // 3: shoal.kv.v1.Session
-	(*Operation)(nil),       // 4: shoal.kv.v1.Operation
-	(*Get)(nil),             // 5: shoal.kv.v1.Get
-	(*Put)(nil),             // 6: shoal.kv.v1.Put
-	(*Append)(nil),          // 7: shoal.kv.v1.Append
-	(*Delete)(nil),          // 8: shoal.kv.v1.Delete
-	(*Condition)(nil),       // 9: shoal.kv.v1.Condition
-	(*Outcome)(nil),         // 10: shoal.kv.v1.Outcome
-	(*Redirect)(nil),        // 11: shoal.kv.v1.Redirect
-	(*Epoch)(nil),           // 12: shoal.kv.v1.Epoch
-	(*ExecuteResponse)(nil), // 13: shoal.kv.v1.ExecuteResponse
-	(*StreamRequest)(nil),   // 14: shoal.kv.v1.StreamRequest
-	(*StreamResponse)(nil),  // 15: shoal.kv.v1.StreamResponse
-	(*ScanRequest)(nil),     // 16: shoal.kv.v1.ScanRequest
-	(*ScanResponse)(nil),    // 17: shoal.kv.v1.ScanResponse
-	(*Record)(nil),          // 18: shoal.kv.v1.Record
-	(*StatusRequest)(nil),   // 19: shoal.kv.v1.StatusRequest
-	(*StatusResponse)(nil),  // 20: shoal.kv.v1.StatusResponse
-	(*Replica)(nil),         // 21: shoal.kv.v1.Replica
-	(*Shard)(nil),           // 22: shoal.kv.v1.Shard
-	(*Staging)(nil),         // 23: shoal.kv.v1.Staging
+	(Code)(0),                 // 0: shoal.kv.v1.Code
+	(Phase)(0),                // 1: shoal.kv.v1.Phase
+	(*RebalanceRequest)(nil),  // 2: shoal.kv.v1.RebalanceRequest
+	(*RebalanceResponse)(nil), // 3: shoal.kv.v1.RebalanceResponse
+	(*ExecuteRequest)(nil),    // 4: shoal.kv.v1.ExecuteRequest
+	(*Session)(nil),           // 5: shoal.kv.v1.Session
+	(*Operation)(nil),         // 6: shoal.kv.v1.Operation
+	(*Get)(nil),               // 7: shoal.kv.v1.Get
+	(*Put)(nil),               // 8: shoal.kv.v1.Put
+	(*Append)(nil),            // 9: shoal.kv.v1.Append
+	(*Delete)(nil),            // 10: shoal.kv.v1.Delete
+	(*Condition)(nil),         // 11: shoal.kv.v1.Condition
+	(*Outcome)(nil),           // 12: shoal.kv.v1.Outcome
+	(*Redirect)(nil),          // 13: shoal.kv.v1.Redirect
+	(*Epoch)(nil),             // 14: shoal.kv.v1.Epoch
+	(*ExecuteResponse)(nil),   // 15: shoal.kv.v1.ExecuteResponse
+	(*StreamRequest)(nil),     // 16: shoal.kv.v1.StreamRequest
+	(*StreamResponse)(nil),    // 17: shoal.kv.v1.StreamResponse
+	(*ScanRequest)(nil),       // 18: shoal.kv.v1.ScanRequest
+	(*ScanResponse)(nil),      // 19: shoal.kv.v1.ScanResponse
+	(*Record)(nil),            // 20: shoal.kv.v1.Record
+	(*StatusRequest)(nil),     // 21: shoal.kv.v1.StatusRequest
+	(*StatusResponse)(nil),    // 22: shoal.kv.v1.StatusResponse
+	(*Replica)(nil),           // 23: shoal.kv.v1.Replica
+	(*Shard)(nil),             // 24: shoal.kv.v1.Shard
+	(*Staging)(nil),           // 25: shoal.kv.v1.Staging
 }
 var file_shardkv_kvpb_kv_proto_depIdxs = []int32{
-	3,  // 0: shoal.kv.v1.ExecuteRequest.session:type_name -> shoal.kv.v1.Session
-	4,  // 1: shoal.kv.v1.ExecuteRequest.operations:type_name -> shoal.kv.v1.Operation
-	5,  // 2: shoal.kv.v1.Operation.get:type_name -> shoal.kv.v1.Get
-	6,  // 3: shoal.kv.v1.Operation.put:type_name -> shoal.kv.v1.Put
-	7,  // 4: shoal.kv.v1.Operation.append:type_name -> shoal.kv.v1.Append
-	8,  // 5: shoal.kv.v1.Operation.delete:type_name -> shoal.kv.v1.Delete
-	9,  // 6: shoal.kv.v1.Put.condition:type_name -> shoal.kv.v1.Condition
-	9,  // 7: shoal.kv.v1.Delete.condition:type_name -> shoal.kv.v1.Condition
+	5,  // 0: shoal.kv.v1.ExecuteRequest.session:type_name -> shoal.kv.v1.Session
+	6,  // 1: shoal.kv.v1.ExecuteRequest.operations:type_name -> shoal.kv.v1.Operation
+	7,  // 2: shoal.kv.v1.Operation.get:type_name -> shoal.kv.v1.Get
+	8,  // 3: shoal.kv.v1.Operation.put:type_name -> shoal.kv.v1.Put
+	9,  // 4: shoal.kv.v1.Operation.append:type_name -> shoal.kv.v1.Append
+	10, // 5: shoal.kv.v1.Operation.delete:type_name -> shoal.kv.v1.Delete
+	11, // 6: shoal.kv.v1.Put.condition:type_name -> shoal.kv.v1.Condition
+	11, // 7: shoal.kv.v1.Delete.condition:type_name -> shoal.kv.v1.Condition
 	0,  // 8: shoal.kv.v1.Outcome.code:type_name -> shoal.kv.v1.Code
-	11, // 9: shoal.kv.v1.Outcome.redirect:type_name -> shoal.kv.v1.Redirect
-	12, // 10: shoal.kv.v1.Redirect.epoch:type_name -> shoal.kv.v1.Epoch
-	10, // 11: shoal.kv.v1.ExecuteResponse.outcomes:type_name -> shoal.kv.v1.Outcome
-	2,  // 12: shoal.kv.v1.StreamRequest.request:type_name -> shoal.kv.v1.ExecuteRequest
-	13, // 13: shoal.kv.v1.StreamResponse.response:type_name -> shoal.kv.v1.ExecuteResponse
-	10, // 14: shoal.kv.v1.ScanResponse.outcome:type_name -> shoal.kv.v1.Outcome
-	18, // 15: shoal.kv.v1.ScanResponse.records:type_name -> shoal.kv.v1.Record
-	21, // 16: shoal.kv.v1.StatusResponse.replicas:type_name -> shoal.kv.v1.Replica
-	22, // 17: shoal.kv.v1.StatusResponse.shards:type_name -> shoal.kv.v1.Shard
+	13, // 9: shoal.kv.v1.Outcome.redirect:type_name -> shoal.kv.v1.Redirect
+	14, // 10: shoal.kv.v1.Redirect.epoch:type_name -> shoal.kv.v1.Epoch
+	12, // 11: shoal.kv.v1.ExecuteResponse.outcomes:type_name -> shoal.kv.v1.Outcome
+	4,  // 12: shoal.kv.v1.StreamRequest.request:type_name -> shoal.kv.v1.ExecuteRequest
+	15, // 13: shoal.kv.v1.StreamResponse.response:type_name -> shoal.kv.v1.ExecuteResponse
+	12, // 14: shoal.kv.v1.ScanResponse.outcome:type_name -> shoal.kv.v1.Outcome
+	20, // 15: shoal.kv.v1.ScanResponse.records:type_name -> shoal.kv.v1.Record
+	23, // 16: shoal.kv.v1.StatusResponse.replicas:type_name -> shoal.kv.v1.Replica
+	24, // 17: shoal.kv.v1.StatusResponse.shards:type_name -> shoal.kv.v1.Shard
 	1,  // 18: shoal.kv.v1.Shard.phase:type_name -> shoal.kv.v1.Phase
-	12, // 19: shoal.kv.v1.Shard.epoch:type_name -> shoal.kv.v1.Epoch
-	23, // 20: shoal.kv.v1.Shard.staging:type_name -> shoal.kv.v1.Staging
-	12, // 21: shoal.kv.v1.Staging.epoch:type_name -> shoal.kv.v1.Epoch
-	2,  // 22: shoal.kv.v1.KV.Execute:input_type -> shoal.kv.v1.ExecuteRequest
-	14, // 23: shoal.kv.v1.KV.Stream:input_type -> shoal.kv.v1.StreamRequest
-	16, // 24: shoal.kv.v1.KV.Scan:input_type -> shoal.kv.v1.ScanRequest
-	19, // 25: shoal.kv.v1.KV.Status:input_type -> shoal.kv.v1.StatusRequest
-	13, // 26: shoal.kv.v1.KV.Execute:output_type -> shoal.kv.v1.ExecuteResponse
-	15, // 27: shoal.kv.v1.KV.Stream:output_type -> shoal.kv.v1.StreamResponse
-	17, // 28: shoal.kv.v1.KV.Scan:output_type -> shoal.kv.v1.ScanResponse
-	20, // 29: shoal.kv.v1.KV.Status:output_type -> shoal.kv.v1.StatusResponse
-	26, // [26:30] is the sub-list for method output_type
-	22, // [22:26] is the sub-list for method input_type
+	14, // 19: shoal.kv.v1.Shard.epoch:type_name -> shoal.kv.v1.Epoch
+	25, // 20: shoal.kv.v1.Shard.staging:type_name -> shoal.kv.v1.Staging
+	14, // 21: shoal.kv.v1.Staging.epoch:type_name -> shoal.kv.v1.Epoch
+	4,  // 22: shoal.kv.v1.KV.Execute:input_type -> shoal.kv.v1.ExecuteRequest
+	16, // 23: shoal.kv.v1.KV.Stream:input_type -> shoal.kv.v1.StreamRequest
+	18, // 24: shoal.kv.v1.KV.Scan:input_type -> shoal.kv.v1.ScanRequest
+	21, // 25: shoal.kv.v1.KV.Status:input_type -> shoal.kv.v1.StatusRequest
+	2,  // 26: shoal.kv.v1.KV.Rebalance:input_type -> shoal.kv.v1.RebalanceRequest
+	15, // 27: shoal.kv.v1.KV.Execute:output_type -> shoal.kv.v1.ExecuteResponse
+	17, // 28: shoal.kv.v1.KV.Stream:output_type -> shoal.kv.v1.StreamResponse
+	19, // 29: shoal.kv.v1.KV.Scan:output_type -> shoal.kv.v1.ScanResponse
+	22, // 30: shoal.kv.v1.KV.Status:output_type -> shoal.kv.v1.StatusResponse
+	3,  // 31: shoal.kv.v1.KV.Rebalance:output_type -> shoal.kv.v1.RebalanceResponse
+	27, // [27:32] is the sub-list for method output_type
+	22, // [22:27] is the sub-list for method input_type
 	22, // [22:22] is the sub-list for extension type_name
 	22, // [22:22] is the sub-list for extension extendee
 	0,  // [0:22] is the sub-list for field type_name
@@ -2053,7 +2179,8 @@ func file_shardkv_kvpb_kv_proto_init() {
 	if File_shardkv_kvpb_kv_proto != nil {
 		return
 	}
-	file_shardkv_kvpb_kv_proto_msgTypes[2].OneofWrappers = []any{
+	file_shardkv_kvpb_kv_proto_msgTypes[0].OneofWrappers = []any{}
+	file_shardkv_kvpb_kv_proto_msgTypes[4].OneofWrappers = []any{
 		(*Operation_Get)(nil),
 		(*Operation_Put)(nil),
 		(*Operation_Append)(nil),
@@ -2065,7 +2192,7 @@ func file_shardkv_kvpb_kv_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shardkv_kvpb_kv_proto_rawDesc), len(file_shardkv_kvpb_kv_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   22,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

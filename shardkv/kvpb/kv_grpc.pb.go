@@ -22,10 +22,11 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	KV_Execute_FullMethodName = "/shoal.kv.v1.KV/Execute"
-	KV_Stream_FullMethodName  = "/shoal.kv.v1.KV/Stream"
-	KV_Scan_FullMethodName    = "/shoal.kv.v1.KV/Scan"
-	KV_Status_FullMethodName  = "/shoal.kv.v1.KV/Status"
+	KV_Execute_FullMethodName   = "/shoal.kv.v1.KV/Execute"
+	KV_Stream_FullMethodName    = "/shoal.kv.v1.KV/Stream"
+	KV_Scan_FullMethodName      = "/shoal.kv.v1.KV/Scan"
+	KV_Status_FullMethodName    = "/shoal.kv.v1.KV/Status"
+	KV_Rebalance_FullMethodName = "/shoal.kv.v1.KV/Rebalance"
 )
 
 // KVClient is the client API for KV service.
@@ -43,6 +44,10 @@ type KVClient interface {
 	// Status describes the replica that is asked, leader or not, from its applied
 	// state.
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusResponse, error)
+	// Rebalance holds back handoffs that have not begun, or lets them go, and sets
+	// the rate of copying, at the replica that is asked, until it restarts. It
+	// matters at leaders: whoever means a group asks all its replicas.
+	Rebalance(ctx context.Context, in *RebalanceRequest, opts ...grpc.CallOption) (*RebalanceResponse, error)
 }
 
 type kVClient struct {
@@ -96,6 +101,16 @@ func (c *kVClient) Status(ctx context.Context, in *StatusRequest, opts ...grpc.C
 	return out, nil
 }
 
+func (c *kVClient) Rebalance(ctx context.Context, in *RebalanceRequest, opts ...grpc.CallOption) (*RebalanceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RebalanceResponse)
+	err := c.cc.Invoke(ctx, KV_Rebalance_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // KVServer is the server API for KV service.
 // All implementations must embed UnimplementedKVServer
 // for forward compatibility.
@@ -111,6 +126,10 @@ type KVServer interface {
 	// Status describes the replica that is asked, leader or not, from its applied
 	// state.
 	Status(context.Context, *StatusRequest) (*StatusResponse, error)
+	// Rebalance holds back handoffs that have not begun, or lets them go, and sets
+	// the rate of copying, at the replica that is asked, until it restarts. It
+	// matters at leaders: whoever means a group asks all its replicas.
+	Rebalance(context.Context, *RebalanceRequest) (*RebalanceResponse, error)
 	mustEmbedUnimplementedKVServer()
 }
 
@@ -132,6 +151,9 @@ func (UnimplementedKVServer) Scan(context.Context, *ScanRequest) (*ScanResponse,
 }
 func (UnimplementedKVServer) Status(context.Context, *StatusRequest) (*StatusResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Status not implemented")
+}
+func (UnimplementedKVServer) Rebalance(context.Context, *RebalanceRequest) (*RebalanceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Rebalance not implemented")
 }
 func (UnimplementedKVServer) mustEmbedUnimplementedKVServer() {}
 func (UnimplementedKVServer) testEmbeddedByValue()            {}
@@ -215,6 +237,24 @@ func _KV_Status_Handler(srv interface{}, ctx context.Context, dec func(interface
 	return interceptor(ctx, in, info, handler)
 }
 
+func _KV_Rebalance_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RebalanceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KVServer).Rebalance(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KV_Rebalance_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KVServer).Rebalance(ctx, req.(*RebalanceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // KV_ServiceDesc is the grpc.ServiceDesc for KV service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -233,6 +273,10 @@ var KV_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Status",
 			Handler:    _KV_Status_Handler,
+		},
+		{
+			MethodName: "Rebalance",
+			Handler:    _KV_Rebalance_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
