@@ -4,6 +4,7 @@ import (
 	"errors"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/shoalkv/shoal/clerk"
@@ -55,6 +56,7 @@ func TestStartFromCache(t *testing.T) {
 		file := ""
 		first := f.open(t, func(config *clerk.Config) { cached(config); file = config.CacheFile })
 		putAll(t, f, first)
+		synctest.Wait() // until the file is written: Open does not wait for that
 		f.stop(f.controllerAddresses()...)
 		for s := range f.shards {
 			f.move(s, f.groups[s/4%2], false)
