@@ -75,8 +75,10 @@ type Live struct {
 	ops, errors atomic.Uint64
 }
 
-// Ops is how many operations were answered, Errors how many of them failed.
-func (l *Live) Ops() uint64    { return l.ops.Load() }
+// Ops is how many operations were answered, with success or not.
+func (l *Live) Ops() uint64 { return l.ops.Load() }
+
+// Errors is how many of them failed.
 func (l *Live) Errors() uint64 { return l.errors.Load() }
 
 // Key is the name of the i-th key.

@@ -36,13 +36,17 @@ type Environment struct {
 }
 
 // Main runs one command in the process's environment and returns its exit code.
-// The first SIGINT or SIGTERM ends the command's context, so that it can end in
-// order; the second ends the process at once.
+// The first SIGINT, SIGTERM, or SIGHUP (unless nohup had it ignored) ends the
+// command's context, so that it can end in order; the second ends the process at
+// once.
 func Main() int {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) {
+		signal.Notify(signals, syscall.SIGHUP)
+	}
 	go func() {
 		<-signals
 		cancel()

@@ -111,17 +111,17 @@ func TestInvocation(t *testing.T) {
 	for _, c := range []struct{ program, executable, want string }{
 		{"shoal", "/usr/bin/shoal", "shoal"},
 		{"./bin/shoal", "/src/bin/shoal", "./bin/shoal"},
-		{"x", "/home/u/go-builder/bin/x", "x"},
+		{"x", "/srv/go-builder/bin/x", "x"},
 	} {
 		if got := strings.Join(Invocation(c.program, c.executable), " "); got != c.want {
 			t.Errorf("%+v: %q", c, got)
 		}
 	}
 	for executable, want := range map[string]bool{
-		"/tmp/go-build123/b001/exe/shoal":              true,
-		"/root/.cache/go-build/ab/abcdef-d/shoal":      true,
-		"/home/u/gopath/src/shoal/shoal":               false,
-		"/Users/u/Library/Caches/go-build/1/2-d/shoal": true,
+		"/tmp/go-build123/b001/exe/shoal":       true,
+		"/var/cache/go-build/ab/abcdef-d/shoal": true,
+		"/srv/gopath/src/shoal/shoal":           false,
+		"/srv/Caches/go-build/1/2-d/shoal":      true,
 	} {
 		if isGoRun(executable) != want {
 			t.Errorf("%s: go run is %v", executable, !want)
