@@ -116,7 +116,7 @@ func TestBudgetsAndContexts(t *testing.T) {
 		if !errors.Is(err, ErrNotDone) || !errors.Is(err, context.DeadlineExceeded) || len(results) != 2 {
 			t.Fatalf("a queued call whose context ended: %v", err)
 		}
-		copy(body, "XXX")
+		copy(body, "???")
 		var each *ProposalError
 		if err, ok := results[1].(error); !ok || !errors.As(err, &each) || !errors.Is(err, ErrNotDone) {
 			t.Fatalf("its second command: %v", results[1])
@@ -218,7 +218,7 @@ func TestCloseEndsWaiters(t *testing.T) {
 			t.Fatalf("a read after Close: %v", err)
 		}
 		close(gate)
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) // load
 	})
 }
 

@@ -62,7 +62,7 @@ func (k *client) do(t *testing.T, op *kvpb.Operation) *kvpb.Outcome {
 		if err != nil {
 			last = err.Error()
 			delete(k.where, shard)
-			time.Sleep(5 * time.Millisecond)
+			time.Sleep(5 * time.Millisecond) // poll
 			continue
 		}
 		o := r.GetOutcomes()[0]
@@ -73,13 +73,13 @@ func (k *client) do(t *testing.T, op *kvpb.Operation) *kvpb.Outcome {
 			if to := o.GetRedirect().GetReplicas(); len(to) > 0 {
 				k.where[shard] = to[i%len(to)]
 			} else {
-				time.Sleep(5 * time.Millisecond)
+				time.Sleep(5 * time.Millisecond) // poll
 			}
 		case kvpb.Code_NOT_LEADER:
 			k.where[shard] = r.GetLeader()
 		case kvpb.Code_BUSY, kvpb.Code_UNAVAILABLE, kvpb.Code_OUTCOME_UNKNOWN:
 			delete(k.where, shard)
-			time.Sleep(5 * time.Millisecond)
+			time.Sleep(5 * time.Millisecond) // poll
 		default:
 			k.where[shard] = address
 			k.pauses = max(k.pauses, time.Since(begun))

@@ -65,7 +65,7 @@ func TestFrozenShardParks(t *testing.T) {
 		t.Fatalf("first part has the outcomes %v, want [1 3]", first)
 	}
 	for s.parking.count() == 0 {
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) // poll
 	}
 	f.propose(t, &kvfsm.Drop{Shard: 0, Epoch: shardcfg.Epoch{Num: 1}})
 	<-done
@@ -95,7 +95,7 @@ func TestParkingIsBounded(t *testing.T) {
 		_, _ = s.Execute(long, &kvpb.ExecuteRequest{Operations: []*kvpb.Operation{getOp(keyIn(0))}})
 	}()
 	for s.parking.count() == 0 {
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) // poll
 	}
 	if o := executeNow(t, s, request)[0]; o.GetCode() != kvpb.Code_BUSY || o.GetMessage() != busyParked.message {
 		t.Errorf("with a full parking: %v", o)

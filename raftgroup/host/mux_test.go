@@ -101,7 +101,7 @@ func TestSlowPeers(t *testing.T) {
 		if _, err := conn.Write([]byte{http2Preface[min(i, 20)]}); err != nil {
 			return
 		}
-		time.Sleep(20 * time.Millisecond) // the peer is slow: this is the load, not a wait
+		time.Sleep(20 * time.Millisecond) // load: a slow peer
 	}
 	t.Fatal("a trickling peer was never cut off")
 }

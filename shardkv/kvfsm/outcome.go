@@ -10,21 +10,31 @@ import (
 // protocol (shoal.kv.v1.Code) and are stored in session records: append-only.
 type Code uint8
 
+// The outcomes, by family.
 const (
 	// Family "done".
 
-	CodeOK              Code = 0
-	CodeNotFound        Code = 1
+	// CodeOK: the operation took effect, or the key was found.
+	CodeOK Code = 0
+	// CodeNotFound: a get or a delete met no key.
+	CodeNotFound Code = 1
+	// CodeVersionMismatch: the condition did not hold.
 	CodeVersionMismatch Code = 2
 
 	// Family "not done": no effect, nothing remembered.
 
-	CodeWrongGroup     Code = 16
-	CodeBusy           Code = 18
-	CodeInvalid        Code = 19
+	// CodeWrongGroup: this group does not serve the shard; Where says who might.
+	CodeWrongGroup Code = 16
+	// CodeBusy: the session must acknowledge results first.
+	CodeBusy Code = 18
+	// CodeInvalid: the operation breaks a rule; Why says which.
+	CodeInvalid Code = 19
+	// CodeSessionExpired: the session was born before the shard's floor.
 	CodeSessionExpired Code = 20
-	CodeSessionAhead   Code = 21
-	CodeStaleSequence  Code = 22
+	// CodeSessionAhead: the session's birth is too far in the future.
+	CodeSessionAhead Code = 21
+	// CodeStaleSequence: the sequence was acknowledged before.
+	CodeStaleSequence Code = 22
 )
 
 // Done reports whether the operation was executed.
@@ -85,32 +95,58 @@ type Verdict struct {
 // A Reason says why a guard failed.
 type Reason uint8
 
+// The reasons; ReasonNone: the guard held.
 const (
-	ReasonNone         Reason = iota
-	ReasonOutOfRange          // a shard beyond the shard count
-	ReasonPhase               // the shard's phase does not allow it
-	ReasonEpoch               // the epoch is not the record's, or not above it
-	ReasonHandoff             // the handoff is not the record's
-	ReasonNotAdopted          // the config is not the adopted one, or not adopted yet
-	ReasonOldConfig           // a config at or above it was adopted
-	ReasonCluster             // the config is of another cluster
-	ReasonShardCount          // the config has another shard count
-	ReasonOwner               // the config's owner forbids it
-	ReasonNotUs               // addressed to another incarnation
-	ReasonRetired             // the source was declared destroyed
-	ReasonNoStaging           // there is no staging of that epoch and handoff
-	ReasonKept                // the same staging exists and is kept
-	ReasonOlderStaging        // a newer staging exists
-	ReasonCursor              // the staging's cursor has moved on
-	ReasonItems               // items are malformed or out of order
-	ReasonDigest              // the staged copy differs from the holder's: it starts again. An alarm
-	ReasonFloor               // the floor is not above the present one, or in the future
-	ReasonKey                 // the key is empty or too long
-	ReasonValueSize           // the value would be too large
-	ReasonSequence            // a sequence without a session
-	ReasonSessionFull         // too many unacknowledged results
-	ReasonOperation           // an unknown operation
-	ReasonCreated             // the shard had a token here before
+	// ReasonNone: the guard held.
+	ReasonNone Reason = iota
+	// ReasonOutOfRange: a shard beyond the shard count.
+	ReasonOutOfRange
+	// ReasonPhase: the shard's phase does not allow it.
+	ReasonPhase
+	// ReasonEpoch: the epoch is not the record's, or not above it.
+	ReasonEpoch
+	// ReasonHandoff: the handoff is not the record's.
+	ReasonHandoff
+	// ReasonNotAdopted: the config is not the adopted one, or not adopted yet.
+	ReasonNotAdopted
+	// ReasonOldConfig: a config at or above it was adopted.
+	ReasonOldConfig
+	// ReasonCluster: the config is of another cluster.
+	ReasonCluster
+	// ReasonShardCount: the config has another shard count.
+	ReasonShardCount
+	// ReasonOwner: the config's owner forbids it.
+	ReasonOwner
+	// ReasonNotUs: addressed to another incarnation.
+	ReasonNotUs
+	// ReasonRetired: the source was declared destroyed.
+	ReasonRetired
+	// ReasonNoStaging: there is no staging of that epoch and handoff.
+	ReasonNoStaging
+	// ReasonKept: the same staging exists and is kept.
+	ReasonKept
+	// ReasonOlderStaging: a newer staging exists.
+	ReasonOlderStaging
+	// ReasonCursor: the staging's cursor has moved on.
+	ReasonCursor
+	// ReasonItems: items are malformed or out of order.
+	ReasonItems
+	// ReasonDigest: the staged copy differs from the holder's: it starts again. An alarm.
+	ReasonDigest
+	// ReasonFloor: the floor is not above the present one, or in the future.
+	ReasonFloor
+	// ReasonKey: the key is empty or too long.
+	ReasonKey
+	// ReasonValueSize: the value would be too large.
+	ReasonValueSize
+	// ReasonSequence: a sequence without a session.
+	ReasonSequence
+	// ReasonSessionFull: too many unacknowledged results.
+	ReasonSessionFull
+	// ReasonOperation: an unknown operation.
+	ReasonOperation
+	// ReasonCreated: the shard had a token here before.
+	ReasonCreated
 )
 
 var reasonNames = [...]string{
