@@ -52,9 +52,12 @@ var (
 type Op uint8
 
 const (
-	OpPut    Op = 1 // the key gets the value
-	OpAppend Op = 2 // the value is appended; an absent key counts as empty
-	OpDelete Op = 3 // the key goes
+	// OpPut gives the key the value.
+	OpPut Op = 1
+	// OpAppend appends the value; an absent key counts as empty.
+	OpAppend Op = 2
+	// OpDelete removes the key.
+	OpDelete Op = 3
 )
 
 // A Condition must hold for a write to take effect. The zero Condition always
