@@ -208,7 +208,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 		if time.Now().After(deadline) {
 			t.Fatalf("did not come true within %v: %s", eventuallyMax, what)
 		}
-		time.Sleep(2 * time.Millisecond)
+		time.Sleep(2 * time.Millisecond) // poll
 	}
 }
 
@@ -226,7 +226,7 @@ func (c *cluster) admin(what string, do func(context.Context, ctrlpb.ControllerC
 				return
 			}
 		}
-		time.Sleep(5 * time.Millisecond)
+		time.Sleep(5 * time.Millisecond) // poll
 	}
 	c.t.Fatalf("%s: %v", what, last)
 }
