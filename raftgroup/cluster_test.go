@@ -148,7 +148,7 @@ func (c *cluster) stopAll() {
 	for _, n := range c.nodes {
 		n.stop()
 	}
-	time.Sleep(time.Minute) // load: virtual
+	time.Sleep(time.Minute) // virtual
 }
 
 // isolate lets no message of n out or in, both ways.
@@ -213,7 +213,7 @@ func (c *cluster) followers(leader *node) (out []*node) {
 
 func (c *cluster) eventually(what string, ok func() bool) {
 	c.t.Helper()
-	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) { // poll: poll
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) { // poll
 		if time.Now().After(deadline) {
 			c.t.Fatalf("no %s within a minute", what)
 		}

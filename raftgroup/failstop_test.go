@@ -194,7 +194,7 @@ func TestStuckTransfer(t *testing.T) {
 					t.Fatalf("a proposal during the transfer: %v", err)
 				}
 				recovered := false
-				for begin := time.Now(); time.Since(begin) < 30*time.Second && !recovered; time.Sleep(100 * time.Millisecond) {
+				for begin := time.Now(); time.Since(begin) < 30*time.Second && !recovered; time.Sleep(100 * time.Millisecond) { // poll
 					for _, n := range c.nodes {
 						_, err := n.replica.Propose(within(t, time.Second), set("b=1"))
 						recovered = recovered || err == nil
@@ -238,7 +238,7 @@ func TestLostFuture(t *testing.T) {
 				if got := <-proposal; !unsafe && !errors.Is(got.err, ErrOutcomeUnknown) {
 					t.Fatal(got.err)
 				}
-				time.Sleep(time.Minute)
+				time.Sleep(time.Minute) // virtual
 			})
 		})
 	}

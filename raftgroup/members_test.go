@@ -93,7 +93,7 @@ func TestQuorumIsKept(t *testing.T) {
 		r, ctx := leader.replica, within(t, time.Minute)
 		f := c.followers(leader)
 		f[0].isolate()
-		time.Sleep(5 * time.Second)
+		time.Sleep(5 * time.Second) // virtual
 		var refused *RefusedError
 		if err := r.Remove(ctx, f[1].member.Label); !errors.As(err, &refused) || !errors.Is(err, ErrRefused) || !errors.Is(err, ErrNotDone) {
 			t.Fatalf("remove the other live one: %v", err)
@@ -149,7 +149,7 @@ func TestWhileLeader(t *testing.T) {
 					t.Error("a loop runs before the no-op was applied")
 				}
 				<-ctx.Done()
-				time.Sleep(100 * time.Millisecond) // a slow end
+				time.Sleep(100 * time.Millisecond) // virtual: a slow end
 				running.Add(-1)
 			}
 		}

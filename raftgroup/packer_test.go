@@ -218,7 +218,7 @@ func TestCloseEndsWaiters(t *testing.T) {
 			t.Fatalf("a read after Close: %v", err)
 		}
 		close(gate)
-		time.Sleep(time.Minute) // load
+		time.Sleep(time.Minute) // virtual
 	})
 }
 

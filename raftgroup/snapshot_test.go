@@ -118,7 +118,7 @@ func conflictBehindSnapshot(t *testing.T, unsafe, crashed bool) {
 	away.start()
 	for i := range 5 {
 		leader.put("b=%d", i)
-		time.Sleep(2 * time.Second)
+		time.Sleep(2 * time.Second) // virtual
 	}
 	// Following means by entries, not by one snapshot after another.
 	follows := valueOf(away.store, "b") == "4" && away.replica.Status().Counters.Installed <= 1

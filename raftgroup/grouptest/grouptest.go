@@ -81,7 +81,7 @@ type replica struct {
 func (s suite) replica(on *store.Mem) (*replica, error) {
 	r := &replica{machine: s.newMachine(), store: on, results: make([][]any, len(s.script))}
 	if err := r.machine.Reset(on); err != nil {
-		return nil, fmt.Errorf("Reset: %w", err)
+		return nil, fmt.Errorf("reset: %w", err)
 	}
 	return r, nil
 }
@@ -103,7 +103,7 @@ func (r *replica) apply(entries ...entry.Entry) error {
 		bodies := append([]entry.Command(nil), lent.Commands...)
 		results, err := r.machine.Apply(b, &lent)
 		if err != nil {
-			return fmt.Errorf("Apply entry %d: %w", e.Index, err)
+			return fmt.Errorf("apply entry %d: %w", e.Index, err)
 		}
 		for _, c := range bodies {
 			for i := range c.Body {
@@ -286,7 +286,7 @@ func (s suite) reset() error {
 			return err
 		}
 		if err := got.machine.Reset(got.store); err != nil {
-			return fmt.Errorf("Reset behind entry %d: %w", e.Index, err)
+			return fmt.Errorf("reset behind entry %d: %w", e.Index, err)
 		}
 	}
 	return s.same(got, want, 0, "with a Reset behind each entry")
@@ -311,7 +311,7 @@ func (s suite) otherState() error {
 		}
 		got.store = states[from].Clone()
 		if err := got.machine.Reset(got.store); err != nil {
-			return fmt.Errorf("Reset to the state behind entry %d: %w", from, err)
+			return fmt.Errorf("reset to the state behind entry %d: %w", from, err)
 		}
 		for _, e := range s.script[from:] {
 			if err := got.apply(e); err != nil {
