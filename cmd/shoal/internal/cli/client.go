@@ -101,13 +101,26 @@ func (s store) Write(ctx context.Context, key, value []byte) error {
 	return err
 }
 
-// Put implements transfer.Putter.
+// putAttempts is how often an import tries a put that runs into its deadline.
+const putAttempts = 5
+
+// Put implements transfer.Putter. A put that timed out is tried again, as the
+// same write where it may have been executed: one slow moment of a disk must
+// not end a long import.
 func (s store) Put(ctx context.Context, key, value []byte) error {
-	_, err := s.Clerk.Put(ctx, key, value)
-	if errors.Is(err, clerk.ErrInvalid) {
-		return fmt.Errorf("%w: %w", transfer.ErrSkip, err)
+	var options []clerk.WriteOption
+	for attempt := 1; ; attempt++ {
+		_, err := s.Clerk.Put(ctx, key, value, options...)
+		switch {
+		case errors.Is(err, clerk.ErrInvalid):
+			return fmt.Errorf("%w: %w", transfer.ErrSkip, err)
+		case !errors.Is(err, clerk.ErrTimeout) || attempt == putAttempts || ctx.Err() != nil:
+			return err
+		}
+		if failed := (*clerk.Error)(nil); errors.As(err, &failed) && !failed.Identity.IsZero() {
+			options = []clerk.WriteOption{clerk.As(failed.Identity)}
+		}
 	}
-	return err
 }
 
 // Scan implements transfer.Scanner.

@@ -16,9 +16,10 @@ import (
 const (
 	// InFlightDefault is how many puts an import has outstanding.
 	InFlightDefault = 128
-	// inFlightBytesMax bounds the values that are in memory; at least one value
-	// of the greatest size fits.
-	inFlightBytesMax = 64 << 20
+	// inFlightBytesMax bounds the values that are in memory, and so how long one
+	// waits for those before it: a slow disk must write them all in the time that
+	// one put may take. At least one value of the greatest size fits.
+	inFlightBytesMax = 16 << 20
 	laneDepth        = 4
 )
 
