@@ -104,6 +104,9 @@ func TestStartNeedsReady(t *testing.T) {
 	impostor.From = shardcfg.Incarnation{99}
 	a.driver.Answered(w.now, in, impostor)
 	wantProposals(t, w.next(a))
+	unready := handoff.InviteReply{From: reply.From, Shards: []handoff.Standing{{}}}
+	a.driver.Answered(w.now, in, unready)
+	wantProposals(t, w.next(a))
 	a.driver.Answered(w.now, in, reply)
 	a.driver.Hold(true)
 	wantProposals(t, w.next(a))
