@@ -92,10 +92,14 @@ func (p *poller) poll(ctx context.Context) error {
 		return fmt.Errorf("poll: the controllers are of cluster %s, this group of %s", cluster, p.n.identity.Cluster)
 	}
 	p.takeHints(reply.GetHints())
+	// Claims before the config (INV-8): once a config that lets the group go is
+	// adopted, even by a proposal whose outcome is unknown, the next report says
+	// drained unless an uncreated claim is known. Creating is legal whatever the
+	// config says.
+	p.m.claimed(reply.GetClaimed(), p.n.identity.ShardCount)
 	if err := p.adopt(ctx, reply); err != nil {
 		return err
 	}
-	p.m.claimed(reply.GetClaimed(), p.n.identity.ShardCount)
 	p.polled = true
 	return p.claim(ctx)
 }
