@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -155,6 +156,8 @@ func (p *plan) err() error {
 	if p.count == 0 {
 		return nil
 	}
+	// The keys came in no particular order.
+	slices.SortFunc(p.first, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return &RefusedError{Problems: p.first, Count: p.count}
 }
 
