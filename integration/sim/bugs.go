@@ -1,0 +1,34 @@
+package sim
+
+// Bugs are mistakes that a World makes on purpose, to prove that its checks
+// find them. Each is planted in a model or in a message on its way; the machines
+// themselves stay as they are.
+type Bugs struct {
+	// Of the modelled Raft: the promises that the machines rest on.
+
+	AckUnsynced   bool // followers acknowledge entries before they are synced
+	VoteTwice     bool // a replica votes for every candidate of a term
+	VoteForgotten bool // a crash loses the vote
+	NoBarrier     bool // reads are served from applied state at once
+	NoNoop        bool // read rounds before the leader's own entry is applied
+	NoApplyWait   bool // reads do not wait until the noted index is applied
+	OldSnapshot   bool // a received snapshot replaces a newer state
+	CommitAlone   bool // a leader commits what it alone has synced
+
+	// Of a server.
+
+	PhaseApart      bool // a read takes the phase from one state and the value from an older one
+	ReadFrozen      bool // a frozen shard is read at the holder
+	DedupStays      bool // what sessions executed is not known where a shard moved
+	DropEarly       bool // the holder drops its copy without proof of a successor
+	FreezeEarly     bool // the holder freezes before the receiver has the copy
+	CreateUnclaimed bool // an owner creates a token without the claim
+	Unfenced        bool // calls between groups reach whoever lives at an address
+	TailSkipped     bool // the tail of changes is not sent
+	DrainedEarly    bool // a leaving group says at once that it is drained
+
+	// Of a client and of the controller.
+
+	RetryAsNew     bool // a write that got no answer is tried again under a new number
+	ClaimForgotten bool // the controllers grant a claim to whoever asks
+}

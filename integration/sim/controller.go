@@ -1,0 +1,330 @@
+package sim
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/shoalkv/shoal/raftgroup/entry"
+	"github.com/shoalkv/shoal/shardctrler/ctrlfsm"
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+	"github.com/shoalkv/shoal/shardkv/kvfsm"
+)
+
+// controllers are the controllers' group. What they log is decided by
+// ctrlfsm; around it this follows shardctrler: who answers, from which state,
+// and what the leader remembers of reports.
+type controllers struct {
+	w      *World
+	g      *raftGroup
+	nodes  []*node
+	latest *shardcfg.Config // newest that any replica applied
+	view   ctrlfsm.View     // of the newest state
+}
+
+// A controller is one replica of them.
+type controller struct {
+	cs *controllers
+	r  *replica
+	// holders is the leader's memory: who said that it holds a shard.
+	holders map[shardcfg.ShardID]holding
+	config  *shardcfg.Config // cached, of the newest number seen here
+}
+
+// A holding is what a group reports of one shard.
+type holding struct {
+	shard    shardcfg.ShardID
+	epoch    shardcfg.Epoch
+	serving  bool
+	by       kvfsm.Peer
+	replicas []string
+}
+
+func newControllers(w *World) *controllers {
+	cs := &controllers{w: w}
+	for _, name := range []string{"c1:1", "c2:1", "c3:1"} {
+		cs.nodes = append(cs.nodes, w.addNode(name))
+	}
+	shards := w.p.Shards
+	cs.g = newRaftGroup(w, "controllers", cs.nodes,
+		func() machine { return ctrlfsm.New(shards, nil) },
+		func(r *replica) resident {
+			return &controller{cs: cs, r: r, holders: map[shardcfg.ShardID]holding{}}
+		})
+	cs.g.seen = cs.seen
+	cs.view = ctrlfsm.NewView(cs.g.mem, shards)
+	cs.latest, _ = cs.view.Latest()
+	return cs
+}
+
+// seen watches what the log did.
+func (cs *controllers) seen(st *state, e *entry.Entry) {
+	w := cs.w
+	latest, err := cs.view.Latest()
+	w.check(err, "read the latest config")
+	if latest.Num != cs.latest.Num {
+		w.trace.note(traceChange, 0, uint64(latest.Num), st.index)
+		w.trace.text("config %d: shards %v", latest.Num, latest.Shards)
+		w.stats.Configs++
+		w.configChanged(cs.latest, latest)
+		cs.latest = latest
+	}
+}
+
+func (c *controller) led()              { c.holders = map[shardcfg.ShardID]holding{} }
+func (c *controller) lost()             { c.holders = map[shardcfg.ShardID]holding{} }
+func (c *controller) died()             { c.holders, c.config = map[shardcfg.ShardID]holding{}, nil }
+func (c *controller) applied(st *state) {}
+
+// ctlReply is a controller's answer; which fields count depends on the call.
+type ctlReply struct {
+	// refused: this controller does not serve the call; leader may know who does.
+	refused bool
+	leader  string
+
+	num     shardcfg.ConfigNum
+	config  *shardcfg.Config // nil: the caller has the newest
+	hints   []holding
+	claimed []shardcfg.ShardID
+	refusal *ctrlfsm.Refusal
+	clock   uint64
+}
+
+func (c *controller) leaderAddr() string {
+	if c.r.lead < 0 || c.r.lead == c.r.slot {
+		return ""
+	}
+	return c.r.g.replicas[c.r.lead].n.addr
+}
+
+func (c *controller) notLeading() ctlReply { return ctlReply{refused: true, leader: c.leaderAddr()} }
+
+// state is the applied one, which may be old.
+func (c *controller) state() (ctrlfsm.View, *shardcfg.Config) {
+	v := ctrlfsm.NewView(c.r.machine.at.mem, c.cs.w.p.Shards)
+	num, err := v.Num()
+	c.cs.w.check(err, "read the config's number")
+	if c.config == nil || c.config.Num != num {
+		c.config, err = v.Latest()
+		c.cs.w.check(err, "read the latest config")
+	}
+	return v, c.config
+}
+
+func (c *controller) propose(cmd ctrlfsm.Command, end func(res ctrlfsm.Result, ok bool)) {
+	c.r.propose([]entry.Command{cmd.Encode()}, func(results []any, how fate) {
+		if how != fateDone {
+			end(ctrlfsm.Result{}, false)
+			return
+		}
+		end(results[0].(ctrlfsm.Result), true)
+	})
+}
+
+// A pollRequest is a group's report of itself.
+type pollRequest struct {
+	self     kvfsm.Peer
+	replicas []string
+	adopted  shardcfg.ConfigNum
+	holdings []holding
+	drained  bool
+}
+
+// poll follows shardctrler's Poll: the change that a report asks for, then the
+// answer from applied state. It needs a leader, but no proof that it still is
+// one.
+func (c *controller) poll(q pollRequest, reply func(ctlReply)) {
+	if c.r.role != leader {
+		reply(c.notLeading())
+		return
+	}
+	cmd, ref := c.due(q)
+	switch {
+	case ref != nil:
+		reply(ctlReply{refusal: ref})
+	case cmd != nil:
+		c.propose(cmd, func(res ctrlfsm.Result, ok bool) {
+			switch {
+			case !ok:
+				reply(c.notLeading())
+			case res.Refusal != nil:
+				reply(ctlReply{refusal: res.Refusal})
+			default:
+				reply(c.answer(q))
+			}
+		})
+	default:
+		reply(c.answer(q))
+	}
+}
+
+// due follows shardctrler's dueCommand.
+func (c *controller) due(q pollRequest) (ctrlfsm.Command, *ctrlfsm.Refusal) {
+	v, latest := c.state()
+	if _, listed := latest.Groups[q.self.Group]; !listed {
+		return nil, nil
+	}
+	bind := ctrlfsm.Bind{Group: q.self.Group, Incarnation: q.self.Incarnation, Replicas: q.replicas}
+	next, ref, err := ctrlfsm.Plan(v, bind)
+	c.cs.w.check(err, "plan a bind")
+	if ref != nil {
+		return nil, ref
+	}
+	left, err := v.LeftAt(q.self.Group)
+	c.cs.w.check(err, "read a leave")
+	switch {
+	case q.drained && left != 0 && q.adopted >= left:
+		return ctrlfsm.Drained{Incarnation: q.self.Incarnation, Adopted: q.adopted}, nil
+	case next != nil:
+		return bind, nil
+	}
+	return nil, nil
+}
+
+func (c *controller) answer(q pollRequest) ctlReply {
+	v, latest := c.state()
+	r := ctlReply{num: latest.Num, clock: c.clock()}
+	if latest.Num > q.adopted {
+		r.config = latest
+	}
+	c.take(q)
+	r.hints = c.hints(latest)
+	claims, err := v.ClaimsOf(q.self.Incarnation)
+	c.cs.w.check(err, "read the claims")
+	for _, s := range claims {
+		if !slices.ContainsFunc(q.holdings, func(h holding) bool { return h.shard == s }) {
+			r.claimed = append(r.claimed, s)
+		}
+	}
+	return r
+}
+
+func (c *controller) clock() uint64 { return max(c.r.machine.at.clock, c.r.n.clock()) }
+
+// take follows shardctrler's reports.take.
+func (c *controller) take(q pollRequest) {
+	for _, h := range q.holdings {
+		was, known := c.holders[h.shard]
+		if known && (h.epoch.Less(was.epoch) || was.by.Incarnation != h.by.Incarnation && !newer(h, was)) {
+			continue
+		}
+		h.replicas = q.replicas
+		c.holders[h.shard] = h
+	}
+}
+
+func newer(a, b holding) bool {
+	bit := func(v bool) int {
+		if v {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(a.epoch.Compare(b.epoch), cmp.Compare(bit(a.serving), bit(b.serving))) > 0
+}
+
+// hints follows shardctrler's reports.hints: holders that are not the owners.
+func (c *controller) hints(latest *shardcfg.Config) (list []holding) {
+	for i := range latest.Shards {
+		s := shardcfg.ShardID(i)
+		h, known := c.holders[s]
+		if _, owner := latest.Owner(s); known && h.by.Incarnation != owner {
+			list = append(list, h)
+		}
+	}
+	return list
+}
+
+// claim follows shardctrler's Claim.
+func (c *controller) claim(inc shardcfg.Incarnation, shards []shardcfg.ShardID, reply func(ctlReply)) {
+	if c.r.role != leader {
+		reply(c.notLeading())
+		return
+	}
+	if c.cs.w.bugs.ClaimForgotten {
+		reply(ctlReply{claimed: shards})
+		return
+	}
+	v, _ := c.state()
+	var open, claimed []shardcfg.ShardID
+	for _, s := range shards {
+		by, err := v.ClaimedBy(s)
+		c.cs.w.check(err, "read a claim")
+		switch {
+		case by == inc:
+			claimed = append(claimed, s)
+		case by.IsZero():
+			open = append(open, s)
+		}
+	}
+	if len(open) == 0 {
+		reply(ctlReply{claimed: claimed})
+		return
+	}
+	c.propose(ctrlfsm.Claim{Incarnation: inc, Shards: open}, func(res ctrlfsm.Result, ok bool) {
+		if !ok {
+			reply(c.notLeading())
+			return
+		}
+		claimed = append(claimed, res.Claimed...)
+		slices.Sort(claimed)
+		reply(ctlReply{claimed: claimed})
+	})
+}
+
+// query follows shardctrler's Query of the latest config: behind a barrier.
+func (c *controller) query(reply func(ctlReply)) {
+	c.r.barrier(func(ok bool) {
+		if !ok {
+			reply(c.notLeading())
+			return
+		}
+		_, latest := c.state()
+		reply(ctlReply{num: latest.Num, config: latest, hints: c.hints(latest), clock: c.clock()})
+	})
+}
+
+// change makes a change that an operator asked for.
+func (c *controller) change(cmd ctrlfsm.Command, reply func(ctlReply)) {
+	if c.r.role != leader {
+		reply(c.notLeading())
+		return
+	}
+	c.propose(cmd, func(res ctrlfsm.Result, ok bool) {
+		if !ok {
+			reply(c.notLeading())
+			return
+		}
+		reply(ctlReply{num: res.Num, refusal: res.Refusal})
+	})
+}
+
+// A caller remembers which controller to ask first.
+type caller struct{ first int }
+
+// ask asks one controller after the other, at most each once, until one serves
+// the call.
+func (cs *controllers) ask(from *node, k *caller, timeout time.Duration, serve func(c *controller, reply func(ctlReply)), end func(ctlReply, bool)) {
+	cs.try(from, k, timeout, len(cs.nodes)+1, serve, end)
+}
+
+func (cs *controllers) try(from *node, k *caller, timeout time.Duration, left int, serve func(c *controller, reply func(ctlReply)), end func(ctlReply, bool)) {
+	if left == 0 {
+		end(ctlReply{}, false)
+		return
+	}
+	to := cs.nodes[k.first%len(cs.nodes)]
+	call(from, to, timeout, cs.w.p.Dup, func(reply func(ctlReply)) {
+		serve(to.host.top.(*controller), reply)
+	}, func(v ctlReply, how ending, _ bool) {
+		if how == answered && !v.refused {
+			end(v, true)
+			return
+		}
+		k.first = (k.first + 1) % len(cs.nodes)
+		if how == answered && v.leader != "" {
+			k.first = cs.w.address[v.leader].id
+		}
+		cs.try(from, k, timeout, left-1, serve, end)
+	})
+}

@@ -1,0 +1,158 @@
+package sim
+
+import (
+	"slices"
+	"time"
+
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+	"github.com/shoalkv/shoal/shardkv/handoff"
+	"github.com/shoalkv/shoal/shardkv/kvfsm"
+)
+
+// peerTimeout is how long a call to another group may take.
+const peerTimeout = 500 * time.Millisecond
+
+// inviteAnswer is an answer with what the replica says of itself.
+type inviteAnswer struct {
+	handoff.InviteReply
+	wrong   bool // another incarnation lives there
+	leading bool
+}
+
+// invite sends an Invite and passes the answer on; what gets no answer, the
+// driver repeats.
+func (s *server) invite(in handoff.Invite) {
+	to := s.target(in.To.Incarnation, in.Replicas)
+	if to == nil {
+		return
+	}
+	leads := s.leads
+	call(s.r.n, to, peerTimeout, s.w.p.Dup, func(reply func(inviteAnswer)) {
+		if t := resident4(to, &in.To.Incarnation, s.w.bugs.Unfenced); t != nil {
+			t.invited(in, reply)
+		} else {
+			reply(inviteAnswer{wrong: true})
+		}
+	}, func(a inviteAnswer, how ending, _ bool) {
+		if how != answered || a.wrong || !a.leading {
+			s.preferred[in.To.Incarnation]++
+		}
+		if how != answered || a.wrong || s.leads != leads || s.driver == nil {
+			return
+		}
+		s.driver.Answered(s.w.now, in, a.InviteReply)
+		s.passSoon(0)
+	})
+}
+
+// target is the replica of a group to ask now.
+func (s *server) target(inc shardcfg.Incarnation, replicas []string) *node {
+	if len(replicas) == 0 {
+		return nil
+	}
+	return s.w.address[replicas[s.preferred[inc]%len(replicas)]]
+}
+
+// resident4 returns the server of an incarnation at a node; nil: another one
+// lives there. Unfenced, whoever lives there is taken for it.
+func resident4(n *node, inc *shardcfg.Incarnation, unfenced bool) *server {
+	if n.host == nil {
+		return nil
+	}
+	s, ok := n.host.top.(*server)
+	if !ok || s.l.self.Incarnation != *inc && !unfenced {
+		return nil
+	}
+	return s
+}
+
+// invited answers an Invite from applied state; a leader acts on it.
+func (s *server) invited(in handoff.Invite, reply func(inviteAnswer)) {
+	asked := in.To.Incarnation
+	in.To.Incarnation = s.l.self.Incarnation // differs only where it is not fenced
+	s.hear(in.From.Peer.Incarnation, in.From.Replicas)
+	for _, v := range in.Shards {
+		s.noteInvitation(v.Shard, invitation{in.From.Peer, v.Mark, v.Phase})
+	}
+	if s.driver != nil {
+		s.driver.Invited(s.w.now, in)
+		s.passSoon(0)
+	}
+	a := inviteAnswer{InviteReply: handoff.Answer(handoff.Identity{Peer: s.l.self}, s.view(), in), leading: s.driver != nil}
+	a.From = asked
+	reply(a)
+}
+
+// pagesAnswer is an answer to a Fetch.
+type pagesAnswer struct {
+	pages   []kvfsm.Page
+	wrong   bool
+	leading bool
+}
+
+// fetch sends a Fetch and passes the pages on.
+func (s *server) fetch(f handoff.Fetch) {
+	replicas := f.Replicas
+	if len(replicas) == 0 {
+		replicas = s.addresses[f.From.Incarnation]
+	}
+	to := s.target(f.From.Incarnation, replicas)
+	leads := s.leads
+	if to == nil {
+		s.driver.FetchFailed(s.w.now, f)
+		return
+	}
+	// A receiver reads a hint from any replica: now and then ask another one.
+	if chance(s.w.rng.serve, 0.2) {
+		to = s.w.address[replicas[s.w.rng.serve.IntN(len(replicas))]]
+	}
+	call(s.r.n, to, peerTimeout, s.w.p.Dup, func(reply func(pagesAnswer)) {
+		if t := resident4(to, &f.From.Incarnation, false); t != nil {
+			reply(t.wanted(f))
+		} else {
+			reply(pagesAnswer{wrong: true})
+		}
+	}, func(a pagesAnswer, how ending, _ bool) {
+		if how != answered || a.wrong || !a.leading {
+			s.preferred[f.From.Incarnation]++
+		}
+		if s.leads != leads || s.driver == nil {
+			return
+		}
+		if how != answered || a.wrong {
+			s.driver.FetchFailed(s.w.now, f)
+		} else {
+			s.driver.Fetched(s.w.now, f, a.pages)
+		}
+		s.passSoon(0)
+	})
+}
+
+// wanted answers a Fetch from applied state, of any replica.
+func (s *server) wanted(f handoff.Fetch) pagesAnswer {
+	if s.driver != nil {
+		s.driver.Wanted(f.To, f.Wants)
+		s.passSoon(time.Millisecond)
+	}
+	to := f.To
+	if s.w.bugs.Unfenced {
+		to = s.unfencedReceiver(&f)
+	}
+	pages, err := kvfsm.ReadPages(s.r.machine.at.mem, to, f.Wants, s.w.p.PageBytes)
+	s.w.check(err, "read pages")
+	if s.w.bugs.TailSkipped {
+		for i := range pages {
+			if pages[i].Next.Tail && f.Wants[i].Cursor.Tail {
+				pages[i].Items = nil
+			}
+		}
+	}
+	return pagesAnswer{pages: pages, leading: s.driver != nil}
+}
+
+// hear remembers the addresses of a group.
+func (s *server) hear(inc shardcfg.Incarnation, replicas []string) {
+	if len(replicas) > 0 {
+		s.addresses[inc] = slices.Clone(replicas)
+	}
+}

@@ -1,0 +1,200 @@
+package sim
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/shoalkv/shoal/shardctrler/ctrlfsm"
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+)
+
+// An operator changes the configuration: groups join, leave, come back, get
+// other weights; shards are pinned and let go. It asks for one change at a time
+// and repeats it, as the same request, until it is answered.
+type operator struct {
+	w        *World
+	n        *node
+	rng      *rand.Rand
+	asker    caller
+	machines map[shardcfg.GroupID][]*node
+	gids     []shardcfg.GroupID
+	ghosts   []shardcfg.GroupID
+	requests uint64
+	left     int
+	// asking: a change is under way.
+	asking bool
+	done   bool
+}
+
+func newOperator(w *World) *operator {
+	o := &operator{w: w, n: w.addNode("operator"), rng: w.rng.operator, machines: map[shardcfg.GroupID][]*node{}, left: w.p.Changes}
+	for i := range w.p.Groups + w.p.Spare {
+		gid := shardcfg.GroupID(i + 1)
+		var nodes []*node
+		for r := range w.p.Replicas {
+			nodes = append(nodes, w.addNode(fmt.Sprintf("g%dr%d:1", gid, r+1)))
+		}
+		o.gids = append(o.gids, gid)
+		o.machines[gid] = nodes
+		w.newLife(gid, nodes)
+	}
+	return o
+}
+
+// begin joins the first groups, then changes things from time to time.
+func (o *operator) begin() {
+	n := 1 + o.rng.IntN(o.w.p.Groups)
+	var join ctrlfsm.Join
+	for _, gid := range o.gids[:n] {
+		join.Groups = append(join.Groups, o.joining(gid))
+	}
+	join.Request = o.request()
+	o.ask(join)
+}
+
+func (o *operator) request() ctrlfsm.RequestID {
+	o.requests++
+	var id ctrlfsm.RequestID
+	binary.BigEndian.PutUint64(id.ID[:], o.requests)
+	// By the cluster's clock: an operator whose own clock is off is refused, which
+	// is right and of no interest here.
+	id.BirthMS = max(o.w.controllers.g.newest.clock, epochMS)
+	return id
+}
+
+// current is the life that has a gid's machines now.
+func (o *operator) current(gid shardcfg.GroupID) *life {
+	for _, l := range slices.Backward(o.w.lives) {
+		if l.self.Group == gid {
+			return l
+		}
+	}
+	return nil
+}
+
+// joining describes a group: as its replicas say, or unseen (a forced join).
+func (o *operator) joining(gid shardcfg.GroupID) ctrlfsm.JoinGroup {
+	g := ctrlfsm.JoinGroup{ID: gid, Weight: uint32(1 + o.rng.IntN(3))}
+	l := o.current(gid)
+	if l == nil {
+		g.Replicas = []string{fmt.Sprintf("ghost%d:1", gid)}
+		return g
+	}
+	g.Replicas = l.addrs
+	if o.rng.IntN(3) > 0 {
+		g.Identity, g.Incarnation = ctrlfsm.IdentityFormed, l.self.Incarnation
+	}
+	return g
+}
+
+// ask makes a change, however often it must be sent.
+func (o *operator) ask(c ctrlfsm.Command) {
+	o.asking = true
+	w := o.w
+	w.trace.text("operator: %T %+v", c, c)
+	w.controllers.ask(o.n, &o.asker, pollTimeout, func(t *controller, reply func(ctlReply)) { t.change(c, reply) },
+		func(a ctlReply, ok bool) {
+			if !ok {
+				o.n.after(100*time.Millisecond, func() { o.ask(c) })
+				return
+			}
+			o.asking = false
+			if a.refusal != nil {
+				w.trace.text("operator: refused: %v", a.refusal)
+			}
+			if len(w.controllers.latest.Groups) == 0 {
+				o.n.after(100*time.Millisecond, o.begin)
+				return
+			}
+			o.later()
+		})
+}
+
+func (o *operator) later() {
+	o.n.after(between(o.rng, o.w.p.ChangeEvery/2, 3*o.w.p.ChangeEvery/2), o.act)
+}
+
+// act makes the next change. Once all are made, and enough shards moved, it only
+// takes the ghosts away.
+func (o *operator) act() {
+	w := o.w
+	if o.left <= 0 && (w.calm || w.stats.Handoffs >= w.p.Handoffs) {
+		o.finish()
+		return
+	}
+	o.left--
+	if c := o.draw(); c != nil {
+		o.ask(c)
+	} else {
+		o.later()
+	}
+}
+
+// finish removes what could never settle.
+func (o *operator) finish() {
+	for _, gid := range o.ghosts {
+		if _, listed := o.w.controllers.latest.Groups[gid]; listed {
+			o.ask(ctrlfsm.Leave{Request: o.request(), Groups: []shardcfg.GroupID{gid}})
+			return
+		}
+	}
+	o.done = true
+}
+
+// draw draws a change; nil: none that makes sense.
+func (o *operator) draw() ctrlfsm.Command {
+	p := &o.w.p
+	latest := o.w.controllers.latest
+	var in, out []shardcfg.GroupID
+	for _, gid := range o.gids {
+		if g, listed := latest.Groups[gid]; !listed {
+			out = append(out, gid)
+		} else if g.State == shardcfg.GroupMember {
+			in = append(in, gid)
+		}
+	}
+	shard := shardcfg.ShardID(o.rng.IntN(p.Shards))
+	switch n := o.rng.IntN(100); {
+	case n < 35 && len(out) > 0:
+		return o.join(out[o.rng.IntN(len(out))])
+	case n < 60 && p.Leave && len(in) > 1:
+		return ctrlfsm.Leave{Request: o.request(), Groups: []shardcfg.GroupID{in[o.rng.IntN(len(in))]}}
+	case n < 80 && p.Move && len(in) > 0:
+		return ctrlfsm.Move{Request: o.request(), Shard: shard, Group: in[o.rng.IntN(len(in))]}
+	case n < 85 && p.Move:
+		return ctrlfsm.Unpin{Request: o.request(), Shard: shard}
+	case n < 90 && p.Ghost && len(o.ghosts) < 2:
+		o.w.stats.happened(KindGhost)
+		gid := shardcfg.GroupID(90 + len(o.ghosts))
+		o.ghosts = append(o.ghosts, gid)
+		o.w.addNode(fmt.Sprintf("ghost%d:1", gid)).up = false
+		return ctrlfsm.Join{Request: o.request(), Groups: []ctrlfsm.JoinGroup{o.joining(gid)}}
+	case len(in) > 0:
+		return ctrlfsm.Join{Request: o.request(), Groups: []ctrlfsm.JoinGroup{o.joining(in[o.rng.IntN(len(in))])}}
+	}
+	return nil
+}
+
+// join lets a group in. One that was drained may have been wiped meanwhile: it
+// comes back as another incarnation.
+func (o *operator) join(gid shardcfg.GroupID) ctrlfsm.Command {
+	w := o.w
+	l := o.current(gid)
+	if l.drained != 0 && w.p.Rejoin && len(w.lives) < livesMax && o.rng.IntN(2) == 0 {
+		l.end()
+		for _, n := range o.machines[gid] {
+			n.up = true
+		}
+		w.newLife(gid, o.machines[gid])
+		w.stats.Reborn++
+		w.stats.happened(KindRejoin)
+		w.trace.text("group %d is wiped and comes back as %v", gid, o.current(gid).self.Incarnation)
+	}
+	return ctrlfsm.Join{Request: o.request(), Groups: []ctrlfsm.JoinGroup{o.joining(gid)}}
+}
+
+// livesMax bounds the incarnations of a run.
+const livesMax = 12

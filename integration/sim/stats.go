@@ -1,0 +1,48 @@
+package sim
+
+import "time"
+
+// Stats count what happened in a run, or in many.
+type Stats struct {
+	Events     uint64
+	Virtual    time.Duration
+	Operations int // calls of clients
+	Done       int
+	NotDone    int
+	Unknown    int
+	Repeats    int // writes answered from a session's record
+	Expired    int // sessions refused for their age
+	Handoffs   int // shards installed
+	Discards   int // stagings given up
+	Configs    int
+	Elections  int
+	Replayed   int // entries that replicas applied again after a crash
+	Drained    int // groups that left and were drained
+	Reborn     int // groups that came back as another incarnation
+	// Happened counts the faults of each kind.
+	Happened [kindCount]int
+}
+
+func (s *Stats) happened(k Kind) { s.Happened[k]++ }
+
+// Add adds another run's counts.
+func (s *Stats) Add(o *Stats) {
+	s.Events += o.Events
+	s.Virtual += o.Virtual
+	s.Operations += o.Operations
+	s.Done += o.Done
+	s.NotDone += o.NotDone
+	s.Unknown += o.Unknown
+	s.Repeats += o.Repeats
+	s.Expired += o.Expired
+	s.Handoffs += o.Handoffs
+	s.Discards += o.Discards
+	s.Configs += o.Configs
+	s.Elections += o.Elections
+	s.Replayed += o.Replayed
+	s.Drained += o.Drained
+	s.Reborn += o.Reborn
+	for k := range s.Happened {
+		s.Happened[k] += o.Happened[k]
+	}
+}
