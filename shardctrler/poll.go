@@ -59,11 +59,12 @@ func (s *Server) Poll(ctx context.Context, req *ctrlpb.PollRequest) (*ctrlpb.Pol
 		if inc.IsZero() {
 			return nil
 		}
-		s.reports.take(report{
+		rep := report{
 			gid: shardcfg.GroupID(req.GetGid()), incarnation: inc, leader: req.GetLeader(),
 			replicas: slices.Clone(req.GetReplicas()), adopted: shardcfg.ConfigNum(req.GetAdopted()), holdings: holdings,
-		})
-		reply.Hints = s.reports.hints(rd.latest)
+		}
+		s.reports.take(rep)
+		reply.Hints = s.reports.hintsFor(rd.latest, rep)
 		claims, err := s.reports.claimsOf(rd.View, inc)
 		if err != nil {
 			return internal("read the claims", err)

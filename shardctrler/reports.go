@@ -140,19 +140,43 @@ func (rs *reports) hints(c *shardcfg.Config) []*ctrlpb.Hint {
 		if !known || h.incarnation == owner {
 			continue
 		}
-		hint := &ctrlpb.Hint{
-			Shard: uint32(shard), Incarnation: slices.Clone(h.incarnation[:]),
-			EpochGen: h.epoch.Gen, EpochNum: h.epoch.Num,
-		}
-		if gid, listed := c.GroupOf(h.incarnation); listed {
-			hint.Gid = uint64(gid)
-		} else {
-			hint.Replicas = h.replicas
-		}
-		hints = append(hints, hint)
+		hints = append(hints, h.hint(c, shardcfg.ShardID(shard)))
 	}
 	rs.mu.hints, rs.mu.hintsNum = hints, c.Num
 	return hints
+}
+
+// hintsFor is hints for a group that reported, with the holders of those shards
+// that it says it holds while their newest token is another's, the owner's
+// included. A frozen holder may have no other proof of its successor: the
+// receiver may have passed the shard on and be gone.
+func (rs *reports) hintsFor(c *shardcfg.Config, rep report) []*ctrlpb.Hint {
+	hints := rs.hints(c)
+	hints = hints[:len(hints):len(hints)] // an append must not write to what is shared
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	for _, shard := range slices.Sorted(maps.Keys(rep.holdings)) {
+		h, known := rs.mu.holders[shard]
+		_, owner := c.Owner(shard)
+		if known && h.incarnation != rep.incarnation && h.incarnation == owner {
+			hints = append(hints, h.hint(c, shard))
+		}
+	}
+	return hints
+}
+
+// hint names a holder to a client or a group.
+func (h holder) hint(c *shardcfg.Config, shard shardcfg.ShardID) *ctrlpb.Hint {
+	hint := &ctrlpb.Hint{
+		Shard: uint32(shard), Incarnation: slices.Clone(h.incarnation[:]),
+		EpochGen: h.epoch.Gen, EpochNum: h.epoch.Num,
+	}
+	if gid, listed := c.GroupOf(h.incarnation); listed {
+		hint.Gid = uint64(gid)
+	} else {
+		hint.Replicas = h.replicas
+	}
+	return hint
 }
 
 // claimsOf lists the shards that an incarnation claimed, as v has it. The list

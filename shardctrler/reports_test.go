@@ -55,6 +55,32 @@ func TestHintsFollowTheToken(t *testing.T) {
 	want("another replica led", 0)
 }
 
+// TestAHolderHearsOfItsSuccessor: a group that says it holds a shard hears who
+// has a newer token, although that is the owner. A receiver may have passed the
+// shard on and be gone, and then nobody else proves to the frozen holder that it
+// may let go.
+func TestAHolderHearsOfItsSuccessor(t *testing.T) {
+	a, c := shardcfg.Incarnation{'A'}, shardcfg.Incarnation{'C'}
+	cfg := &shardcfg.Config{Num: 5, Shards: []shardcfg.GroupID{3, 3}, Groups: map[shardcfg.GroupID]shardcfg.Group{
+		1: {Incarnation: a, State: shardcfg.GroupMember}, 3: {Incarnation: c, State: shardcfg.GroupMember}}}
+	var rs reports
+	rs.init(time.Now)
+	frozen := map[shardcfg.ShardID]*ctrlpb.Holding{0: {Shard: 0, EpochNum: 1}, 1: {Shard: 1, EpochNum: 1}}
+	rs.take(report{gid: 1, incarnation: a, holdings: frozen})
+	rs.take(report{gid: 3, incarnation: c, holdings: map[shardcfg.ShardID]*ctrlpb.Holding{0: {Shard: 0, EpochNum: 3, Serving: true}}})
+	shared := rs.hints(cfg)
+	hints := rs.hintsFor(cfg, report{gid: 1, incarnation: a, holdings: frozen})
+	if len(hints) != len(shared)+1 || len(rs.hints(cfg)) != len(shared) {
+		t.Fatalf("hints for the holder %v, for everyone %v", hints, shared)
+	}
+	if h := hints[len(shared)]; h.GetShard() != 0 || h.GetGid() != 3 || h.GetEpochNum() != 3 {
+		t.Errorf("the holder hears %v, want epoch 3 at group 3", h)
+	}
+	if hints := rs.hintsFor(cfg, report{gid: 3, incarnation: c, holdings: map[shardcfg.ShardID]*ctrlpb.Holding{0: {EpochNum: 3}}}); len(hints) != len(shared) {
+		t.Errorf("the newest holder hears %v of itself", hints)
+	}
+}
+
 // TestReportsAreBounded: the oldest group is forgotten first.
 func TestReportsAreBounded(t *testing.T) {
 	now := time.UnixMilli(0)
