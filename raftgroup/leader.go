@@ -188,7 +188,7 @@ func (r *Replica) lead(lead *leadership) {
 
 // commitNoop returns the term of a no-op that was applied.
 func (r *Replica) commitNoop(ctx context.Context) (term uint64, err error) {
-	c, err := r.packer.submit([]entry.Command{{Kind: entry.KindNoop}}, true)
+	c, err := r.packer.submit([]entry.Command{{Kind: entry.KindNoop}}, first)
 	if err != nil {
 		return 0, err
 	}
@@ -216,7 +216,7 @@ func (r *Replica) recordLabels(ctx context.Context) {
 	if len(missing) == 0 {
 		return
 	}
-	c, err := r.packer.submit(missing, false)
+	c, err := r.packer.submit(missing, foreground)
 	if err == nil {
 		_, err = r.packer.wait(ctx, c)
 	}

@@ -38,7 +38,7 @@ type packer struct {
 
 	mu struct {
 		sync.Mutex
-		queue    []*pending
+		queue    queue
 		bytes    int // of the queue and of what is in flight
 		inflight map[*batch]struct{}
 		idle     chan struct{} // closed when nothing is queued or in flight; nil while nobody waits
@@ -47,11 +47,22 @@ type packer struct {
 	}
 }
 
-// A call is one Propose or ProposeAll. Guarded by packer.mu until done.
+// A class says before whom a call's commands come.
+type class uint8
+
+const (
+	foreground class = iota
+	background
+	// first is for the first command of a leadership: before all, whatever waits.
+	first
+)
+
+// A call is one Propose, ProposeAll or ProposeBackground. Guarded by packer.mu until done.
 type call struct {
-	results []any
-	left    int
-	done    chan struct{} // closed when left is 0
+	results    []any
+	left       int
+	done       chan struct{} // closed when left is 0
+	background bool          // it yields to calls that are not
 }
 
 // A pending is one command of a call.
@@ -65,9 +76,10 @@ type pending struct {
 
 // A batch is an entry in flight.
 type batch struct {
-	pendings []*pending
-	bytes    int
-	encoded  chan struct{} // closed when the commands' bodies are no longer needed
+	pendings   []*pending
+	bytes      int
+	background bool          // some of its commands are background
+	encoded    chan struct{} // closed when the commands' bodies are no longer needed
 }
 
 func newPacker(r *Replica) *packer {
@@ -80,8 +92,8 @@ func newPacker(r *Replica) *packer {
 func sizeOfCommand(c entry.Command) int { return entry.CommandOverheadBytes + len(c.Body) }
 
 // submit admits all of the commands, in this order and next to each other, or
-// none of them. front is for the first command of a leadership.
-func (p *packer) submit(commands []entry.Command, front bool) (*call, error) {
+// none of them.
+func (p *packer) submit(commands []entry.Command, class class) (*call, error) {
 	bytes := 0
 	for _, c := range commands {
 		if len(c.Body) > p.r.o.CommandBytesMax {
@@ -89,7 +101,8 @@ func (p *packer) submit(commands []entry.Command, front bool) (*call, error) {
 		}
 		bytes += sizeOfCommand(c)
 	}
-	c := &call{results: make([]any, len(commands)), left: len(commands), done: make(chan struct{})}
+	c := &call{results: make([]any, len(commands)), left: len(commands), done: make(chan struct{}),
+		background: class == background}
 	all := make([]*pending, len(commands))
 	for i, command := range commands {
 		all[i] = &pending{command: command, call: c, slot: i}
@@ -101,16 +114,12 @@ func (p *packer) submit(commands []entry.Command, front bool) (*call, error) {
 		return nil, notDone(p.mu.closed)
 	case !p.mu.leading:
 		return nil, p.r.notLeader()
-	case p.mu.bytes > 0 && p.mu.bytes+bytes > p.r.o.QueueBytesMax && !front:
+	case p.mu.bytes > 0 && p.mu.bytes+bytes > p.r.o.QueueBytesMax && class != first:
 		p.r.counters.busy.Add(uint64(len(commands)))
 		return nil, ErrBusy
 	}
 	p.mu.bytes += bytes
-	if front {
-		p.mu.queue = append(all, p.mu.queue...)
-	} else {
-		p.mu.queue = append(p.mu.queue, all...)
-	}
+	p.mu.queue.add(all, class == first)
 	p.r.counters.proposals.Add(uint64(len(commands)))
 	poke(p.wake)
 	return c, nil
@@ -137,17 +146,10 @@ func (p *packer) wait(ctx context.Context, c *call) ([]any, error) {
 // nobody reads the commands' bodies any more.
 func (p *packer) give(ctx context.Context, c *call) {
 	p.mu.Lock()
-	kept := p.mu.queue[:0]
-	for _, q := range p.mu.queue {
-		if q.call != c {
-			kept = append(kept, q)
-			continue
-		}
+	p.mu.queue.withdraw(func(q *pending) bool { return q.call == c }, func(q *pending) {
 		p.mu.bytes -= sizeOfCommand(q.command)
 		p.settleLocked(q, &ProposalError{Err: notDone(ctx.Err())})
-	}
-	clear(p.mu.queue[len(kept):])
-	p.mu.queue = kept
+	})
 	var encoding []chan struct{}
 	for b := range p.mu.inflight {
 		for _, q := range b.pendings {
@@ -194,26 +196,22 @@ func (p *packer) run() {
 func (p *packer) take() *batch {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.mu.inflight) >= window || len(p.mu.queue) == 0 {
+	if len(p.mu.inflight) >= window || p.mu.queue.empty() {
 		return nil
 	}
-	b := &batch{encoded: make(chan struct{})}
-	n := 0
-	for n < len(p.mu.queue) && n < entryCommandsMax {
-		size := sizeOfCommand(p.mu.queue[n].command)
-		if n > 0 && b.bytes+size > p.r.o.EntryBytesMax {
-			break
-		}
-		b.bytes += size
-		n++
+	busy := false
+	for b := range p.mu.inflight {
+		busy = busy || b.background
 	}
-	b.pendings = append([]*pending(nil), p.mu.queue[:n]...)
+	b := &batch{pendings: p.mu.queue.cut(p.r.o.EntryBytesMax, busy), encoded: make(chan struct{})}
+	if len(b.pendings) == 0 {
+		return nil
+	}
 	for _, q := range b.pendings {
+		b.bytes += sizeOfCommand(q.command)
+		b.background = b.background || q.call.background
 		q.batch = b
 	}
-	rest := copy(p.mu.queue, p.mu.queue[n:])
-	clear(p.mu.queue[rest:])
-	p.mu.queue = p.mu.queue[:rest]
 	p.mu.inflight[b] = struct{}{}
 	return b
 }
@@ -311,11 +309,10 @@ func (p *packer) setLeading(leading bool) {
 }
 
 func (p *packer) refuseLocked(err error) {
-	for _, q := range p.mu.queue {
+	p.mu.queue.withdraw(func(*pending) bool { return true }, func(q *pending) {
 		p.mu.bytes -= sizeOfCommand(q.command)
 		p.settleLocked(q, &ProposalError{Err: err})
-	}
-	p.mu.queue = nil
+	})
 	p.idleLocked()
 }
 
@@ -353,7 +350,7 @@ func (p *packer) abandon(reason error) {
 }
 
 func (p *packer) idleLocked() {
-	if p.mu.idle != nil && len(p.mu.queue) == 0 && len(p.mu.inflight) == 0 {
+	if p.mu.idle != nil && p.mu.queue.empty() && len(p.mu.inflight) == 0 {
 		close(p.mu.idle)
 		p.mu.idle = nil
 	}

@@ -229,13 +229,24 @@ func (r *Replica) Propose(ctx context.Context, command entry.Command) (any, erro
 // results is nil. An earlier command may fail and a later one be applied: a
 // sequence that must not have holes belongs into one command.
 func (r *Replica) ProposeAll(ctx context.Context, commands []entry.Command) (results []any, err error) {
+	return r.propose(ctx, commands, foreground)
+}
+
+// ProposeBackground is ProposeAll for work that nobody waits for, such as the
+// copying of a shard: its commands take the room that others leave in the
+// entries, and at least every fifth entry.
+func (r *Replica) ProposeBackground(ctx context.Context, commands []entry.Command) (results []any, err error) {
+	return r.propose(ctx, commands, background)
+}
+
+func (r *Replica) propose(ctx context.Context, commands []entry.Command, class class) ([]any, error) {
 	if len(commands) == 0 {
 		return nil, nil
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, notDone(err)
 	}
-	c, err := r.packer.submit(commands, false)
+	c, err := r.packer.submit(commands, class)
 	if err != nil {
 		return nil, err
 	}

@@ -25,6 +25,10 @@ type fakeReplica struct {
 	fail   error  // of the next proposals and barriers
 }
 
+func (f *fakeReplica) ProposeBackground(ctx context.Context, commands []entry.Command) ([]any, error) {
+	return f.ProposeAll(ctx, commands)
+}
+
 func (f *fakeReplica) ProposeAll(_ context.Context, commands []entry.Command) ([]any, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -141,9 +141,27 @@ func (m *mover) carryOut(ctx context.Context, a handoff.Actions) {
 	for i := range a.Fetches {
 		m.running.Go(func() { m.fetch(ctx, a.Fetches[i]) })
 	}
-	if len(a.Proposals) > 0 {
-		m.running.Go(func() { m.propose(ctx, a.Proposals) })
+	// Pages of a copy are many and large, and nobody waits for one of them; behind
+	// the other proposals somebody may be waiting for a frozen shard.
+	urgent, copying := partition(a.Proposals)
+	if len(urgent) > 0 {
+		m.running.Go(func() { m.propose(ctx, urgent, m.n.replica.ProposeAll) })
 	}
+	if len(copying) > 0 {
+		m.running.Go(func() { m.propose(ctx, copying, m.n.replica.ProposeBackground) })
+	}
+}
+
+// partition tells pages of a copy from everything else.
+func partition(list []kvfsm.Command) (urgent, copying []kvfsm.Command) {
+	for _, c := range list {
+		if page, ok := c.(*kvfsm.Chunk); ok && !page.From.Tail {
+			copying = append(copying, c)
+		} else {
+			urgent = append(urgent, c)
+		}
+	}
+	return urgent, copying
 }
 
 // setThrottles publishes which writes are slowed.
@@ -159,8 +177,11 @@ func (m *mover) setThrottles(list []handoff.Throttle) {
 	m.n.throttles.Store(&t)
 }
 
+// A proposer is a replica's ProposeAll or ProposeBackground.
+type proposer func(ctx context.Context, commands []entry.Command) (results []any, err error)
+
 // propose proposes a list and tells the driver how each command ended.
-func (m *mover) propose(ctx context.Context, list []kvfsm.Command) {
+func (m *mover) propose(ctx context.Context, list []kvfsm.Command, by proposer) {
 	defer m.poke()
 	ctx, cancel := context.WithTimeout(ctx, proposingMax)
 	defer cancel()
@@ -173,7 +194,7 @@ func (m *mover) propose(ctx context.Context, list []kvfsm.Command) {
 	err := m.hit(list, "before")
 	begun := time.Now()
 	if err == nil {
-		results, err = m.n.replica.ProposeAll(ctx, commands)
+		results, err = by(ctx, commands)
 	}
 	if results != nil {
 		m.measure(&m.mu.rates.Commit, time.Since(begun))
