@@ -4,7 +4,6 @@ import (
 	"slices"
 
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
-	"github.com/shoalkv/shoal/shardkv/handoff"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
 )
 
@@ -311,7 +310,7 @@ func (x *explorer) ownerMaps(st *state, f func(owners []int)) {
 // drained, and no config from the one it adopted on names it.
 func (x *explorer) mayEmpty(st *state, seat int) bool {
 	l := x.locals[st.locals[seat]]
-	if l.view.Config == nil || len(l.view.Records) == 0 || l.inc.life()+1 >= livesMax {
+	if !l.drained || len(l.view.Records) == 0 || l.inc.life()+1 >= livesMax {
 		return false
 	}
 	for _, c := range st.configs[l.view.Config.Num-1 : st.configCount] {
@@ -319,12 +318,10 @@ func (x *explorer) mayEmpty(st *state, seat int) bool {
 			return false
 		}
 	}
-	claims := 0
 	for s := range x.bound.Shards {
 		if st.claims[s] == l.inc && l.shards[s].epoch == 0 {
-			claims++
+			return false
 		}
 	}
-	drained, _ := handoff.Drained(l.inc.identity(), &l.view, claims)
-	return drained
+	return true
 }

@@ -3,19 +3,19 @@ package explore
 import (
 	"fmt"
 
-	"github.com/shoalkv/shoal/shardkv/handoff"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
 )
 
 // checkStep returns the invariant that a step breaks, with what happened; empty:
 // none.
 func (x *explorer) checkStep(st *state, a action, out *step) string {
+	sound := st.faults == 0 && a.kind != actFault
 	switch {
 	case out.err != "":
 		return "the machine stops: " + out.err
-	case out.verdict.Why == kvfsm.ReasonDigest && st.faults == 0:
+	case out.verdict.Why == kvfsm.ReasonDigest && sound:
 		return "INV-6 Digest: a staging differs from what its holder froze"
-	case out.verdict.Why == kvfsm.ReasonItems && st.faults == 0:
+	case out.verdict.Why == kvfsm.ReasonItems && sound:
 		return "malformed items in a page"
 	}
 	if op := x.commands[a.arg].op; op >= 0 {
@@ -34,17 +34,15 @@ func (x *explorer) checkStep(st *state, a action, out *step) string {
 		return fmt.Sprintf("INV-4 Monotone: %v fell from config %d to %d", after.inc, before.view.Adopted(), after.view.Adopted())
 	}
 	for s := range after.shards {
-		if bad := x.checkShard(st, before, after, s); bad != "" {
+		if bad := x.checkShard(st, before, after, s, sound); bad != "" {
 			return bad
 		}
 	}
 	_, adopts := x.commands[a.arg].cmd.(*kvfsm.Adopt)
 	_, creates := x.commands[a.arg].cmd.(*kvfsm.Create)
-	if !adopts && !creates && st.faults == 0 {
-		was, _ := handoff.Drained(before.inc.identity(), &before.view, 0)
-		is, why := handoff.Drained(after.inc.identity(), &after.view, 0)
-		if was && !is {
-			return fmt.Sprintf("INV-8 Drained: %v was drained and is not: %s", after.inc, why)
+	if !adopts && !creates && sound {
+		if before.drained && !after.drained {
+			return fmt.Sprintf("INV-8 Drained: %v was drained and is not any more", after.inc)
 		}
 	}
 	return ""
@@ -67,7 +65,7 @@ func (x *explorer) checkOutcome(st *state, op int, out kvfsm.Outcome) string {
 }
 
 // checkShard checks how one record changed.
-func (x *explorer) checkShard(st *state, before, after *local, s int) string {
+func (x *explorer) checkShard(st *state, before, after *local, s int, sound bool) string {
 	was, is := &before.shards[s], &after.shards[s]
 	if is.own.Compare(was.own) < 0 {
 		return fmt.Sprintf("INV-4 Monotone: %v fell from %+v to %+v", after.inc, was.own, is.own)
@@ -75,7 +73,7 @@ func (x *explorer) checkShard(st *state, before, after *local, s int) string {
 	if is.phase.Serves() && is.epoch != was.epoch && is.epoch <= uint64(st.minted[s]) {
 		return fmt.Sprintf("INV-1 Token: %v mints epoch %d of shard %d, %d was minted before", after.inc, is.epoch, s, st.minted[s])
 	}
-	if is.staging && was.staging && is.st.mark == was.st.mark && st.faults == 0 && backwards(was.st.cursor, is.st.cursor) {
+	if is.staging && was.staging && is.st.mark == was.st.mark && sound && backwards(was.st.cursor, is.st.cursor) {
 		return fmt.Sprintf("INV-4 Monotone: the cursor of %v fell from %+v to %+v", after.inc, was.st.cursor, is.st.cursor)
 	}
 	if is.phase == kvfsm.PhaseFrozen && was.phase != kvfsm.PhaseFrozen && !x.wasStaged(st, after.inc, is, s) {

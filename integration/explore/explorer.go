@@ -35,6 +35,7 @@ type explorer struct {
 	reducedIDs map[sum]uint32
 	configs    []*config // from 1
 	configIDs  map[string]uint32
+	made       map[uint64]uint32 // configs by number, lives and owners
 	facts      []fact
 	factIDs    map[sum]uint32
 	commands   []command
@@ -45,7 +46,7 @@ type explorer struct {
 	writes     []uint32 // by operation
 	floors     []uint32 // RaiseFloor and Prune of every shard
 	adopts     map[uint32]uint32
-	alive      map[string]string // verdicts of fair runs
+	alive      map[uint64]string // verdicts of fair runs
 
 	scratch struct {
 		facts, words, commands []uint32
@@ -77,7 +78,7 @@ func newExplorer(b Bound, o Options) *explorer {
 		localIDs: map[sum]uint32{}, reducedIDs: map[sum]uint32{}, configIDs: map[string]uint32{},
 		factIDs: map[sum]uint32{}, commandIDs: map[string]uint32{}, steps: map[uint64]step{},
 		pages: map[uint64][]uint32{}, expected: map[string][]byte{}, configs: []*config{nil},
-		adopts: map[uint32]uint32{}, alive: map[string]string{}}
+		adopts: map[uint32]uint32{}, made: map[uint64]uint32{}, alive: map[uint64]string{}}
 	if b.WholePages {
 		x.pageBytes = 1 << 20
 	}

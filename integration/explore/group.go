@@ -65,7 +65,9 @@ type local struct {
 	store  *store.Mem
 	view   handoff.View
 	config uint32 // its index; 0: none
-	shards []shardState
+	// drained: it reports so, if no claim is open.
+	drained bool
+	shards  []shardState
 	// whole is the hash of everything, adopted of the config.
 	whole, adopted sum
 	// broken is an invariant that this state breaks by itself; empty: none.
@@ -130,6 +132,7 @@ func (x *explorer) readLocal(inc incID, s *store.Mem) *local {
 			l.broken = "INV-6 Digest: " + err.Error()
 		}
 	}
+	l.drained, _ = handoff.Drained(inc.identity(), &l.view, 0)
 	l.adopted = sumOf(x.configBytes(l.config))
 	l.whole = x.sumLocal(l, 0)
 	return l

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/shoalkv/shoal/raftgroup/store"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/handoff"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
@@ -162,7 +163,7 @@ func (x *explorer) received(id uint32, l *local, factID uint32) []uint32 {
 			if incOf(fetch.From.Incarnation) != f.from {
 				return nil
 			}
-			pages, err := kvfsm.ReadPages(f.store, fetch.To, fetch.Wants, x.pageBytes)
+			pages, err := x.readPages(f.store, fetch.To, fetch.Wants, x.pageBytes)
 			if err != nil {
 				panic("explore: " + err.Error())
 			}
@@ -172,6 +173,17 @@ func (x *explorer) received(id uint32, l *local, factID uint32) []uint32 {
 	ids := x.asReceiver(l, f.shard, answer, invite)
 	x.pages[ref] = ids
 	return ids
+}
+
+// readPages is kvfsm.ReadPages, with what a plant makes of it.
+func (x *explorer) readPages(r store.Reader, to shardcfg.Incarnation, wants []kvfsm.Want, bytesMax int) ([]kvfsm.Page, error) {
+	pages, err := kvfsm.ReadPages(r, to, wants, bytesMax)
+	if p := x.opts.Plant; p != nil && p.Page != nil {
+		for i := range pages {
+			p.Page(&pages[i])
+		}
+	}
+	return pages, err
 }
 
 // shardOf returns the shard of a command of the handoff.

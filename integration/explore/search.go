@@ -20,6 +20,8 @@ type Report struct {
 	// Sampled states were tested for liveness, each with every choice of a dead
 	// group and with none.
 	Sampled int
+	// Steps counts the transitions by what was done: none should be missing.
+	Steps   map[string]int
 	Elapsed time.Duration
 	// HeapBytes is how much memory was in use at the end.
 	HeapBytes uint64
@@ -59,6 +61,7 @@ type search struct {
 	level, next frontier
 	// projections are kept if asked for.
 	projections map[uint64]bool
+	kinds       [kindsMax]int
 }
 
 // frontier holds encoded states, in blocks so that growing copies nothing.
@@ -128,6 +131,7 @@ func (s *search) expand(st *state, from uint32) {
 			return
 		}
 		s.report.Transitions++
+		s.kinds[s.x.kindOf(a)]++
 		if bad != "" {
 			s.violated(from, s.x.describe(a, st), bad)
 			return
@@ -168,6 +172,12 @@ func (s *search) tick(end bool) {
 	var mem runtime.MemStats
 	runtime.ReadMemStats(&mem)
 	s.report.Bound = s.x.bound
+	s.report.Steps = map[string]int{}
+	for kind, n := range s.kinds {
+		if n > 0 {
+			s.report.Steps[kindNames[kind]] = n
+		}
+	}
 	s.report.Frontier = s.next.count
 	s.report.Locals = len(s.x.locals)
 	s.report.Elapsed = time.Since(s.begun)

@@ -243,6 +243,22 @@ func (x *explorer) internConfig(c *shardcfg.Config) uint32 {
 
 // makeConfig returns the next config of a state, with these owners by seat.
 func (x *explorer) makeConfig(st *state, owners []int) uint32 {
+	ref := uint64(st.configCount)
+	for seat := range x.bound.Groups {
+		ref = ref<<4 | uint64(st.lives[seat])
+	}
+	for _, seat := range owners {
+		ref = ref<<4 | uint64(seat)
+	}
+	if id, ok := x.made[ref]; ok {
+		return id
+	}
+	id := x.newConfig(st, owners)
+	x.made[ref] = id
+	return id
+}
+
+func (x *explorer) newConfig(st *state, owners []int) uint32 {
 	c := &shardcfg.Config{Num: shardcfg.ConfigNum(st.configCount) + 1,
 		Groups: map[shardcfg.GroupID]shardcfg.Group{}, Pins: map[shardcfg.ShardID]shardcfg.GroupID{}}
 	for seat := range x.bound.Groups {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/shoalkv/shoal/raftgroup/entry"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
 )
 
@@ -23,6 +24,21 @@ func (x *explorer) describe(a action, st *state) string {
 	}
 	return fmt.Sprintf("%v applies %s", inc, describeCommand(x.commands[a.arg].cmd))
 }
+
+// kindsMax bounds the kinds of steps: those of commands, then those of actions.
+const kindsMax = 32
+
+// kindOf returns a small number for what an action does; kindNames names it.
+func (x *explorer) kindOf(a action) int {
+	if a.kind != actApply {
+		return 16 + int(a.kind)
+	}
+	return int(x.commands[a.arg].cmd.Kind() - entry.KindMachineMin)
+}
+
+var kindNames = [kindsMax]string{"Write", "RaiseFloor", "Prune", "Adopt", "Create", "Start", "Stage", "Chunk", "Install",
+	"Freeze", "Drop", "Discard", 16 + int(actFault): "fault", 16 + int(actConfig): "config", 16 + int(actClaim): "claim",
+	16 + int(actEmpty): "emptied"}
 
 func describeCommand(c kvfsm.Command) string {
 	switch c := c.(type) {

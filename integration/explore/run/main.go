@@ -11,7 +11,9 @@ package main
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/shoalkv/shoal/integration/explore"
@@ -25,6 +27,7 @@ var (
 	states = flag.Int("states", 0, "cut the search off at so many states; 0: never")
 	live   = flag.Int("live", -1, "test one of so many states for liveness; 0: none; -1: as the bound says")
 	replay = flag.String("replay", "", "take the steps of a trace, by their short names with commas between, instead of searching")
+	steps  = flag.Bool("steps", false, "count the transitions by kind")
 	quiet  = flag.Bool("quiet", false, "no progress")
 )
 
@@ -63,6 +66,11 @@ func search(b explore.Bound) int {
 	}
 	r := explore.Run(b, o)
 	fmt.Println(line(r))
+	if *steps {
+		for _, kind := range slices.Sorted(maps.Keys(r.Steps)) {
+			fmt.Printf("  %10d %s\n", r.Steps[kind], kind)
+		}
+	}
 	if r.Violation != nil {
 		fmt.Printf("VIOLATION of %s\n", r.Violation.Text)
 		for i, step := range r.Violation.Trace {

@@ -1,0 +1,45 @@
+package explore
+
+import (
+	"maps"
+	"testing"
+)
+
+// projections searches a bound and returns its states without what may still be
+// delivered.
+func projections(t *testing.T, b Bound, full bool) (map[uint64]bool, Report) {
+	t.Helper()
+	s := newSearch(newExplorer(b, Options{Full: full}))
+	s.projections = map[uint64]bool{}
+	s.run()
+	if v := s.report.Violation; v != nil {
+		t.Fatalf("%s, full %v: %s\n%v", b.Name, full, v.Text, v.Trace)
+	}
+	return s.projections, s.report
+}
+
+// Claim: what pruning forgets leads nowhere. A search that keeps every committed
+// prefix, and lets every leader of the past act on it, reaches the same states
+// of groups, controllers and clients as the one that prunes.
+func TestPruningLosesNothing(t *testing.T) {
+	for _, b := range []Bound{
+		{Name: "two groups", Groups: 2, Shards: 1, Keys: 1, Configs: 3, Ops: ops("a0")},
+		{Name: "three groups", Groups: 3, Shards: 1, Keys: 1, Configs: 3},
+		{Name: "four configs", Groups: 2, Shards: 1, Keys: 1, Configs: 4},
+		{Name: "emptied", Groups: 2, Shards: 1, Keys: 1, Configs: 4, Emptied: 1},
+		{Name: "two writes", Groups: 2, Shards: 1, Keys: 1, Configs: 2, Ops: ops("a0 a0")},
+		{Name: "faults", Groups: 2, Shards: 1, Keys: 1, Configs: 2, Ops: ops("a0"), Faults: 1},
+		{Name: "two shards", Groups: 2, Shards: 2, Keys: 1, Configs: 2},
+		{Name: "expiry", Groups: 2, Shards: 1, Keys: 1, Configs: 2, Ops: ops("old:a0"), Expiry: true},
+	} {
+		b.StatesMax = 1_500_000
+		pruned, p := projections(t, b, false)
+		all, f := projections(t, b, true)
+		t.Logf("%-14s pruned %7d states, full %7d, both %6d without messages, complete %v; %v and %v", b.Name, p.States, f.States, len(pruned), f.Complete, p.Elapsed, f.Elapsed)
+		if !p.Complete || !f.Complete {
+			t.Errorf("%s: cut off at %d states", b.Name, b.StatesMax)
+		} else if !maps.Equal(pruned, all) {
+			t.Errorf("%s: pruned reaches %d states, full %d", b.Name, len(pruned), len(all))
+		}
+	}
+}
