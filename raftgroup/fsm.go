@@ -326,7 +326,7 @@ func (s *applyStep) own(l *raft.Log, c entry.Command) (any, error) {
 		}
 		s.at.feature = max(s.at.feature, c.Body[0])
 		return s.at.feature, nil
-	case kindMember:
+	case entry.KindMember:
 		m, err := decodeMemberRecord(c.Body)
 		if err != nil {
 			return nil, err

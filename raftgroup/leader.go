@@ -226,7 +226,7 @@ func (r *Replica) recordLabels(ctx context.Context) {
 }
 
 func memberCommand(m formation.Member) entry.Command {
-	return entry.Command{Kind: kindMember, Body: encodeMemberRecord(m)}
+	return entry.Command{Kind: entry.KindMember, Body: encodeMemberRecord(m)}
 }
 
 // stopLoops ends the loops, and lets no new leadership begin.

@@ -7,7 +7,6 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	"github.com/shoalkv/shoal/raftgroup/entry"
 	"github.com/shoalkv/shoal/raftgroup/formation"
 	"github.com/shoalkv/shoal/raftgroup/store"
 )
@@ -20,11 +19,6 @@ var (
 	// keyMember is followed by a server id.
 	keyMember = []byte{0xFF, 0xFF, 3}
 )
-
-// kindMember records the label of a server id in the group: an encoded
-// memberRecord. It belongs to raftgroup's range of kinds, after
-// entry.KindRaiseFeature.
-const kindMember entry.Kind = 2
 
 // featureLevelFirst is the level of a group that was never raised.
 const featureLevelFirst uint8 = 1
@@ -145,6 +139,8 @@ func memberKey(serverID string) []byte {
 	return append(append([]byte(nil), keyMember...), serverID...)
 }
 
+// encodeMemberRecord makes the body of an entry.KindMember: label, server id and
+// address, each as length u16 and bytes.
 func encodeMemberRecord(m formation.Member) []byte {
 	b := appendString(nil, m.Label)
 	b = appendString(b, m.ServerID)

@@ -31,6 +31,9 @@ const (
 	KindNoop Kind = 0
 	// KindRaiseFeature raises the group's feature level to its one-byte body.
 	KindRaiseFeature Kind = 1
+	// KindMember records the label of a server id in the group. Its body is an
+	// encoding of package raftgroup.
+	KindMember Kind = 2
 	// KindMachineMin is the first kind that machines may define.
 	KindMachineMin Kind = 16
 )
