@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/hashicorp/raft"
-	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 func openBoltTest(t *testing.T, dir string) LogStore {
@@ -109,7 +109,7 @@ func TestOpen(t *testing.T) {
 	if size, err := s.SizeBytes(); err != nil || size == 0 || s.Kind() != KindBolt {
 		t.Fatalf("%s of %d bytes, %v", s.Kind(), size, err)
 	}
-	if _, err := Open(KindBolt, dir, Options{}); !errors.Is(err, bbolt.ErrTimeout) {
+	if _, err := Open(KindBolt, dir, Options{}); !errors.Is(err, bolterrors.ErrTimeout) {
 		t.Fatalf("opened twice: %v", err)
 	}
 	if _, err := Open("tape", dir, Options{}); !errors.Is(err, ErrUnknownKind) {
