@@ -57,12 +57,17 @@ type Operation struct {
 	// Matched is false where PutIf's condition did not hold; Version is then the
 	// version that the key had, 0 if it was absent.
 	Matched bool
-	// Read is what a get returned.
+	// Read is what a get returned. A Recorder keeps of a long one its digest,
+	// which the judge goes by, and as much of the text as a picture shows.
 	Read string
 	// Version is the key's version after a put, append or PutIf, and of a get.
 	Version uint64
 	// Length is what an append returned: the bytes of the value afterwards.
 	Length uint64
+
+	// readSum is the digest of what was read, where Read is a part of it only;
+	// its length is above 0 then.
+	readSum valueSum
 }
 
 // A Recorder collects operations.
@@ -80,8 +85,13 @@ func NewRecorder() *Recorder { return &Recorder{start: time.Now()} }
 // Now is the recorder's clock, for Call and Return.
 func (r *Recorder) Now() int64 { return int64(time.Since(r.start)) }
 
-// Add records a finished operation.
+// Add records a finished operation. It keeps less than 400 bytes of it, however
+// long the value that was read.
 func (r *Recorder) Add(op Operation) {
+	if len(op.Read) > shownBytesMax {
+		op.readSum = valueSum{}.add(op.Read)
+		op.Read = short(op.Read)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.mu.operations = append(r.mu.operations, op)

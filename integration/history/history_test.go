@@ -2,6 +2,7 @@ package history
 
 import (
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -82,6 +83,32 @@ func TestTokens(t *testing.T) {
 		if test.bad == nil && !got.OK() || test.bad != nil && test.bad(got) != 1 {
 			t.Errorf("%s: %s", test.name, got)
 		}
+	}
+}
+
+// A recorder keeps little of a long value, and the judge still sees the one byte
+// that is wrong in its middle.
+func TestLongReads(t *testing.T) {
+	long := strings.Repeat("x", 1000)
+	for _, test := range []struct {
+		read string
+		want bool
+	}{{long, true}, {long[:500] + "y" + long[501:], false}, {long[:999], false}} {
+		r := NewRecorder()
+		r.Add(at(1, 2, Operation{Kind: Put, Value: long, Version: 1}))
+		r.Add(at(3, 4, Operation{Kind: Get, Found: true, Read: test.read, Version: 1}))
+		h := r.History()
+		if got := h.Linearizable(time.Minute); got.Linearizable != test.want || len(h[1].Read) > shownBytesMax {
+			t.Errorf("%d bytes read: %s; %d bytes kept", len(test.read), got, len(h[1].Read))
+		}
+	}
+}
+
+// The busiest key has the most operations.
+func TestBusiest(t *testing.T) {
+	h := History{{Key: "a"}, {Key: "b"}, {Key: "c"}, {Key: "b"}, {Key: "c"}}
+	if got := h.Busiest(); got != "b" {
+		t.Errorf("busiest is %q", got)
 	}
 }
 

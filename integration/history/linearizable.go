@@ -15,7 +15,8 @@ type Verdict struct {
 	Linearizable bool
 	// Undecided is true if the time did not suffice. It counts as a failure.
 	Undecided bool
-	// Key is a key whose history was refused; empty if none was.
+	// Key is the key whose history was refused, or on which the time ran out;
+	// empty if all is well.
 	Key string
 }
 
@@ -25,7 +26,7 @@ func (v Verdict) String() string {
 	case v.Linearizable:
 		return "linearizable"
 	case v.Undecided:
-		return "undecided: the check ran out of time"
+		return fmt.Sprintf("undecided: the check ran out of time at key %q", v.Key)
 	}
 	return fmt.Sprintf("not linearizable: key %q", v.Key)
 }
@@ -35,16 +36,17 @@ func (v Verdict) String() string {
 // gives up after timeout.
 func (h History) Linearizable(timeout time.Duration) Verdict {
 	deadline := time.Now().Add(timeout)
-	for _, key := range h.keys() {
+	keys, byKey := h.byKey()
+	for _, key := range keys {
 		left := time.Until(deadline)
 		if left <= 0 {
-			return Verdict{Undecided: true}
+			return Verdict{Undecided: true, Key: key}
 		}
-		switch porcupine.CheckOperationsTimeout(Model, h.porcupine(key), left) {
+		switch porcupine.CheckOperationsTimeout(Model, h.porcupine(byKey[key]), left) {
 		case porcupine.Illegal:
 			return Verdict{Key: key}
 		case porcupine.Unknown:
-			return Verdict{Undecided: true}
+			return Verdict{Undecided: true, Key: key}
 		}
 	}
 	return Verdict{Linearizable: true}
@@ -52,7 +54,8 @@ func (h History) Linearizable(timeout time.Duration) Verdict {
 
 // Visualize writes porcupine's picture of one key's history to an HTML file.
 func (h History) Visualize(key, file string, timeout time.Duration) error {
-	_, info := porcupine.CheckOperationsVerbose(Model, h.porcupine(key), timeout)
+	_, byKey := h.byKey()
+	_, info := porcupine.CheckOperationsVerbose(Model, h.porcupine(byKey[key]), timeout)
 	f, err := os.Create(file)
 	if err != nil {
 		return err
@@ -64,27 +67,41 @@ func (h History) Visualize(key, file string, timeout time.Duration) error {
 	return f.Close()
 }
 
-// keys returns the keys of the history in the order of their first operation.
-func (h History) keys() []string {
-	seen := map[string]bool{}
-	var keys []string
-	for i := range h {
-		if k := h[i].Key; !seen[k] {
-			seen[k] = true
-			keys = append(keys, k)
+// Busiest is the key that most operations were about, the first of equals;
+// empty for an empty history.
+func (h History) Busiest() string {
+	keys, byKey := h.byKey()
+	busiest := ""
+	for _, key := range keys {
+		if len(byKey[key]) > len(byKey[busiest]) {
+			busiest = key
 		}
 	}
-	return keys
+	return busiest
+}
+
+// byKey returns the keys of the history in the order of their first operation,
+// and for each which operations are about it.
+func (h History) byKey() (keys []string, byKey map[string][]int32) {
+	byKey = map[string][]int32{}
+	for i := range h {
+		k := h[i].Key
+		if byKey[k] == nil {
+			keys = append(keys, k)
+		}
+		byKey[k] = append(byKey[k], int32(i))
+	}
+	return keys, byKey
 }
 
 // porcupine translates the operations on one key. What was not done is left
 // out; what may or may not have been done never returns, so that it may take
 // effect at any later time, or never; a get without an answer says nothing.
-func (h History) porcupine(key string) []porcupine.Operation {
+func (h History) porcupine(numbers []int32) []porcupine.Operation {
 	var ops []porcupine.Operation
-	for i := range h {
+	for _, i := range numbers {
 		op := &h[i]
-		if op.Key != key || op.Outcome == NotDone || op.Outcome == Unknown && op.Kind == Get {
+		if op.Outcome == NotDone || op.Outcome == Unknown && op.Kind == Get {
 			continue
 		}
 		end := op.Return
@@ -160,7 +177,11 @@ func step(r register, op *Operation) (bool, register) {
 		if !op.Found {
 			return !r.present, r
 		}
-		return observe(r, valueSum{}.add(op.Read), op.Version)
+		sum := op.readSum
+		if sum.length == 0 {
+			sum = valueSum{}.add(op.Read)
+		}
+		return observe(r, sum, op.Version)
 	case Put:
 		return written(r, valueSum{}.add(op.Value), op, done)
 	case Append:
@@ -270,10 +291,13 @@ func (op *Operation) String() string {
 	return fmt.Sprintf("%s: version %d", call, op.Version)
 }
 
+// shownBytesMax bounds a value in a description; of a longer one the two ends
+// are shown.
+const shownBytesMax = 24
+
 func short(s string) string {
-	const most = 24
-	if len(s) <= most {
+	if len(s) <= shownBytesMax {
 		return s
 	}
-	return s[:8] + "..." + s[len(s)-most+11:]
+	return s[:8] + "..." + s[len(s)-shownBytesMax+11:]
 }

@@ -36,6 +36,10 @@ type Options struct {
 	Clients int
 	// Keys is the number of registers, and again of append-only keys.
 	Keys int
+	// KeyOpsMax is how many calls a key serves; then a fresh one, whose name ends
+	// in a number, takes its place. It bounds values, and the time and memory that
+	// a judge needs for a key. 0: no bound.
+	KeyOpsMax uint64
 	// OpTimeout bounds one call; 0: 10 s.
 	OpTimeout time.Duration
 	// Pace is the pause of a client between two calls; 0: none.
@@ -53,8 +57,12 @@ type Load struct {
 	recorder *history.Recorder
 	cancel   context.CancelFunc
 	done     sync.WaitGroup
+	calls    atomic.Uint64
 	finished atomic.Uint64
+	unknown  atomic.Uint64
 	last     []atomic.Int64 // by client: when its newest successful call ended
+	// registers and appendOnly count the calls for each key.
+	registers, appendOnly []atomic.Uint64
 }
 
 // Start starts the clients. Each uses the store that dial makes for it.
@@ -66,7 +74,12 @@ func Start(stores []Store, o Options, recorder *history.Recorder) (*Load, error)
 		o.OpTimeout = 10 * time.Second
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &Load{options: o, recorder: recorder, cancel: cancel, last: make([]atomic.Int64, o.Clients)}
+	l := &Load{options: o, recorder: recorder, cancel: cancel, last: make([]atomic.Int64, o.Clients),
+		registers: make([]atomic.Uint64, o.Keys), appendOnly: make([]atomic.Uint64, o.Keys)}
+	now := recorder.Now()
+	for i := range l.last {
+		l.last[i].Store(now)
+	}
 	for i := range o.Clients {
 		c := &client{load: l, number: o.FirstClient + i, slot: i, store: stores[i%len(stores)],
 			random: rand.New(rand.NewPCG(o.Seed, uint64(i))), seen: map[string]uint64{}}
@@ -77,6 +90,12 @@ func Start(stores []Store, o Options, recorder *history.Recorder) (*Load, error)
 
 // Finished is the number of calls that were answered with success so far.
 func (l *Load) Finished() uint64 { return l.finished.Load() }
+
+// Calls is the number of calls that were answered so far, in whatever way.
+func (l *Load) Calls() uint64 { return l.calls.Load() }
+
+// Unknown is the number of calls so far whose outcome is unknown.
+func (l *Load) Unknown() uint64 { return l.unknown.Load() }
 
 // LongestWait is how long the client that has waited longest for a success has
 // done so.
@@ -94,11 +113,36 @@ func (l *Load) Stop() {
 	l.done.Wait()
 }
 
-// RegisterKey and AppendKey name the keys of the workload.
+// RegisterKey is the name of the i-th register.
 func (o Options) RegisterKey(i int) string { return fmt.Sprintf("%sr%04d", o.Prefix, i) }
 
 // AppendKey is the name of the i-th append-only key.
 func (o Options) AppendKey(i int) string { return fmt.Sprintf("%sa%04d", o.Prefix, i) }
+
+// named is the key that serves the call of a number, from 0 on.
+func (o Options) named(key string, call uint64) string {
+	if o.KeyOpsMax == 0 || call < o.KeyOpsMax {
+		return key
+	}
+	return fmt.Sprintf("%s.%d", key, call/o.KeyOpsMax)
+}
+
+// Keys returns the names of all keys that calls were for, those that fresh ones
+// replaced included. It is called after Stop.
+func (l *Load) Keys() (registers, appendOnly []string) {
+	names := func(key string, calls uint64) []string {
+		all := []string{key}
+		for call := l.options.KeyOpsMax; call > 0 && call < calls; call += l.options.KeyOpsMax {
+			all = append(all, l.options.named(key, call))
+		}
+		return all
+	}
+	for i := range l.options.Keys {
+		registers = append(registers, names(l.options.RegisterKey(i), l.registers[i].Load())...)
+		appendOnly = append(appendOnly, names(l.options.AppendKey(i), l.appendOnly[i].Load())...)
+	}
+	return registers, appendOnly
+}
 
 // ReadAll reads every key once, as part of the history, and returns the final
 // values of the append-only keys. A read that fails is tried again until ctx
@@ -106,16 +150,18 @@ func (o Options) AppendKey(i int) string { return fmt.Sprintf("%sa%04d", o.Prefi
 func (l *Load) ReadAll(ctx context.Context, store Store) (map[string]string, error) {
 	reader := &client{load: l, number: l.options.FirstClient + l.options.Clients, slot: -1, store: store}
 	final := map[string]string{}
-	for i := range l.options.Keys {
-		for _, key := range []string{l.options.RegisterKey(i), l.options.AppendKey(i)} {
-			op, err := reader.readUntil(ctx, key)
-			if err != nil {
-				return nil, err
-			}
-			if key == l.options.AppendKey(i) {
-				final[key] = op.Read
-			}
+	registers, appendOnly := l.Keys()
+	for _, key := range registers {
+		if _, err := reader.readUntil(ctx, key); err != nil {
+			return nil, err
 		}
+	}
+	for _, key := range appendOnly {
+		op, err := reader.readUntil(ctx, key)
+		if err != nil {
+			return nil, err
+		}
+		final[key] = op.Read
 	}
 	return final, nil
 }
@@ -149,15 +195,19 @@ func (c *client) run(ctx context.Context) {
 // draw chooses the next operation.
 func (c *client) draw() history.Operation {
 	o := c.load.options
-	register, appendOnly := o.RegisterKey(c.random.IntN(o.Keys)), o.AppendKey(c.random.IntN(o.Keys))
-	switch p := c.random.IntN(100); {
-	case p < 20:
-		return history.Operation{Kind: history.Get, Key: register}
-	case p < 40:
-		return history.Operation{Kind: history.Get, Key: appendOnly}
-	case p < 70:
+	i, p := c.random.IntN(o.Keys), c.random.IntN(100)
+	if p < 50 {
+		key := o.named(o.AppendKey(i), c.load.appendOnly[i].Add(1)-1)
+		if p < 20 {
+			return history.Operation{Kind: history.Get, Key: key}
+		}
 		c.appends++
-		return history.Operation{Kind: history.Append, Key: appendOnly, Value: history.Token(c.number, c.appends)}
+		return history.Operation{Kind: history.Append, Key: key, Value: history.Token(c.number, c.appends)}
+	}
+	register := o.named(o.RegisterKey(i), c.load.registers[i].Add(1)-1)
+	switch {
+	case p < 70:
+		return history.Operation{Kind: history.Get, Key: register}
 	case p < 85:
 		return history.Operation{Kind: history.Put, Key: register, Value: c.value()}
 	case p < 95:
@@ -179,6 +229,7 @@ func (c *client) call(op history.Operation) history.Operation {
 	op.Client, op.Call = c.number, c.load.recorder.Now()
 	err := c.execute(ctx, &op)
 	op.Return = c.load.recorder.Now()
+	c.load.calls.Add(1)
 	switch clerk.FamilyOf(err) {
 	case clerk.FamilyDone:
 		op.Outcome = history.Done
@@ -190,6 +241,7 @@ func (c *client) call(op history.Operation) history.Operation {
 		op.Outcome = history.NotDone
 	default:
 		op.Outcome = history.Unknown
+		c.load.unknown.Add(1)
 	}
 	c.load.recorder.Add(op)
 	return op
