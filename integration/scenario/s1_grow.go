@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -211,11 +212,25 @@ func (e *Env) appendDuringLeave(ctx context.Context, c *cluster.Cluster, k *cler
 	}
 	h := recorder.History()
 	tokens := h.CheckTokens(final)
-	e.Observe("appends during the leave", "%s", tokens)
+	e.Observe("appends during the leave", "%s; %s", tokens, latencies(h))
 	if !tokens.OK() || tokens.Acknowledged == 0 {
 		return fmt.Errorf("appends during the leave: %s", tokens)
 	}
 	return nil
+}
+
+// latencies sums up how long the operations took.
+func latencies(h history.History) string {
+	var took []int64
+	for i := range h {
+		took = append(took, h[i].Return-h[i].Call)
+	}
+	if len(took) == 0 {
+		return "none"
+	}
+	slices.Sort(took)
+	ms := func(i int) float64 { return float64(took[i]) / 1e6 }
+	return fmt.Sprintf("p50 %.1f ms, p99 %.1f ms, max %.1f ms", ms(len(took)/2), ms(len(took)*99/100), ms(len(took)-1))
 }
 
 func (e *Env) appendKey(i int) string { return fmt.Sprintf("\x00append/%04d", i) }
