@@ -290,8 +290,10 @@ func (c *client) readUntil(ctx context.Context, key string) (history.Operation, 
 		if op.Outcome == history.Done {
 			return op, nil
 		}
-		if ctx.Err() != nil {
+		select {
+		case <-ctx.Done():
 			return op, fmt.Errorf("final read of %q: %w", key, context.Cause(ctx))
+		case <-time.After(10 * time.Millisecond): // it may have failed at once
 		}
 	}
 }

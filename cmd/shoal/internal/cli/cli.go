@@ -164,7 +164,7 @@ did not hold; 5 refused.`,
 		a.importCommand(), a.exportCommand(), a.locateCommand())
 	add(groupAdmin, a.joinCommand(), a.leaveCommand(), a.moveCommand(), a.unpinCommand(), a.replicasCommand(),
 		a.configCommand(), a.statusCommand(), a.shardsCommand())
-	add(groupMeasure, a.benchCommand())
+	add(groupMeasure, a.benchCommand(), a.checkCommand())
 	return root
 }
 
