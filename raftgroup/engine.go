@@ -20,6 +20,7 @@ type engine struct {
 	node      *raft.Raft
 	drainStop chan struct{}
 	drainDone chan struct{}
+	drainOnce sync.Once
 
 	once   sync.Once
 	future raft.Future // of the shutdown
@@ -28,6 +29,13 @@ type engine struct {
 // shutdown tells Raft to stop, and does not wait.
 func (e *engine) shutdown() {
 	e.once.Do(func() { e.future = e.node.Shutdown() })
+}
+
+// stopDrain ends the goroutine that receives changes of leadership, and waits
+// for it.
+func (e *engine) stopDrain() {
+	e.drainOnce.Do(func() { close(e.drainStop) })
+	<-e.drainDone
 }
 
 // ended returns a channel that is closed once Raft's goroutines have ended.
@@ -86,14 +94,14 @@ func (r *Replica) startRaft() (err error) {
 	e := &engine{node: node, drainStop: make(chan struct{}), drainDone: make(chan struct{})}
 	r.mu.Lock()
 	r.mu.engine = e
-	failure := r.mu.failure
+	unwanted := r.mu.failure != nil || r.mu.closing
 	r.mu.Unlock()
 	go func() {
 		defer close(e.drainDone)
 		r.drain(node, changes, e.drainStop)
 	}()
-	if failure != nil {
-		e.shutdown() // it failed while there was nothing to shut down
+	if unwanted {
+		e.shutdown() // the replica ended while there was nothing to shut down
 	}
 	return nil
 }
@@ -110,15 +118,9 @@ func (r *Replica) node() *raft.Raft { return r.engine().node }
 // if Raft's goroutines do not end before ctx does.
 func (r *Replica) stopEngine(ctx context.Context, e *engine, reason error) error {
 	ended := e.ended()
-	close(e.drainStop)
-	<-e.drainDone
+	e.stopDrain()
 	r.lost()
-	var err error
-	select {
-	case <-ended:
-	case <-ctx.Done():
-		err = fmt.Errorf("raftgroup: raft does not stop: %w", ctx.Err())
-	}
+	err := ends(ctx, ended, "raft")
 	r.packer.abandon(reason)
 	return err
 }
@@ -126,7 +128,8 @@ func (r *Replica) stopEngine(ctx context.Context, e *engine, reason error) error
 // Close stops the replica: it admits nothing more, lets what was admitted finish,
 // hands leadership to another replica if it can, and stops Raft. Every waiter has
 // ended when it returns; log and store may then be closed. Only if ctx ends too
-// early may Raft still be using them, which the error says.
+// early, because a disk, the machine or a loop of the leader hangs, may some part
+// of it still be using them, which the error says.
 func (r *Replica) Close(ctx context.Context) error {
 	r.mu.Lock()
 	again := r.mu.closing
@@ -144,22 +147,41 @@ func (r *Replica) Close(ctx context.Context) error {
 	r.packer.shut(ErrClosed)
 	r.stopLoops()
 	close(r.upkeepStop)
-	<-r.upkeepDone
+	err := ends(ctx, r.upkeepDone, "the cut of its log")
 	if r.failed() == nil {
 		r.drainProposals(ctx)
 		r.handOver(ctx)
 	}
 	e := r.engine()
 	e.shutdown()
-	shut := r.transport.Shut()
-	err := r.stopEngine(ctx, e, ErrClosed)
+	err = errors.Join(err, r.transport.Shut(), r.stopEngine(ctx, e, ErrClosed))
 	r.stopOnce.Do(func() { close(r.stopped) })
 	r.packer.refuseAll(ErrClosed)
 	r.packer.close()
-	r.reader.close()
-	r.leads.running.Wait()
+	loops := make(chan struct{})
+	go func() {
+		defer close(loops)
+		r.reader.close()
+		r.leads.running.Wait()
+	}()
+	err = errors.Join(err, ends(ctx, loops, "a loop of the leader"))
 	r.snapshots.discard()
-	return errors.Join(err, shut)
+	return err
+}
+
+// ends waits until done is closed, because what is named has ended, or for ctx.
+func ends(ctx context.Context, done <-chan struct{}, what string) error {
+	select {
+	case <-done:
+		return nil
+	default:
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("raftgroup: %s does not end: %w", what, ctx.Err())
+	}
 }
 
 // drainProposals gives what was admitted two timeouts to finish: without a
