@@ -32,6 +32,25 @@ func (b *budget) take(n int64) bool {
 	return true
 }
 
+// grow adds n bytes to what requests in flight hold, for their answers, or
+// reports false. A request that is alone may grow as it must.
+func (b *budget) grow(n int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.mu.requests > 1 && b.mu.bytes+n > b.bytesMax {
+		return false
+	}
+	b.mu.bytes += n
+	return true
+}
+
+// shrink returns what grow added.
+func (b *budget) shrink(n int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.mu.bytes -= n
+}
+
 // give returns what take admitted.
 func (b *budget) give(n int64) {
 	b.mu.Lock()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/shoalkv/shoal/raftgroup"
 	"github.com/shoalkv/shoal/raftgroup/entry"
+	"github.com/shoalkv/shoal/raftgroup/host"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
 	"github.com/shoalkv/shoal/shardkv/kvpb"
@@ -18,6 +19,10 @@ import (
 // responseBytesMax bounds the values that one response carries; a single value
 // of any legal size fits.
 const responseBytesMax = 8 << 20
+
+// outcomeBytesMax is about what an outcome takes in a response beside its value,
+// a redirect with the addresses of a group included.
+const outcomeBytesMax = 300
 
 // execute answers every operation of m. part, if not nil, is called with the
 // operations that are answered while others have to wait.
@@ -301,7 +306,7 @@ func (n *node) readSnapshot(m *message, reads []int) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, snapshot.Close()) }()
-	room := responseBytesMax
+	room := min(responseBytesMax, host.MessageBytesMax-outcomeBytesMax*len(m.steps))
 	for k, i := range reads {
 		found, err := kvfsm.Get(snapshot, n.identity.ShardCount, m.request.Operations[i].GetKey())
 		if err != nil {
@@ -315,6 +320,10 @@ func (n *node) readSnapshot(m *message, reads []int) (err error) {
 		}
 		if room -= len(found.Value); room < 0 && k > 0 {
 			m.fail(i, busyFull)
+			continue
+		}
+		if !m.hold(int64(len(found.Value))) {
+			m.fail(i, busyValues)
 			continue
 		}
 		o := m.answer(i)

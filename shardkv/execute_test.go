@@ -198,3 +198,41 @@ func TestResponseIsBounded(t *testing.T) {
 		t.Errorf("four of the largest values: %s, want [OK OK BUSY BUSY]", got)
 	}
 }
+
+// Claim: the values that wait for slow clients are bounded, as a whole: what is
+// beyond is refused, definitely not done, and what was sent frees its room.
+func TestValuesInFlightAreBounded(t *testing.T) {
+	const value = 1 << 10
+	s, _ := newFake(t, Limits{Bytes: 4 * value})
+	executeNow(t, s, &kvpb.ExecuteRequest{Operations: []*kvpb.Operation{putOp("a", string(make([]byte, value)))}})
+	read := func() *message {
+		m := newMessage(&kvpb.ExecuteRequest{Operations: []*kvpb.Operation{getOp("a")}}, 100, s.total)
+		if !s.total.take(m.size) {
+			t.Fatal("a small request was not admitted")
+		}
+		s.execute(t.Context(), m, nil)
+		return m
+	}
+	var waiting []*message
+	for range 3 {
+		m := read()
+		if m.outcomes[0].GetCode() != kvpb.Code_OK {
+			t.Fatal(m.outcomes[0])
+		}
+		waiting = append(waiting, m)
+	}
+	refused := read()
+	if o := refused.outcomes[0]; o.GetCode() != kvpb.Code_BUSY || len(o.GetValue()) > 0 {
+		t.Errorf("beyond the budget: %v", o.GetCode())
+	}
+	for _, m := range append(waiting, refused) {
+		m.release()
+		s.total.give(m.size)
+	}
+	if n, bytes := s.total.inFlight(); n != 0 || bytes != 0 {
+		t.Errorf("%d requests and %d bytes are left in flight", n, bytes)
+	}
+	if o := executeNow(t, s, &kvpb.ExecuteRequest{Operations: []*kvpb.Operation{getOp("a")}})[0]; o.GetCode() != kvpb.Code_OK {
+		t.Errorf("when all was sent: %v", o)
+	}
+}

@@ -19,6 +19,11 @@ type message struct {
 	open     []int  // operations that are not answered, in ascending order
 	slowed   bool   // its writes have already been throttled
 	writing  bool   // it has a write
+
+	// budgets are those that admitted the message; held is what its answers hold
+	// of them until they are sent, in bytes.
+	budgets []*budget
+	held    int64
 }
 
 // A step is how far one operation is.
@@ -29,9 +34,11 @@ type step struct {
 	sent     bool // its outcome went out in a part
 }
 
-func newMessage(r *kvpb.ExecuteRequest, size int64) *message {
+// newMessage returns a request that was admitted by budgets.
+func newMessage(r *kvpb.ExecuteRequest, size int64, budgets ...*budget) *message {
 	n := len(r.GetOperations())
-	m := &message{request: r, size: size, outcomes: make([]*kvpb.Outcome, n), steps: make([]step, n), open: make([]int, n)}
+	m := &message{request: r, size: size, outcomes: make([]*kvpb.Outcome, n),
+		steps: make([]step, n), open: make([]int, n), budgets: budgets}
 	backing := make([]kvpb.Outcome, n)
 	for i := range backing {
 		m.outcomes[i] = &backing[i]
@@ -67,6 +74,29 @@ func (m *message) check(shardCount int) {
 func (m *message) answer(i int) *kvpb.Outcome {
 	m.steps[i].answered = true
 	return m.outcomes[i]
+}
+
+// hold counts n bytes of an answer against the budgets, or reports false: a
+// client that asks for much and reads nothing must not fill the memory.
+func (m *message) hold(n int64) bool {
+	for i, b := range m.budgets {
+		if !b.grow(n) {
+			for _, grown := range m.budgets[:i] {
+				grown.shrink(n)
+			}
+			return false
+		}
+	}
+	m.held += n
+	return true
+}
+
+// release returns what hold counted, once the answers are sent.
+func (m *message) release() {
+	for _, b := range m.budgets {
+		b.shrink(m.held)
+	}
+	m.held = 0
 }
 
 // fail answers operation i with a fault.
@@ -163,6 +193,7 @@ var (
 	busyStream = fault{kvpb.Code_BUSY, "the stream has as many requests in flight as it may; wait for answers before sending more"}
 	busyParked = fault{kvpb.Code_BUSY, "too many requests are waiting for shards that are moving; try again a little later"}
 	busyFull   = fault{kvpb.Code_BUSY, "the response is full; ask for fewer keys at once"}
+	busyValues = fault{kvpb.Code_BUSY, "the server holds as many values for its clients as it may; read the answers, or try again a little later"}
 	busyApply  = fault{kvpb.Code_BUSY, "the replica applies its log more slowly than it grows; try again a little later"}
 	starting   = fault{kvpb.Code_UNAVAILABLE, "the replica is starting or stopping"}
 )

@@ -24,10 +24,10 @@ func (s *Server) Scan(ctx context.Context, r *kvpb.ScanRequest) (*kvpb.ScanRespo
 	switch n := s.node.Load(); {
 	case n == nil:
 		fail(starting)
-	case !s.total.take(operationOverheadBytes):
+	case !s.total.take(scanBytesMax):
 		fail(busyServer)
 	default:
-		defer s.total.give(operationOverheadBytes)
+		defer s.total.give(scanBytesMax)
 		bounded, cancel := context.WithTimeout(ctx, s.timeout(r.GetTimeoutMs()))
 		defer cancel()
 		if f := n.scan(bounded, r, response); f.bad() {

@@ -22,7 +22,8 @@ func (s *Server) Execute(ctx context.Context, r *kvpb.ExecuteRequest) (*kvpb.Exe
 		return s.refuse(r, busyServer), nil
 	}
 	defer s.total.give(size)
-	m := newMessage(r, size)
+	m := newMessage(r, size, s.total)
+	defer m.release()
 	s.execute(ctx, m, nil)
 	return s.respond(m.outcomes), nil
 }
@@ -121,7 +122,8 @@ func (c *conversation) run(r *kvpb.StreamRequest, size int64) {
 	defer c.running.Done()
 	defer c.own.give(size)
 	defer c.s.total.give(size)
-	m := newMessage(r.GetRequest(), size)
+	m := newMessage(r.GetRequest(), size, c.own, c.s.total)
+	defer m.release()
 	if !r.GetParts() {
 		c.s.execute(c.stream.Context(), m, nil)
 		c.send(&kvpb.StreamResponse{Id: r.GetId(), Response: c.s.respond(m.outcomes)})
