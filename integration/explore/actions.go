@@ -201,6 +201,9 @@ func (x *explorer) expandCommand(st *state, a action, emit func(action, *state, 
 	next.locals[a.seat] = out.to
 	if a.kind == actFault {
 		next.faults++
+		if _, whole := x.commands[a.arg].cmd.(*kvfsm.Discard); whole {
+			next.lost = 1
+		}
 	}
 	if op := x.commands[a.arg].op; op >= 0 && out.outcome.Code.Done() && !out.outcome.Repeat {
 		s := x.bound.Ops[op].Shard
@@ -307,10 +310,11 @@ func (x *explorer) ownerMaps(st *state, f func(owners []int)) {
 }
 
 // mayEmpty reports whether a group may be switched off: it reports itself
-// drained, and no config from the one it adopted on names it.
+// drained, and no config from the one it adopted on names it. Once a fault made
+// a staging vanish with its record, no report can be trusted.
 func (x *explorer) mayEmpty(st *state, seat int) bool {
 	l := x.locals[st.locals[seat]]
-	if !l.drained || len(l.view.Records) == 0 || l.inc.life()+1 >= livesMax {
+	if !l.drained || st.lost != 0 || len(l.view.Records) == 0 || l.inc.life()+1 >= livesMax {
 		return false
 	}
 	for _, c := range st.configs[l.view.Config.Num-1 : st.configCount] {

@@ -2,6 +2,7 @@ package explore
 
 import (
 	"maps"
+	"strings"
 	"testing"
 )
 
@@ -41,5 +42,31 @@ func TestPruningLosesNothing(t *testing.T) {
 		} else if !maps.Equal(pruned, all) {
 			t.Errorf("%s: pruned reaches %d states, full %d", b.Name, len(pruned), len(all))
 		}
+	}
+}
+
+// Claim: a search finds each known mistake, and says how it comes about.
+func TestPlantsAreCaught(t *testing.T) {
+	for _, p := range Plants {
+		t.Run(p.Name, func(t *testing.T) {
+			b := p.Bound
+			b.StatesMax = 1_000_000
+			r := Run(b, Options{Plant: &p, Full: p.Full})
+			v := r.Violation
+			if v == nil {
+				t.Fatalf("not caught in %d states (complete: %v): %s", r.States, r.Complete, p.About)
+			}
+			if !strings.HasPrefix(v.Text, p.Catches) {
+				t.Errorf("caught as %q, want %s", v.Text, p.Catches)
+			}
+			bad, err := Replay(b, Options{Plant: &p, Full: p.Full}, v.Keys, func(string, string) {})
+			if err != nil || bad != v.Text {
+				t.Errorf("replay gives %q, %v; want %q", bad, err, v.Text)
+			}
+			t.Logf("%d states, %v, %d steps: %s", r.States, r.Elapsed, len(v.Trace), v.Text)
+			for i, step := range v.Trace {
+				t.Logf("%3d. %s", i+1, step)
+			}
+		})
 	}
 }

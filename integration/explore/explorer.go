@@ -3,6 +3,7 @@ package explore
 import (
 	"fmt"
 
+	"github.com/shoalkv/shoal/raftgroup/entry"
 	"github.com/shoalkv/shoal/raftgroup/store"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
@@ -178,31 +179,51 @@ func (x *explorer) step(id, cmd uint32) step {
 
 func (x *explorer) run(id uint32, c kvfsm.Command) step {
 	l := x.locals[id]
-	plant := x.opts.Plant
-	if plant != nil && plant.Rewrite != nil {
-		if c = plant.Rewrite(l.inc.peer(), &l.view, c); c == nil {
-			return step{to: id}
-		}
+	s := l.store.Clone()
+	g := Planted{Self: l.inc.peer(), View: &l.view, Store: s,
+		do: func(c kvfsm.Command) (any, error) { return x.apply(l.inc, s, c) }}
+	apply := g.Do
+	if p := x.opts.Plant; p != nil && p.Apply != nil {
+		apply = func(c kvfsm.Command) (any, error) { return p.Apply(&g, c) }
 	}
-	s, result, err := x.apply(l, c)
+	result, err := apply(c)
+	s = g.Store
+	if err == nil {
+		err = s.Sync()
+	}
 	if err != nil {
 		return step{to: id, err: err.Error()}
 	}
-	out := step{}
+	out := step{to: id}
 	switch r := result.(type) {
 	case kvfsm.Outcome:
 		out.outcome = r
 	case kvfsm.Verdict:
 		out.verdict = r
 	}
-	if plant != nil && plant.After != nil {
-		if err := plant.After(&l.view, c, s); err != nil {
-			return step{to: id, err: err.Error()}
-		}
-	}
-	out.to = id
 	if s.Hash() != l.store.Hash() {
 		out.to = x.internLocal(l.inc, s)
 	}
 	return out
+}
+
+// apply runs one command, as an entry of its own, on a machine that just started
+// from the store.
+func (x *explorer) apply(inc incID, s *store.Mem, c kvfsm.Command) (any, error) {
+	p := inc.peer()
+	m := kvfsm.New(kvfsm.Config{Group: p.Group, Incarnation: p.Incarnation, ShardCount: x.bound.Shards, SessionResultsMax: OpsMax})
+	if err := m.Reset(s); err != nil {
+		return nil, err
+	}
+	b, err := s.NewBatch()
+	if err != nil {
+		return nil, err
+	}
+	defer b.Close()
+	e := entry.Entry{Index: 1, Term: 1, Clock: clockNow, Commands: []entry.Command{kvfsm.Encode(c)}}
+	results, err := m.Apply(b, &e)
+	if err != nil {
+		return nil, err
+	}
+	return results[0], b.Commit()
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"github.com/shoalkv/shoal/raftgroup/entry"
 	"github.com/shoalkv/shoal/raftgroup/store"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/handoff"
@@ -233,31 +232,4 @@ func (x *explorer) readValues(l *local, rec *kvfsm.Record) []byte {
 		}
 	}
 	return values
-}
-
-// apply runs one command as an entry of its own on a machine that just started.
-func (x *explorer) apply(l *local, c kvfsm.Command) (*store.Mem, any, error) {
-	s := l.store.Clone()
-	if err := s.Sync(); err != nil {
-		return nil, nil, err
-	}
-	p := l.inc.peer()
-	m := kvfsm.New(kvfsm.Config{Group: p.Group, Incarnation: p.Incarnation, ShardCount: x.bound.Shards, SessionResultsMax: 8})
-	if err := m.Reset(s); err != nil {
-		return nil, nil, err
-	}
-	b, err := s.NewBatch()
-	if err != nil {
-		return nil, nil, err
-	}
-	defer b.Close()
-	e := entry.Entry{Index: 1, Term: 1, Clock: clockNow, Commands: []entry.Command{kvfsm.Encode(c)}}
-	results, err := m.Apply(b, &e)
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := b.Commit(); err != nil {
-		return nil, nil, err
-	}
-	return s, results[0], s.Sync()
 }

@@ -171,6 +171,9 @@ func (x *explorer) received(id uint32, l *local, factID uint32) []uint32 {
 		}
 	}
 	ids := x.asReceiver(l, f.shard, answer, invite)
+	if p := x.opts.Plant; p != nil && p.Invited != nil {
+		ids = append(ids, x.ofShard(f.shard, p.Invited(l.inc.peer(), &l.view, *invite))...)
+	}
 	x.pages[ref] = ids
 	return ids
 }
@@ -180,7 +183,9 @@ func (x *explorer) readPages(r store.Reader, to shardcfg.Incarnation, wants []kv
 	pages, err := kvfsm.ReadPages(r, to, wants, bytesMax)
 	if p := x.opts.Plant; p != nil && p.Page != nil {
 		for i := range pages {
-			p.Page(&pages[i])
+			if err := p.Page(r, &pages[i]); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return pages, err

@@ -31,6 +31,8 @@ type state struct {
 	versions [OpsMax]uint8
 	emptied  uint8
 	faults   uint8
+	// lost says that a fault took a whole staging.
+	lost uint8
 
 	// facts is a sorted set of what messages may be computed from.
 	facts []uint32
@@ -82,7 +84,7 @@ func (x *explorer) appendWords(dst []uint32, st *state) []uint32 {
 	for i := range x.bound.Groups {
 		dst = append(dst, st.locals[i], uint32(st.lives[i]))
 	}
-	dst = append(dst, uint32(st.configCount)|uint32(st.emptied)<<8|uint32(st.faults)<<16)
+	dst = append(dst, uint32(st.configCount)|uint32(st.emptied)<<8|uint32(st.faults)<<16|uint32(st.lost)<<24)
 	dst = append(dst, st.configs[:st.configCount]...)
 	for s := range x.bound.Shards {
 		dst = append(dst, uint32(st.claims[s])|uint32(st.minted[s])<<8|uint32(st.executed[s])<<16|uint32(st.asked[s])<<24)
@@ -121,6 +123,7 @@ func (x *explorer) readWords(w []uint32, st *state) []uint32 {
 	}
 	v := next()
 	st.configCount, st.emptied, st.faults = uint8(v), uint8(v>>8), uint8(v>>16)
+	st.lost = uint8(v >> 24)
 	clear(st.configs[:])
 	w = w[copy(st.configs[:st.configCount], w):]
 	for s := range x.bound.Shards {
