@@ -18,16 +18,25 @@ import (
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 )
 
-// logMachine appends the body of every command to the value of one key.
-type logMachine struct{}
+// logMachine appends the body of every command to the value of one key. A
+// command of hangKind makes it hang.
+type logMachine struct {
+	hang chan struct{} // ends the hanging when it is closed
+}
 
-const logKind = entry.KindMachineMin
+const (
+	logKind  = entry.KindMachineMin
+	hangKind = entry.KindMachineMin + 1
+)
 
 var logKey = []byte("log")
 
-func (logMachine) Apply(b store.Batch, e *entry.Entry) ([]any, error) {
+func (m logMachine) Apply(b store.Batch, e *entry.Entry) ([]any, error) {
 	results := make([]any, len(e.Commands))
 	for i, c := range e.Commands {
+		if c.Kind == hangKind {
+			<-m.hang
+		}
 		if c.Kind != logKind {
 			continue
 		}
@@ -72,6 +81,7 @@ type testHost struct {
 	label   string
 	logs    *syncBuffer
 	done    chan struct{} // closed when Replica returned
+	hang    chan struct{} // see logMachine
 	replica *raftgroup.Replica
 	id      formation.Identity
 	err     error
@@ -94,7 +104,7 @@ func newTestHost(t *testing.T, label, dir, listen string, tune func(*Options)) *
 	if err != nil {
 		t.Fatal(err)
 	}
-	th := &testHost{Host: h, t: t, label: label, logs: logs, done: make(chan struct{})}
+	th := &testHost{Host: h, t: t, label: label, logs: logs, done: make(chan struct{}), hang: make(chan struct{})}
 	t.Cleanup(func() {
 		th.close()
 		if t.Failed() {
@@ -113,7 +123,7 @@ func (h *testHost) run(gid shardcfg.GroupID, peers map[string]string) {
 		h.replica, h.id, h.err = h.Replica(context.Background(), ReplicaOptions{
 			GroupID: gid, Label: h.label, Peers: peers, ShardCount: 64,
 			Cluster: func(context.Context) (shardcfg.ClusterID, int, error) { return shardcfg.ClusterID{5}, 64, nil },
-			Machine: func(formation.Identity) (raftgroup.StateMachine, error) { return logMachine{}, nil },
+			Machine: func(formation.Identity) (raftgroup.StateMachine, error) { return logMachine{hang: h.hang}, nil },
 			Timeout: 150 * time.Millisecond,
 		})
 	}()

@@ -225,10 +225,16 @@ func (r *runningReplica) members() []formation.Member {
 	return members
 }
 
+// close stops the replica and closes its stores. If the replica does not stop
+// before ctx ends, they stay open: it may still be writing to them, and a disk
+// that hangs would make closing them hang too.
 func (r *runningReplica) close(ctx context.Context) error {
 	err := r.replica.Close(ctx)
 	r.cancel()
 	<-r.done
+	if err != nil && ctx.Err() != nil {
+		return err
+	}
 	return errors.Join(err, r.closeStores())
 }
 
