@@ -62,6 +62,7 @@ type Options struct {
 // Progress is how far a phase is.
 type Progress struct {
 	Done, Total uint64
+	Unit        string // what they count
 	Text        string
 }
 
@@ -178,7 +179,8 @@ func (r *run) work(ctx context.Context) (succeeded uint64, err error) {
 	}
 	stop := r.o.Watch("check", func() Progress {
 		return Progress{
-			Done: uint64(time.Since(start).Seconds()), Total: uint64(max(1, r.o.Duration.Seconds())), Text: fmt.Sprintf("s  %d operations, %d unknown, longest wait %v",
+			Done: uint64(time.Since(start).Seconds()), Total: uint64(max(1, r.o.Duration.Seconds())), Unit: "s",
+			Text: fmt.Sprintf("%d operations, %d unknown, longest wait %v",
 				r.load.Calls(), r.load.Unknown(), r.load.LongestWait().Round(time.Millisecond)),
 		}
 	})

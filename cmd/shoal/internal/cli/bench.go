@@ -77,11 +77,11 @@ func (a *app) runBench(ctx context.Context, c *clerk.Clerk, o bench.Options) err
 	start := time.Now()
 	progress := output.StartProgress(a.env.Stderr, "bench", func() output.State {
 		elapsed := time.Since(start)
-		text := fmt.Sprintf("ms, %.0f ops/s", output.Rate(live.Ops(), elapsed))
+		text := fmt.Sprintf("%.0f ops/s", output.Rate(live.Ops(), elapsed))
 		if n := live.Errors(); n > 0 {
 			text += fmt.Sprintf(", %s errors", output.Count(n))
 		}
-		return output.State{Done: uint64(elapsed.Milliseconds()), Total: uint64(o.Duration.Milliseconds()), Text: text}
+		return output.State{Done: uint64(elapsed.Seconds()), Total: uint64(max(1, o.Duration.Seconds())), Unit: "s", Text: text}
 	})
 	report, err := bench.Run(ctx, store{c}, o, &live)
 	progress.Stop()

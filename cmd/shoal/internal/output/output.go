@@ -3,7 +3,8 @@
 //
 // Results go to stdout and everything else to stderr; a command owns its Printer
 // and uses it from one goroutine. Only a Progress owns a goroutine, from its
-// start to its Stop. It imports the standard library and golang.org/x/term.
+// start to its Stop. It imports the standard library, golang.org/x/term, and
+// progressbar for what is drawn on a terminal.
 package output
 
 import (

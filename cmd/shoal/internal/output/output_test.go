@@ -92,10 +92,39 @@ func TestRender(t *testing.T) {
 		{State{}, "x"},
 		{State{Done: 1500}, "x 1,500"},
 		{State{Done: 20, Total: 10}, "x [" + strings.Repeat("=", 30) + "] 100 %  10/10"},
-		{State{Done: 1, Total: 2, Text: "t"}, "x [" + strings.Repeat("=", 15) + strings.Repeat(" ", 15) + "]  50 %  1/2  t"},
+		{State{Done: 1, Total: 2, Unit: "s", Text: "t"}, "x [" + strings.Repeat("=", 15) + strings.Repeat(" ", 15) + "]  50 %  1/2 s  t"},
 	} {
 		if got := Render("x", c.s); got != c.want {
 			t.Errorf("%+v: %q; want %q", c.s, got, c.want)
+		}
+	}
+}
+
+// On a terminal a bar follows the state also where it goes back, where the total
+// grows, and after it was full; without a total there is a spinner.
+func TestTerminal(t *testing.T) {
+	var b bytes.Buffer
+	var s State
+	p := &Progress{w: &b, label: "shards", terminal: true, sample: func() State { return s }}
+	for _, c := range []struct {
+		s    State
+		want []string
+	}{
+		{State{Done: 1, Total: 4, Text: "copying"}, []string{" 25% [======>", "(1/4)", "shards  copying"}},
+		{State{Done: 4, Total: 4}, []string{"100% [" + strings.Repeat("=", 30) + "]", "(4/4)"}},
+		{State{Done: 3, Total: 8, Unit: "s"}, []string{" 37%", "(3/8)", "s  shards"}},
+		{State{Done: 9, Total: 8}, []string{"100%", "(8/8)"}},
+		{State{}, []string{"shards"}},
+		{State{Done: 1500, Text: "files"}, []string{"shards 1,500  files"}},
+		{State{Done: 0, Total: 8}, []string{"  0% [ ", "(0/8)"}},
+	} {
+		b.Reset()
+		s = c.s
+		p.draw()
+		for _, want := range c.want {
+			if got := b.String(); !strings.Contains(got, want) || !strings.HasPrefix(got, "\r") || strings.Contains(got, "\n") {
+				t.Errorf("%+v drew %q; want %q in it", c.s, got, want)
+			}
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
 )
 
@@ -21,6 +22,8 @@ const (
 type State struct {
 	// Done and Total are in the unit of the work; Total 0: not known.
 	Done, Total uint64
+	// Unit is what Done and Total count; empty: the label says it.
+	Unit string
 	// Text follows the bar: rates, totals, what is waited for.
 	Text string
 }
@@ -33,6 +36,7 @@ type Progress struct {
 	label    string
 	sample   func() State
 	terminal bool
+	spinner  *progressbar.ProgressBar // where the total is not known; nil: not needed yet
 	stop     chan struct{}
 	stopped  chan struct{}
 }
@@ -90,17 +94,53 @@ func (p *Progress) run() {
 }
 
 func (p *Progress) draw() {
-	line := Render(p.label, p.sample())
-	if !p.terminal {
-		fmt.Fprintln(p.w, line)
-		return
+	s := p.sample()
+	switch {
+	case !p.terminal:
+		fmt.Fprintln(p.w, Render(p.label, s))
+	case s.Total == 0:
+		p.drawSpinner(s)
+	default:
+		p.drawBar(s)
 	}
-	if columns := p.columns(); columns > 0 && len([]rune(line)) >= columns {
-		line = string([]rune(line)[:columns-1])
-	}
-	fmt.Fprint(p.w, "\r\x1b[K"+line)
 }
 
+// drawBar draws a bar of its own each time: the library's ends for good at its
+// total, while here totals grow, and shards may go back.
+func (p *Progress) drawBar(s State) {
+	const beside = progressBarCells + 20 // columns besides the text: percentage, bar, count
+	bar := progressbar.NewOptions64(int64(s.Total), append(p.options(),
+		progressbar.OptionSetDescription(p.fit(strings.TrimSpace(s.Unit+"  "+p.label+"  "+s.Text), beside)),
+		progressbar.OptionShowCount(),
+		progressbar.OptionSetTheme(progressbar.Theme{Saucer: "=", SaucerHead: ">", SaucerPadding: " ", BarStart: "[", BarEnd: "]"}))...)
+	_ = bar.Set64(int64(min(s.Done, s.Total))) // of a display nobody depends on
+}
+
+func (p *Progress) drawSpinner(s State) {
+	if p.spinner == nil {
+		p.spinner = progressbar.NewOptions64(-1, append(p.options(), progressbar.OptionSetElapsedTime(true),
+			progressbar.OptionSetSpinnerChangeInterval(0), progressbar.OptionSpinnerType(14))...) // else it owns a goroutine
+	}
+	p.spinner.Describe(p.fit(Render(p.label, s), 12))
+}
+
+func (p *Progress) options() []progressbar.Option {
+	return []progressbar.Option{
+		progressbar.OptionSetWriter(p.w), progressbar.OptionSetWidth(progressBarCells), progressbar.OptionUseANSICodes(true),
+		progressbar.OptionSetPredictTime(false), progressbar.OptionShowDescriptionAtLineEnd(),
+	}
+}
+
+// fit cuts text so that it and other columns take one line.
+func (p *Progress) fit(text string, others int) string {
+	room := p.columns() - others
+	if runes := []rune(text); room > 0 && len(runes) > room {
+		return string(runes[:room])
+	}
+	return text
+}
+
+// columns is the width of the terminal; 0: not known.
 func (p *Progress) columns() int {
 	f, ok := p.w.(*os.File)
 	if !ok {
@@ -122,6 +162,9 @@ func Render(label string, s State) string {
 		filled := int(done * progressBarCells / s.Total)
 		fmt.Fprintf(&b, " [%s%s] %3d %%  %s/%s", strings.Repeat("=", filled),
 			strings.Repeat(" ", progressBarCells-filled), done*100/s.Total, Count(done), Count(s.Total))
+		if s.Unit != "" {
+			b.WriteString(" " + s.Unit)
+		}
 	} else if s.Done > 0 {
 		b.WriteString(" " + Count(s.Done))
 	}
