@@ -62,8 +62,9 @@ type Options struct {
 	// CommandBytesMax bounds the body of one command; 0 means 5 MiB: the largest
 	// value with its key, session and envelope.
 	CommandBytesMax int
-	// QueueBytesMax bounds the commands that are queued or in flight; 0 means
-	// 64 MiB. Beyond it Propose returns ErrBusy.
+	// QueueBytesMax bounds the memory of the commands that are queued or in
+	// flight: their bodies, and about 200 bytes for each; 0 means 64 MiB. Beyond
+	// it Propose returns ErrBusy.
 	QueueBytesMax int
 	// EntryBytesMax is where the packer stops adding to an entry; 0 means 256 KiB.
 	// A larger command travels alone.

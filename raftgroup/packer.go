@@ -77,7 +77,7 @@ type pending struct {
 // A batch is an entry in flight.
 type batch struct {
 	pendings   []*pending
-	bytes      int
+	bytes      int           // of the budget
 	background bool          // some of its commands are background
 	encoded    chan struct{} // closed when the commands' bodies are no longer needed
 }
@@ -89,7 +89,15 @@ func newPacker(r *Replica) *packer {
 	return p
 }
 
+// sizeOfCommand is what a command takes in an entry.
 func sizeOfCommand(c entry.Command) int { return entry.CommandOverheadBytes + len(c.Body) }
+
+// pendingBytes is about what a command takes in memory besides its body: pending,
+// result, and its share of a call.
+const pendingBytes = 192
+
+// sizeInQueue is what a command takes of the budget.
+func sizeInQueue(c entry.Command) int { return pendingBytes + len(c.Body) }
 
 // submit admits all of the commands, in this order and next to each other, or
 // none of them.
@@ -99,7 +107,7 @@ func (p *packer) submit(commands []entry.Command, class class) (*call, error) {
 		if len(c.Body) > p.r.o.CommandBytesMax {
 			return nil, ErrTooLarge
 		}
-		bytes += sizeOfCommand(c)
+		bytes += sizeInQueue(c)
 	}
 	c := &call{results: make([]any, len(commands)), left: len(commands), done: make(chan struct{}),
 		background: class == background}
@@ -147,7 +155,7 @@ func (p *packer) wait(ctx context.Context, c *call) ([]any, error) {
 func (p *packer) give(ctx context.Context, c *call) {
 	p.mu.Lock()
 	p.mu.queue.withdraw(func(q *pending) bool { return q.call == c }, func(q *pending) {
-		p.mu.bytes -= sizeOfCommand(q.command)
+		p.mu.bytes -= sizeInQueue(q.command)
 		p.settleLocked(q, &ProposalError{Err: notDone(ctx.Err())})
 	})
 	var encoding []chan struct{}
@@ -208,7 +216,7 @@ func (p *packer) take() *batch {
 		return nil
 	}
 	for _, q := range b.pendings {
-		b.bytes += sizeOfCommand(q.command)
+		b.bytes += sizeInQueue(q.command)
 		b.background = b.background || q.call.background
 		q.batch = b
 	}
@@ -233,6 +241,9 @@ func (p *packer) send(b *batch) {
 	}
 	data := e.Append(make([]byte, 0, e.Size()))
 	close(b.encoded)
+	if !p.admits(b) {
+		return
+	}
 	p.r.counters.entries.Add(1)
 	p.r.counters.entryBytes.Add(uint64(len(data)))
 	future := p.r.node().Apply(data, 0)
@@ -240,6 +251,22 @@ func (p *packer) send(b *batch) {
 		err := future.Error()
 		p.finish(b, future, err)
 	}()
+}
+
+// admits refuses an entry whose leadership has ended before it reached Raft: a
+// Raft that is shut down may take it and never answer.
+func (p *packer) admits(b *batch) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.mu.leading {
+		return true
+	}
+	err := p.r.notLeader()
+	for _, q := range b.pendings {
+		p.settleLocked(q, &ProposalError{Err: err})
+	}
+	p.dropLocked(b)
+	return false
 }
 
 // finish settles the commands of an entry that Raft has answered.
@@ -310,7 +337,7 @@ func (p *packer) setLeading(leading bool) {
 
 func (p *packer) refuseLocked(err error) {
 	p.mu.queue.withdraw(func(*pending) bool { return true }, func(q *pending) {
-		p.mu.bytes -= sizeOfCommand(q.command)
+		p.mu.bytes -= sizeInQueue(q.command)
 		p.settleLocked(q, &ProposalError{Err: err})
 	})
 	p.idleLocked()
@@ -334,10 +361,21 @@ func (p *packer) refuseAll(reason error) {
 }
 
 // abandon answers for whatever is in flight: Raft was stopped, and may never do
-// it. An answer that comes yet is dropped.
+// it. An answer that comes yet is dropped. The leadership has ended, so that
+// nothing more comes into flight. It waits for what is being encoded, since the
+// callers may reuse their buffers then.
 func (p *packer) abandon(reason error) {
 	if p.r.o.unsafe.waitForFuture {
 		return
+	}
+	p.mu.Lock()
+	var encoding []chan struct{}
+	for b := range p.mu.inflight {
+		encoding = append(encoding, b.encoded)
+	}
+	p.mu.Unlock()
+	for _, encoded := range encoding {
+		<-encoded
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

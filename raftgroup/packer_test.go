@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -96,7 +98,7 @@ func (n *node) stallLog() chan struct{} {
 func TestBudgetsAndContexts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, 1)
-		c.tune = func(_ *node, o *Options) { o.CommandBytesMax, o.QueueBytesMax = 1000, 2000 }
+		c.tune = func(_ *node, o *Options) { o.CommandBytesMax, o.QueueBytesMax = 1000, 3000 }
 		c.startAll()
 		defer c.stopAll()
 		n := c.leader()
@@ -258,4 +260,63 @@ func TestEntryClock(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Claim: a caller gets its buffers back only when they are not read any more,
+// though the replica stops while its command is being encoded.
+func TestBodiesAreReadBeforeTheCallerIsAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 1)
+		var gate atomic.Pointer[chan struct{}]
+		c.tune = func(_ *node, o *Options) {
+			o.Clock = func() time.Time {
+				if g := gate.Load(); g != nil {
+					<-*g
+				}
+				return time.Now()
+			}
+		}
+		c.startAll()
+		defer c.stopAll()
+		n := c.leader()
+		encode := make(chan struct{})
+		gate.Store(&encode)
+		proposal := n.goPropose(set("a=1"))
+		go n.replica.fatal(errDisk)
+		synctest.Wait()
+		if len(proposal) != 0 {
+			t.Error("the caller was answered before its command was encoded")
+		}
+		close(encode)
+		if got := <-proposal; !errors.Is(got.err, ErrNotDone) && !errors.Is(got.err, ErrOutcomeUnknown) {
+			t.Fatal(got.err)
+		}
+	})
+}
+
+// Claim: the budget of the queue counts what a queued command takes in memory,
+// not its body alone, which may be a byte.
+func TestBudgetCountsMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 1)
+		c.tune = func(_ *node, o *Options) { o.QueueBytesMax = 64 << 10 }
+		c.startAll()
+		defer c.stopAll()
+		n := c.leader()
+		stall := n.stallLog()
+		var calls []chan outcome
+		for range 64 {
+			calls = append(calls, n.goPropose(slices.Repeat([]entry.Command{set("a=")}, 64)...))
+		}
+		refused := 0
+		close(stall)
+		for _, call := range calls {
+			if got := <-call; errors.Is(got.err, ErrBusy) {
+				refused++
+			}
+		}
+		if refused < 32 {
+			t.Fatalf("4096 commands entered a queue of 64 KiB, but for %d", refused*64)
+		}
+	})
 }
