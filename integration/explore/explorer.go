@@ -2,6 +2,7 @@ package explore
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/shoalkv/shoal/raftgroup/entry"
 	"github.com/shoalkv/shoal/raftgroup/store"
@@ -16,6 +17,10 @@ type Options struct {
 	// Full keeps every committed prefix, as if anything in it might matter ever
 	// later. It proves on small bounds that pruning loses nothing.
 	Full bool
+	// TimeMax and BytesMax, of the heap, end the search undecided; 0: never. They
+	// are looked at now and then.
+	TimeMax  time.Duration
+	BytesMax uint64
 	// Progress, if set, is called now and then.
 	Progress func(Report)
 }

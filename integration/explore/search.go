@@ -25,8 +25,10 @@ type Report struct {
 	Elapsed time.Duration
 	// HeapBytes is how much memory was in use at the end.
 	HeapBytes uint64
-	// Complete says that every state within the bound was visited.
+	// Complete says that every state within the bound was visited; CutOff is why
+	// not, if there was no violation.
 	Complete bool
+	CutOff   string
 	// Violation is what is wrong; nil: nothing.
 	Violation *Violation
 }
@@ -62,6 +64,7 @@ type search struct {
 	// projections are kept if asked for.
 	projections map[uint64]bool
 	kinds       [kindsMax]int
+	ticks       int // states that were expanded
 }
 
 // frontier holds encoded states, in blocks so that growing copies nothing.
@@ -93,28 +96,23 @@ func (s *search) run() {
 	for s.next.count > 0 && s.report.Violation == nil {
 		s.level, s.next = s.next, frontier{}
 		for i, block := range s.level.blocks {
-			for len(block) > 0 && s.report.Violation == nil && !s.full() {
+			for len(block) > 0 && s.report.Violation == nil && s.report.CutOff == "" {
 				block = s.x.readWords(block, &st)
 				s.expand(&st, from)
 				from++
-				s.tick(false)
+				s.tick()
 			}
 			s.level.blocks[i] = nil
 		}
-		if s.full() {
+		if s.report.CutOff != "" {
 			break
 		}
 		if s.next.count > 0 {
 			s.report.Depth++
 		}
 	}
-	s.report.Complete = s.report.Violation == nil && !s.full()
-	s.tick(true)
-}
-
-// full reports whether the search must end undecided.
-func (s *search) full() bool {
-	return s.x.bound.StatesMax > 0 && len(s.prints) >= s.x.bound.StatesMax
+	s.report.Complete = s.report.Violation == nil && s.report.CutOff == ""
+	s.measure()
 }
 
 // expand visits what follows from a state.
@@ -161,29 +159,47 @@ func (s *search) visit(st *state, from uint32) {
 	}
 }
 
-// progressEvery is how many states pass between two calls of Progress.
-const progressEvery = 1 << 18
+// Of how many states one looks at the limits, and one reports.
+const (
+	limitsEvery   = 1 << 14
+	progressEvery = 1 << 19
+)
 
-func (s *search) tick(end bool) {
-	s.report.States = len(s.prints)
-	if !end && (s.x.opts.Progress == nil || s.report.States%progressEvery != 0) {
+// tick cuts the search off at a limit and reports now and then.
+func (s *search) tick() {
+	n := len(s.prints)
+	if limit := s.x.bound.StatesMax; limit > 0 && n >= limit {
+		s.report.CutOff = fmt.Sprintf("limit of %d states", limit)
+	}
+	s.ticks++
+	if s.ticks%limitsEvery != 0 {
 		return
 	}
+	s.measure()
+	o := &s.x.opts
+	switch {
+	case o.TimeMax > 0 && s.report.Elapsed > o.TimeMax:
+		s.report.CutOff = fmt.Sprintf("limit of %v", o.TimeMax)
+	case o.BytesMax > 0 && s.report.HeapBytes > o.BytesMax:
+		s.report.CutOff = fmt.Sprintf("limit of %d MiB", o.BytesMax>>20)
+	}
+	if o.Progress != nil && s.ticks%progressEvery == 0 {
+		o.Progress(s.report)
+	}
+}
+
+// measure fills in the report.
+func (s *search) measure() {
 	var mem runtime.MemStats
 	runtime.ReadMemStats(&mem)
-	s.report.Bound = s.x.bound
-	s.report.Steps = map[string]int{}
+	r := &s.report
+	r.States, r.Bound, r.Frontier, r.Locals = len(s.prints), s.x.bound, s.next.count, len(s.x.locals)
+	r.Elapsed, r.HeapBytes = time.Since(s.begun), mem.HeapAlloc
+	r.Steps = map[string]int{}
 	for kind, n := range s.kinds {
 		if n > 0 {
-			s.report.Steps[kindNames[kind]] = n
+			r.Steps[kindNames[kind]] = n
 		}
-	}
-	s.report.Frontier = s.next.count
-	s.report.Locals = len(s.x.locals)
-	s.report.Elapsed = time.Since(s.begun)
-	s.report.HeapBytes = mem.HeapAlloc
-	if s.x.opts.Progress != nil {
-		s.x.opts.Progress(s.report)
 	}
 }
 

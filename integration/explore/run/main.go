@@ -1,11 +1,15 @@
-// Command run searches one bound, or all, and prints what it found.
+// Command run searches bounds, or for planted mistakes, and prints what it
+// found; docs/explorer.md explains it.
 //
 //	go run ./integration/explore/run -list
 //	go run ./integration/explore/run -bound small
 //	go run ./integration/explore/run -all
+//	go run ./integration/explore/run -plant late-start
+//	go run ./integration/explore/run -plants
 //
-// It exits with 1 on a violation, with 2 on a search that was cut off. It is
-// single-threaded but for the runtime.
+// It exits with 0 if everything turned out as expected, with 1 if not (a
+// violation, or with a plant or -expect none), with 2 if a search was cut off,
+// and with 64 on bad usage. It is single-threaded but for the runtime.
 package main
 
 import (
@@ -15,6 +19,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/shoalkv/shoal/integration/explore"
 )
@@ -22,78 +27,204 @@ import (
 var (
 	name   = flag.String("bound", "", "the bound to search, by name")
 	all    = flag.Bool("all", false, "search every bound")
+	plant  = flag.String("plant", "", "the mistake to make, by name; without -bound in a bound that shows it")
+	plants = flag.Bool("plants", false, "make every mistake, each in a bound that shows it")
 	list   = flag.Bool("list", false, "list bounds and plants")
 	full   = flag.Bool("full", false, "keep every committed prefix: no pruning")
-	states = flag.Int("states", 0, "cut the search off at so many states; 0: never")
+	expect = flag.String("expect", "", "expect a violation that begins so: for builds of the product with a mistake")
+	states = flag.Int("states", 0, "cut a search off at so many states; 0: never")
+	limit  = flag.Duration("time", time.Hour, "cut a search off after so long")
+	memory = flag.Uint64("memory", 5<<10, "cut a search off at so many MiB of heap")
 	live   = flag.Int("live", -1, "test one of so many states for liveness; 0: none; -1: as the bound says")
-	replay = flag.String("replay", "", "take the steps of a trace, by their short names with commas between, instead of searching")
+	replay = flag.String("replay", "", "instead of searching take the steps of a trace, by their short names with commas between")
 	steps  = flag.Bool("steps", false, "count the transitions by kind")
 	quiet  = flag.Bool("quiet", false, "no progress")
 )
 
+// Exit codes.
+const (
+	exitUnexpected = 1
+	exitCutOff     = 2
+	exitUsage      = 64
+)
+
+// A task is one search.
+type task struct {
+	bound  explore.Bound
+	plant  *explore.Plant
+	full   bool
+	expect string // how the violation begins; empty: there is none
+}
+
 func main() {
 	flag.Parse()
+	if *list {
+		printList()
+		return
+	}
+	tasks, err := chosen()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(exitUsage)
+	}
 	code := 0
-	for _, b := range chosen() {
-		code = max(code, search(b))
+	for _, t := range tasks {
+		if *replay != "" {
+			code = max(code, again(t))
+		} else {
+			code = max(code, search(t))
+		}
 	}
 	os.Exit(code)
 }
 
-func chosen() []explore.Bound {
-	if *all {
-		return explore.Bounds
+func printList() {
+	fmt.Println("bounds:")
+	for _, b := range explore.Bounds {
+		fmt.Printf("  %-14s %d groups, %d shards, %d keys each, %d configs, %d operations, %d emptied, %d faults\n",
+			b.Name, b.Groups, b.Shards, b.Keys, b.Configs, len(b.Ops), b.Emptied, b.Faults)
 	}
-	b, ok := explore.FindBound(*name)
-	if !ok {
-		fmt.Fprintf(os.Stderr, "no bound is called %q; there are:\n", *name)
-		for _, b := range explore.Bounds {
-			fmt.Fprintf(os.Stderr, "  %s\n", b.Name)
-		}
-		os.Exit(64)
+	fmt.Println("plants:")
+	for _, p := range explore.Plants {
+		fmt.Printf("  %-24s %s\n", p.Name, p.About)
 	}
-	return []explore.Bound{b}
 }
 
-func search(b explore.Bound) int {
-	b.StatesMax = *states
-	if *live >= 0 {
-		b.Live = *live
+// chosen returns the searches that the flags ask for.
+func chosen() (tasks []task, err error) {
+	switch {
+	case *plants:
+		for _, p := range explore.Plants {
+			tasks = append(tasks, planted(p))
+		}
+	case *plant != "":
+		p, ok := explore.FindPlant(*plant)
+		if !ok {
+			return nil, fmt.Errorf("no plant is called %q; -list lists them", *plant)
+		}
+		tasks = []task{planted(p)}
+	case *all:
+		for _, b := range explore.Bounds {
+			tasks = append(tasks, task{bound: b, full: *full, expect: *expect})
+		}
+	default:
+		tasks = []task{{full: *full, expect: *expect}}
 	}
-	o := explore.Options{Full: *full}
+	if *name != "" || len(tasks) == 1 && tasks[0].bound.Name == "" {
+		b, ok := explore.FindBound(*name)
+		if !ok {
+			return nil, fmt.Errorf("no bound is called %q; -list lists them", *name)
+		}
+		for i := range tasks {
+			tasks[i].bound = b
+		}
+	}
+	for i := range tasks {
+		tasks[i].bound.StatesMax = *states
+		if *live >= 0 {
+			tasks[i].bound.Live = *live
+		}
+	}
+	return tasks, nil
+}
+
+func planted(p explore.Plant) task {
+	return task{bound: p.Bound, plant: &p, full: p.Full || *full, expect: p.Catches}
+}
+
+func (t task) options() explore.Options {
+	return explore.Options{Plant: t.plant, Full: t.full, TimeMax: *limit, BytesMax: *memory << 20}
+}
+
+func search(t task) int {
+	o := t.options()
 	if !*quiet {
-		o.Progress = func(r explore.Report) { fmt.Fprintf(os.Stderr, "%s\n", line(r)) }
+		o.Progress = func(r explore.Report) { fmt.Fprintln(os.Stderr, line(t, r)) }
 	}
-	r := explore.Run(b, o)
-	fmt.Println(line(r))
+	r := explore.Run(t.bound, o)
+	fmt.Println(line(t, r))
 	if *steps {
 		for _, kind := range slices.Sorted(maps.Keys(r.Steps)) {
 			fmt.Printf("  %10d %s\n", r.Steps[kind], kind)
 		}
 	}
-	if r.Violation != nil {
-		fmt.Printf("VIOLATION of %s\n", r.Violation.Text)
-		for i, step := range r.Violation.Trace {
-			fmt.Printf("%3d. %s\n", i+1, step)
+	v := r.Violation
+	switch {
+	case v != nil:
+		fmt.Printf("  %s\n", v.Text)
+		for i, step := range v.Trace {
+			fmt.Printf("  %3d. %s\n", i+1, step)
 		}
-		fmt.Printf("replay: go run ./integration/explore/run -bound %s -replay %s\n", b.Name, strings.Join(r.Violation.Keys, ","))
-		return 1
+		fmt.Printf("  replay: %s\n", t.command(v))
+		return unexpected(t.expect != "" && strings.HasPrefix(v.Text, t.expect))
+	case !r.Complete:
+		return exitCutOff
 	}
-	if !r.Complete {
-		return 2
-	}
-	return 0
+	return unexpected(t.expect == "")
 }
 
-func line(r explore.Report) string {
-	verdict := "running"
+func unexpected(ok bool) int {
+	if ok {
+		return 0
+	}
+	return exitUnexpected
+}
+
+// command returns the command that replays a violation.
+func (t task) command(v *explore.Violation) string {
+	var b strings.Builder
+	b.WriteString("go run ./integration/explore/run")
+	if t.plant != nil {
+		fmt.Fprintf(&b, " -plant %s", t.plant.Name)
+	}
+	if _, ok := explore.FindBound(t.bound.Name); ok {
+		fmt.Fprintf(&b, " -bound %s", t.bound.Name)
+	}
+	if t.full {
+		b.WriteString(" -full")
+	}
+	fmt.Fprintf(&b, " -replay %s", strings.Join(v.Keys, ","))
+	return b.String()
+}
+
+// again replays a trace.
+func again(t task) int {
+	n := 0
+	bad, err := explore.Replay(t.bound, t.options(), strings.Split(*replay, ","), func(step, state string) {
+		n++
+		fmt.Printf("%3d. %s\n%s", n, step, state)
+	})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return exitUsage
+	}
+	if bad == "" {
+		fmt.Println("everything holds")
+		return unexpected(t.expect == "")
+	}
+	fmt.Println(bad)
+	return unexpected(t.expect != "" && strings.HasPrefix(bad, t.expect))
+}
+
+// line is a report in one line.
+func line(t task, r explore.Report) string {
+	what, verdict := r.Bound.Name, "running"
+	if t.plant != nil {
+		what = t.plant.Name
+	}
 	switch {
+	case r.Violation != nil && t.expect != "":
+		verdict = "caught"
 	case r.Violation != nil:
 		verdict = "VIOLATION"
+	case r.Complete && t.expect != "":
+		verdict = "NOT CAUGHT"
 	case r.Complete:
-		verdict = "holds"
+		verdict = "holds, exhaustive"
+	case r.CutOff != "":
+		verdict = "cut off: " + r.CutOff
 	}
 	seconds := r.Elapsed.Seconds()
-	return fmt.Sprintf("%-14s %9d states %10d transitions, depth %d, %d locals, %d tested for liveness, %.1f s, %.0f states/s, %d MiB: %s",
-		r.Bound.Name, r.States, r.Transitions, r.Depth, r.Locals, r.Sampled, seconds, float64(r.States)/seconds, r.HeapBytes>>20, verdict)
+	return fmt.Sprintf("%-14s %9d states, %10d transitions, depth %d, %d states of groups, %d tested for liveness, %.1f s, %.0f states/s, %d MiB: %s",
+		what, r.States, r.Transitions, r.Depth, r.Locals, r.Sampled, seconds, float64(r.States)/seconds, r.HeapBytes>>20, verdict)
 }
