@@ -241,3 +241,34 @@ func TestReadsShareRounds(t *testing.T) {
 		leader.rejoin()
 	})
 }
+
+// Claim: a read that comes while a round is under way is served by the next one,
+// not by this: its index was noted before the read came.
+func TestReadJoinsTheNextRound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 3)
+		defer c.stopAll()
+		leader := c.leader()
+		leader.put("x=1")
+		before := leader.replica.Status().Counters.ReadRounds
+		answers := make(chan struct{})
+		leader.transport.hook(func() {
+			leader.transport.answered = func(*raft.AppendEntriesRequest) error { <-answers; return nil }
+		})
+		reads := make(chan error, 2)
+		for range 2 {
+			go func() { reads <- leader.replica.ReadBarrier(within(t, 10*time.Second)) }()
+			synctest.Wait() // the first waits for its quorum
+		}
+		leader.transport.hook(func() { leader.transport.answered = nil })
+		close(answers)
+		for range 2 {
+			if err := <-reads; err != nil {
+				t.Fatal(err)
+			}
+		}
+		if rounds := leader.replica.Status().Counters.ReadRounds - before; rounds != 2 {
+			t.Fatalf("%d rounds for two reads, the second of which came during the first round", rounds)
+		}
+	})
+}
