@@ -112,6 +112,21 @@ func TestBusiest(t *testing.T) {
 	}
 }
 
+// A history that can't be judged in the time given is undecided, which is no
+// pass: neither if porcupine runs out of time nor if there is none left.
+func TestUndecided(t *testing.T) {
+	var hard History
+	for i := range int64(40) {
+		hard = append(hard, at(1, 1000+i, Operation{Kind: Append, Value: Token(int(i), 1), Outcome: Unknown}))
+	}
+	hard = append(hard, at(2000, 2001, Operation{Kind: Get, Found: true, Read: "never written", Version: 1}))
+	for _, timeout := range []time.Duration{-time.Second, 50 * time.Millisecond} {
+		if got := hard.Linearizable(timeout); got.Linearizable || !got.Undecided {
+			t.Errorf("within %v: %s", timeout, got)
+		}
+	}
+}
+
 // The picture is written also for a history that was refused.
 func TestVisualize(t *testing.T) {
 	h := History{at(1, 2, Operation{Kind: Put, Value: "a", Version: 1}), at(3, 4, Operation{Kind: Get})}
