@@ -1,12 +1,15 @@
 package raftgroup
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/hashicorp/raft"
 
 	"github.com/shoalkv/shoal/raftgroup/formation"
 )
@@ -114,6 +117,41 @@ func TestQuorumIsKept(t *testing.T) {
 		var other *NotLeaderError
 		if err := f[1].replica.Remove(ctx, leader.member.Label); !errors.As(err, &other) {
 			t.Fatalf("a change on a follower: %v", err)
+		}
+	})
+}
+
+// Claim: a vote that was given to one disk is not repeated for another disk that
+// came to the same address: Raft would take its request for a duplicate, and
+// grant it without a look at its log.
+func TestVoteIsForOneDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 3)
+		defer c.stopAll()
+		leader := c.leader()
+		leader.put("a=1")
+		c.converge()
+		f := c.followers(leader)
+		ask := func(id string) bool {
+			header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(id),
+				Addr: leader.replica.transport.EncodePeer(raft.ServerID(id), raft.ServerAddress(leader.member.Address))}
+			request := raft.RequestVoteRequest{RPCHeader: header, Term: leader.replica.Status().Term, LeadershipTransfer: true}
+			var response raft.RequestVoteResponse
+			err := leader.transport.RequestVote(raft.ServerID(f[0].member.ServerID), raft.ServerAddress(f[0].member.Address), &request, &response)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return response.Granted
+		}
+		voted, err := f[0].log.Get([]byte("LastVoteCand"))
+		if err != nil || !bytes.Contains(voted, []byte(leader.member.ServerID)) {
+			t.Fatalf("the vote was recorded for %q, %v", voted, err)
+		}
+		if !ask(leader.member.ServerID) {
+			t.Error("the same request of the same disk was refused")
+		}
+		if ask(f[1].member.ServerID) {
+			t.Error("another disk at that address was given the vote a second time")
 		}
 	})
 }

@@ -17,6 +17,8 @@
 //     (hashicorp/raft#612);
 //   - cuts AppendEntries by bytes, and never lets a message claim more committed
 //     entries than it proves to be in the follower's log;
+//   - lets votes be recorded by server id, not by address alone;
+//   - cuts off a peer that falls silent in the middle of a message;
 //   - passes pre-vote through, which is silently off if a transport lacks it;
 //   - keeps each peer's matching index and last contact, which Raft hides.
 //
@@ -25,6 +27,7 @@
 package transport
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"sync"
@@ -254,13 +257,21 @@ func (t *Transport) LocalAddr() raft.ServerAddress {
 	return t.inner.LocalAddr()
 }
 
-// EncodePeer implements raft.Transport.
+// peerSeparator stands between server id and address in an encoded peer.
+// Neither contains it.
+const peerSeparator = '@'
+
+// EncodePeer implements raft.Transport. Raft records votes by this encoding, and
+// repeats a vote to the candidate that has it already without comparing logs. So
+// it names the disk: another one may have come to the same address.
 func (t *Transport) EncodePeer(id raft.ServerID, addr raft.ServerAddress) []byte {
-	return t.inner.EncodePeer(id, addr)
+	return append(append([]byte(id), peerSeparator), t.inner.EncodePeer(id, addr)...)
 }
 
-// DecodePeer implements raft.Transport.
-func (t *Transport) DecodePeer(b []byte) raft.ServerAddress { return t.inner.DecodePeer(b) }
+// DecodePeer implements raft.Transport. It takes a plain address as well.
+func (t *Transport) DecodePeer(b []byte) raft.ServerAddress {
+	return t.inner.DecodePeer(b[bytes.LastIndexByte(b, peerSeparator)+1:])
+}
 
 // Close implements raft.WithClose, and does nothing: Raft calls it at each of
 // its shutdowns, and the transport outlives a restart of Raft within the
