@@ -13,12 +13,16 @@ import (
 // heartbeats, one for entries, and one to spare.
 const poolConnsMax = 3
 
+// silences is how many timeouts a peer may be silent in the middle of a message.
+const silences = 2
+
 // Network makes the transport of a real network over streams, without
 // pipelining. Each request has timeout to be sent and answered, a snapshot so
-// much for each 256 KiB.
+// much for each 256 KiB. A peer that is silent for two timeouts in the middle of
+// a message is cut off.
 func Network(streams raft.StreamLayer, timeout time.Duration, logger hclog.Logger) raft.Transport {
 	return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream:                  newTracked(streams),
+		Stream:                  newTracked(streams, silences*timeout),
 		MaxPool:                 poolConnsMax,
 		MaxRPCsInFlight:         1,
 		Timeout:                 timeout,
@@ -30,8 +34,13 @@ func Network(streams raft.StreamLayer, timeout time.Duration, logger hclog.Logge
 // tracked is a StreamLayer whose Close also closes its connections: Raft's
 // transport forgets the ones that it accepted, and their goroutines would read
 // from them until the peer hangs up.
+//
+// Nor does it bound how long it waits for the rest of a message. Raft's main loop
+// itself reads the stream of a snapshot: if the sender loses its power, the
+// replica would neither vote nor follow until the system gives the connection up.
 type tracked struct {
 	raft.StreamLayer
+	silence time.Duration // bound of a pause within an incoming message
 
 	mu struct {
 		sync.Mutex
@@ -40,8 +49,8 @@ type tracked struct {
 	}
 }
 
-func newTracked(inner raft.StreamLayer) *tracked {
-	t := &tracked{StreamLayer: inner}
+func newTracked(inner raft.StreamLayer, silence time.Duration) *tracked {
+	t := &tracked{StreamLayer: inner, silence: silence}
 	t.mu.conns = make(map[*trackedConn]struct{})
 	return t
 }
@@ -52,7 +61,11 @@ func (t *tracked) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return t.track(c)
+	tc, err := t.track(c)
+	if err != nil {
+		return nil, err
+	}
+	return &accepted{trackedConn: tc, silence: t.silence}, nil
 }
 
 // Dial implements raft.StreamLayer.
@@ -61,10 +74,14 @@ func (t *tracked) Dial(address raft.ServerAddress, timeout time.Duration) (net.C
 	if err != nil {
 		return nil, err
 	}
-	return t.track(c)
+	tc, err := t.track(c)
+	if err != nil {
+		return nil, err
+	}
+	return tc, nil
 }
 
-func (t *tracked) track(c net.Conn) (net.Conn, error) {
+func (t *tracked) track(c net.Conn) (*trackedConn, error) {
 	tc := &trackedConn{Conn: c, owner: t}
 	t.mu.Lock()
 	closed := t.mu.closed
@@ -106,4 +123,32 @@ func (c *trackedConn) Close() error {
 	delete(c.owner.mu.conns, c)
 	c.owner.mu.Unlock()
 	return c.Conn.Close()
+}
+
+// accepted is a connection that a peer opened. Raft's transport reads a message
+// from it, then writes the answer, in one goroutine or in one after the other.
+type accepted struct {
+	*trackedConn
+	silence time.Duration
+	within  bool // a part of a message was read, and it is not answered yet
+}
+
+// Read implements net.Conn.
+func (c *accepted) Read(p []byte) (int, error) {
+	var deadline time.Time
+	if c.within {
+		deadline = time.Now().Add(c.silence)
+	}
+	if err := c.Conn.SetReadDeadline(deadline); err != nil {
+		return 0, err
+	}
+	n, err := c.Conn.Read(p)
+	c.within = c.within || n > 0
+	return n, err
+}
+
+// Write implements net.Conn.
+func (c *accepted) Write(p []byte) (int, error) {
+	c.within = false
+	return c.Conn.Write(p)
 }

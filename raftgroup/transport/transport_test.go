@@ -1,7 +1,9 @@
 package transport
 
 import (
+	"bytes"
 	"errors"
+	"io"
 	"net"
 	"testing"
 	"time"
@@ -184,6 +186,72 @@ func TestShutClosesConnections(t *testing.T) {
 		t.Fatalf("the connection is open: %v", err)
 	}
 	peer.Shut()
+}
+
+// Claim: a peer that falls silent in the middle of a message is cut off, since
+// Raft's main loop reads the stream of a snapshot and could not even vote
+// meanwhile; one that is silent between messages is not.
+func TestSilentPeer(t *testing.T) {
+	const timeout = 50 * time.Millisecond
+	l := listen(t)
+	w, err := Wrap(Network(loopback{l}, timeout, hclog.NewNullLogger()), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Shut()
+	peer, err := Wrap(Network(loopback{listen(t)}, time.Minute, hclog.NewNullLogger()), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Shut()
+	address := raft.ServerAddress(l.Addr().String())
+	for range 2 {
+		go func() {
+			rpc := <-w.Consumer()
+			rpc.Respond(&raft.TimeoutNowResponse{}, nil)
+		}()
+		if err := peer.TimeoutNow("p", address, &raft.TimeoutNowRequest{}, &raft.TimeoutNowResponse{}); err != nil {
+			t.Fatalf("a message after a silence: %v", err)
+		}
+		time.Sleep(4 * timeout) // the silence between two messages
+	}
+	silence, sent := io.Pipe()
+	defer sent.Close()
+	go peer.InstallSnapshot("p", address, &raft.InstallSnapshotRequest{Size: 1000}, &raft.InstallSnapshotResponse{}, silence)
+	rpc := <-w.Consumer()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := io.ReadAll(rpc.Reader)
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		if !isTimeout(err) {
+			t.Fatalf("the stream ended with %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the stream of a silent peer does not end")
+	}
+	rpc.Respond(&raft.InstallSnapshotResponse{}, nil)
+}
+
+// Claim: what Raft records as the candidate of a vote names the disk, not its
+// address alone, and the address is found in it again.
+func TestCandidatesAreDisks(t *testing.T) {
+	w, err := Wrap(Network(loopback{listen(t)}, time.Second, hclog.NewNullLogger()), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Shut()
+	old, young := w.EncodePeer("r1.aa", "host:1"), w.EncodePeer("r1.bb", "host:1")
+	if bytes.Equal(old, young) {
+		t.Fatalf("two disks at one address are both %q", old)
+	}
+	for _, peer := range [][]byte{old, young, []byte("host:1")} {
+		if got := w.DecodePeer(peer); got != "host:1" {
+			t.Errorf("%q decodes to %q", peer, got)
+		}
+	}
 }
 
 func listen(t *testing.T) net.Listener {
