@@ -97,7 +97,9 @@ var Bounds = []Bound{
 	{Name: "g2c5", Groups: 2, Shards: 1, Keys: 2, Configs: 5, Ops: ops("a0 a1 d0"), Live: 1},
 	{Name: "g2c4-faults", Groups: 2, Shards: 1, Keys: 2, Configs: 4, Ops: ops("a0 a1"), Emptied: 2, Faults: 1, Live: 8},
 	{Name: "swaps", Groups: 2, Shards: 2, Keys: 1, Configs: 3, Ops: ops("a0 1:a0 a0 1:a0"), Live: 8},
+	{Name: "g2c3-emptied", Groups: 2, Shards: 1, Keys: 1, Configs: 3, Ops: ops("a0"), Emptied: 2, Live: 1},
 	{Name: "expiry", Groups: 2, Shards: 1, Keys: 1, Configs: 4, Ops: ops("old:a0 a0 old:a0@2"), Expiry: true, Live: 8},
+	{Name: "g3c5-emptied", Groups: 3, Shards: 1, Keys: 1, Configs: 5, Ops: ops("a0 a0"), Emptied: 2, Live: 256},
 }
 
 // FindBound returns the bound of a name.
