@@ -24,6 +24,9 @@ const (
 	holdBackMax = 100 * time.Millisecond
 	// fetchHoldBack is shorter: other shards wait for their turn behind it.
 	fetchHoldBack = 20 * time.Millisecond
+	// copyWaitMax is for how long a Fetch waits for the rate of copying; shorter
+	// than the driver waits for its answer.
+	copyWaitMax = 500 * time.Millisecond
 	// limiterBurst is what may be copied at once after a quiet time.
 	limiterBurst = 16 << 20
 	// foregroundShare is how many requests in flight halve the rate of copying.
@@ -109,9 +112,15 @@ func (m *mover) inviteOnce(ctx context.Context, i *handoff.Invite, wait time.Dur
 	return answer, nil
 }
 
-// fetch sends one Fetch and passes the pages on.
+// fetch sends one Fetch and passes the pages on. While copying is ahead of its
+// rate it asks for tails only.
 func (m *mover) fetch(ctx context.Context, f handoff.Fetch) {
 	defer m.poke()
+	f, early := m.inTime(f)
+	if early > copyWaitMax {
+		return // all of it; the driver asks again
+	}
+	m.n.pause(ctx, early)
 	ctx, cancel := context.WithTimeout(fence.WithTarget(ctx, f.From.Incarnation), sendingMax)
 	defer cancel()
 	request := fetchMessage(m.n.identity.Cluster, &f, m.s.opts.Moving.PageBytes)
@@ -128,9 +137,7 @@ func (m *mover) fetch(ctx context.Context, f handoff.Fetch) {
 		}
 		pages, err = toPages(reply, m.n.identity.ShardCount)
 	}
-	if err == nil {
-		err = m.throttleCopy(ctx, pages)
-	}
+	m.chargeCopy(pages)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err != nil {
@@ -150,10 +157,38 @@ func (m *mover) addresses(f *handoff.Fetch) []string {
 	return m.n.places.addressesOf(f.From)
 }
 
-// throttleCopy keeps copying to its rate, and lets it yield to clients: the more
-// requests are in flight, the less it takes. Tails are not held up, because
-// clients wait for their end.
-func (m *mover) throttleCopy(ctx context.Context, pages []kvfsm.Page) error {
+// inTime returns what of a Fetch may be asked for when copying is ahead of its
+// rate: tails at once, copies only after a wait. If that is long the driver is
+// told to ask again later. The wait comes before the page and not behind it, because a page
+// at hand that had to wait longer than its call may take would be thrown away:
+// then a low rate, or a busy server, would let nothing move at all (INV-5).
+func (m *mover) inTime(f handoff.Fetch) (now handoff.Fetch, wait time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	wait = time.Until(m.mu.copyAfter)
+	if wait <= 0 {
+		return f, 0
+	}
+	tails := f
+	tails.Wants = nil
+	for _, w := range f.Wants {
+		if w.Cursor.Tail {
+			tails.Wants = append(tails.Wants, w)
+		}
+	}
+	if len(tails.Wants) > 0 {
+		return tails, 0
+	}
+	if wait > copyWaitMax {
+		m.mu.driver.FetchFailed(m.now(), f)
+	}
+	return f, wait
+}
+
+// chargeCopy puts off the next copies by what pages take at the rate of copying,
+// and lets copying yield to clients: the more requests are in flight, the slower
+// it is. Tails cost nothing, because clients wait for their end.
+func (m *mover) chargeCopy(pages []kvfsm.Page) {
 	size := 0
 	for i := range pages {
 		for k := range pages[i].Items {
@@ -166,14 +201,18 @@ func (m *mover) throttleCopy(ctx context.Context, pages []kvfsm.Page) error {
 	}
 	requests, _ := m.s.total.inFlight()
 	size += size * requests / foregroundShare
+	now := time.Now()
+	var delay time.Duration
 	for size > 0 {
 		n := min(size, limiterBurst)
-		if err := m.s.limiter.WaitN(ctx, n); err != nil {
-			return err
-		}
+		delay = m.s.limiter.ReserveN(now, n).DelayFrom(now)
 		size -= n
 	}
-	return nil
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if after := now.Add(delay); after.After(m.mu.copyAfter) {
+		m.mu.copyAfter = after
+	}
 }
 
 // Invite answers a holder from applied state. Where this replica leads, it also

@@ -39,6 +39,10 @@ type mover struct {
 		want   shardcfg.ConfigNum // a config of at least this is needed
 		frozen map[shardcfg.ShardID]time.Time
 		rates  handoff.Rates // measured; zero fields: not yet
+		// inviting counts the unanswered Invites to each group.
+		inviting map[shardcfg.Incarnation]int
+		// copyAfter is when the next copy may be fetched, at the rate of copying.
+		copyAfter time.Time
 	}
 }
 
@@ -48,6 +52,11 @@ const (
 	// proposingMax bounds a list of proposals; whatever happens to it, the state
 	// shows.
 	proposingMax = 10 * time.Second
+	// proposingRest is the pause after a list that failed.
+	proposingRest = 20 * time.Millisecond
+	// invitesMax bounds the Invites to one group that are not answered: a silent
+	// group must not collect goroutines. Each is repeated anyway.
+	invitesMax = 8
 	// moverRest keeps a change that comes in many pieces from being looked at in
 	// as many passes.
 	moverRest = time.Millisecond
@@ -61,6 +70,7 @@ func newMover(s *Server, n *node) *mover {
 	params.PauseBudget = s.opts.Moving.PauseBudget
 	m.mu.driver = handoff.NewDriver(m.identity(), params)
 	m.mu.frozen = map[shardcfg.ShardID]time.Time{}
+	m.mu.inviting = map[shardcfg.Incarnation]int{}
 	return m
 }
 
@@ -123,7 +133,7 @@ func (m *mover) step(last *handoff.View) (a handoff.Actions, view *handoff.View,
 	if a, err = m.mu.driver.Step(m.now(), v); err != nil {
 		return a, nil, err
 	}
-	m.mu.claims = append(m.mu.claims, a.Claims...)
+	m.claimLocked(a.Claims)
 	m.mu.want = a.AdoptAtLeast
 	if len(m.mu.claims) > 0 || m.mu.want > v.Adopted() {
 		m.ask()
@@ -136,7 +146,12 @@ func (m *mover) step(last *handoff.View) (a handoff.Actions, view *handoff.View,
 func (m *mover) carryOut(ctx context.Context, a handoff.Actions) {
 	m.setThrottles(a.Throttles)
 	for i := range a.Invites {
-		m.running.Go(func() { m.invite(ctx, a.Invites[i]) })
+		if to := a.Invites[i].To.Incarnation; m.enter(to) {
+			m.running.Go(func() {
+				defer m.leave(to)
+				m.invite(ctx, a.Invites[i])
+			})
+		}
 	}
 	for i := range a.Fetches {
 		m.running.Go(func() { m.fetch(ctx, a.Fetches[i]) })
@@ -162,6 +177,25 @@ func partition(list []kvfsm.Command) (urgent, copying []kvfsm.Command) {
 		}
 	}
 	return urgent, copying
+}
+
+// enter counts one more Invite to a group, unless there are too many.
+func (m *mover) enter(to shardcfg.Incarnation) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.mu.inviting[to] >= invitesMax {
+		return false
+	}
+	m.mu.inviting[to]++
+	return true
+}
+
+func (m *mover) leave(to shardcfg.Incarnation) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.mu.inviting[to]--; m.mu.inviting[to] == 0 {
+		delete(m.mu.inviting, to)
+	}
 }
 
 // setThrottles publishes which writes are slowed.
@@ -197,12 +231,17 @@ func (m *mover) propose(ctx context.Context, list []kvfsm.Command, by proposer) 
 		results, err = by(ctx, commands)
 	}
 	if results != nil {
-		m.measure(&m.mu.rates.Commit, time.Since(begun))
+		if _, page := list[0].(*kvfsm.Chunk); !page { // pages yield to others
+			m.measure(&m.mu.rates.Commit, time.Since(begun))
+		}
 		if err = m.hit(list, "after"); err == nil {
 			m.conclude(list, results)
 			return
 		}
 	}
+	// The driver proposes again at once. A replica that refuses because it has too
+	// much to do must not get that as fast as it can refuse.
+	m.n.pause(ctx, proposingRest)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, c := range list {
@@ -338,6 +377,14 @@ func (m *mover) drained(v *handoff.View) bool {
 // identity is how other groups know this one.
 func (m *mover) identity() handoff.Identity {
 	return handoff.Identity{Peer: m.n.self, Replicas: voters(m.n.replica.Status())}
+}
+
+// claimLocked adds shards to those that are to be claimed. They are asked for
+// again and again while no controller answers.
+func (m *mover) claimLocked(shards []shardcfg.ShardID) {
+	m.mu.claims = append(m.mu.claims, shards...)
+	slices.Sort(m.mu.claims)
+	m.mu.claims = slices.Compact(m.mu.claims)
 }
 
 // takeClaims returns the shards to claim.

@@ -108,6 +108,9 @@ func (s *Server) Rebalance(ctx context.Context, r *kvpb.RebalanceRequest) (*kvpb
 			return nil, status.Errorf(codes.InvalidArgument, "the rate of copying is at least %d bytes/s", rateMin)
 		}
 		s.limiter.SetLimit(rate.Limit(r.GetBytesPerSecond()))
+		if m := n.mover.Load(); m != nil {
+			m.copyNow()
+		}
 	}
 	if r.Paused != nil {
 		s.held.Store(r.GetPaused())
@@ -116,6 +119,14 @@ func (s *Server) Rebalance(ctx context.Context, r *kvpb.RebalanceRequest) (*kvpb
 		}
 	}
 	return &kvpb.RebalanceResponse{Paused: s.held.Load(), BytesPerSecond: uint64(s.limiter.Limit())}, nil
+}
+
+// copyNow forgets how long the next copy had to wait at another rate.
+func (m *mover) copyNow() {
+	m.mu.Lock()
+	m.mu.copyAfter = time.Time{}
+	m.mu.Unlock()
+	m.poke()
 }
 
 // progress returns what the driver knows of the handoffs away from here.

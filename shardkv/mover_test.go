@@ -1,0 +1,179 @@
+package shardkv
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/time/rate"
+	"google.golang.org/grpc"
+
+	"github.com/shoalkv/shoal/raftgroup"
+	"github.com/shoalkv/shoal/shardctrler/ctrlpb"
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+	"github.com/shoalkv/shoal/shardkv/handoff"
+	"github.com/shoalkv/shoal/shardkv/kvfsm"
+	"github.com/shoalkv/shoal/shardkv/kvpb"
+)
+
+// A fakePeer answers calls of any service with one function.
+type fakePeer func(ctx context.Context, request, reply any) error
+
+func (p fakePeer) Invoke(ctx context.Context, _ string, request, reply any, _ ...grpc.CallOption) error {
+	return p(ctx, request, reply)
+}
+
+func (fakePeer) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
+	return nil, errors.New("no streams")
+}
+
+// newFakeMover returns a mover whose messages all go to one peer.
+func newFakeMover(t *testing.T, peer fakePeer) (*mover, *fakeReplica) {
+	s, f := newFake(t, Limits{})
+	dial := func(string) (grpc.ClientConnInterface, error) { return peer, nil }
+	s.peers, s.controllers = newPeers(dial), newControllers([]string{"controller:1"}, dial)
+	return newMover(s, s.node.Load()), f
+}
+
+// Claim: however low the rate of copying, a page that was fetched is used and
+// the next ones come in their time; tails do not wait at all.
+func TestLowRateStillCopies(t *testing.T) {
+	const pageBytes = 4 << 20
+	var fetched atomic.Int32
+	m, _ := newFakeMover(t, func(_ context.Context, request, reply any) error {
+		fetched.Add(1)
+		for _, w := range request.(*kvpb.FetchRequest).GetShards() {
+			next := &kvpb.Cursor{Key: []byte{4, 'k'}}
+			if w.GetCursor().GetTail() {
+				next = w.GetCursor()
+			}
+			reply.(*kvpb.FetchReply).Shards = append(reply.(*kvpb.FetchReply).Shards, &kvpb.Page{Shard: w.GetShard(), Next: next,
+				Items: []*kvpb.Item{{Key: []byte{4, 'k'}, Value: make([]byte, pageBytes)}}})
+		}
+		return nil
+	})
+	m.s.limiter = rate.NewLimiter(rateMin, limiterBurst)
+	m.s.limiter.ReserveN(time.Now(), limiterBurst) // after a busy time
+	f := handoff.Fetch{From: kvfsm.Peer{Incarnation: fakeOther, Group: 2}, To: fakeSelf, Replicas: []string{"there:1"},
+		Wants: []kvfsm.Want{{Shard: 0}}}
+	m.fetch(t.Context(), f)
+	if fetched.Load() != 1 {
+		t.Fatal("the first page was not fetched")
+	}
+	m.mu.Lock()
+	wait := time.Until(m.mu.copyAfter)
+	m.mu.Unlock()
+	if want := pageBytes / rateMin * time.Second; wait < want/2 || wait > 2*want {
+		t.Errorf("the next page is put off by %v, want about %v", wait, want)
+	}
+	m.fetch(t.Context(), f)
+	if fetched.Load() != 1 {
+		t.Error("a page was fetched before its time")
+	}
+	f.Wants = append(f.Wants, kvfsm.Want{Shard: 1, Cursor: kvfsm.Cursor{Tail: true}})
+	m.fetch(t.Context(), f)
+	if fetched.Load() != 2 {
+		t.Error("the tail had to wait for the copy")
+	}
+	m.copyNow()
+	m.fetch(t.Context(), f)
+	if fetched.Load() != 3 {
+		t.Error("at another rate the old wait still counts")
+	}
+}
+
+// Claim: a group that does not answer collects a bounded number of Invites, and
+// does not keep those to another group from being sent.
+func TestSilentGroupIsBounded(t *testing.T) {
+	var sent atomic.Int32
+	m, _ := newFakeMover(t, func(ctx context.Context, _, _ any) error {
+		sent.Add(1)
+		<-ctx.Done()
+		return ctx.Err()
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	invite := func(to shardcfg.Incarnation) {
+		m.carryOut(ctx, handoff.Actions{Invites: []handoff.Invite{{To: kvfsm.Peer{Incarnation: to, Group: 2},
+			Replicas: []string{"there:1"}, Shards: []handoff.Invitation{{Phase: kvfsm.PhaseLeaving}}}}})
+	}
+	for range 10 * invitesMax {
+		invite(fakeOther)
+	}
+	invite(shardcfg.Incarnation{9})
+	for deadline := time.Now().Add(10 * time.Second); sent.Load() < invitesMax+1 && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond) // poll
+	}
+	cancel()
+	m.running.Wait()
+	if n := sent.Load(); n != invitesMax+1 {
+		t.Errorf("%d invites were sent, want %d to one group and 1 to the other", n, invitesMax)
+	}
+	if len(m.mu.inviting) != 0 {
+		t.Errorf("%v are still counted", m.mu.inviting)
+	}
+}
+
+// Claim: while no controller answers, claims that are asked for again and again
+// take no more room than the shards they are for.
+func TestClaimsAreBounded(t *testing.T) {
+	m, _ := newFakeMover(t, nil)
+	for i := range 100 {
+		// A leader of a group that never held the shards, each time a while later.
+		m.started = time.Now().Add(-time.Duration(i+1) * time.Hour)
+		a, err := m.mu.driver.Step(m.now(), handoff.View{Config: fakeConfig(1, 1)})
+		if err != nil || len(a.Claims) == 0 {
+			t.Fatalf("claims %v, %v", a.Claims, err)
+		}
+		m.mu.Lock()
+		m.claimLocked(a.Claims)
+		m.mu.Unlock()
+	}
+	if claims := m.takeClaims(); !slices.Equal(claims, []shardcfg.ShardID{0, 1, 2, 3}) {
+		t.Errorf("%d claims wait", len(claims))
+	}
+}
+
+// Claim: a replica that refuses proposals is not asked as fast as it can refuse.
+func TestRefusedProposalsRest(t *testing.T) {
+	m, f := newFakeMover(t, nil)
+	f.fail = raftgroup.ErrBusy
+	begun := time.Now()
+	m.propose(t.Context(), []kvfsm.Command{&kvfsm.Start{Shard: 0, Handoff: 2}}, f.ProposeAll)
+	if took := time.Since(begun); took < proposingRest {
+		t.Errorf("the driver was told after %v, want at least %v", took, proposingRest)
+	}
+}
+
+// Claim: a poll whose config can't be proposed with a known outcome still makes
+// the group know its claims. It may have adopted the config that lets it go, and
+// must not report itself drained while it has a token to create (INV-8).
+func TestClaimsAreKnownBeforeTheConfig(t *testing.T) {
+	config := fakeConfig(9, 2)
+	m, f := newFakeMover(t, func(_ context.Context, _, reply any) error {
+		r := reply.(*ctrlpb.PollReply)
+		r.Cluster, r.Num, r.Claimed = fakeCluster[:], 9, []uint32{2}
+		r.Config = ctrlpb.FromConfig(config)
+		return nil
+	})
+	// A group that holds nothing: as if it had just been formed.
+	n := m.n
+	fresh := newPlaces(n.self, fakeShards)
+	n.places = fresh
+	p := &poller{s: m.s, n: n, m: m, wake: make(chan struct{}, 1), polled: true}
+	f.fail = raftgroup.ErrOutcomeUnknown
+	if err := p.poll(t.Context()); !errors.Is(err, raftgroup.ErrOutcomeUnknown) {
+		t.Fatalf("the poll ends with %v", err)
+	}
+	// The proposal took effect after all.
+	if m.drained(&handoff.View{Config: config}) {
+		t.Error("the group says it is drained, with a claim that it did not create")
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if n := m.mu.driver.Uncreated(); n != 1 {
+		t.Errorf("%d claims are known, want 1", n)
+	}
+}
