@@ -1,0 +1,109 @@
+package shardkv
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/shoalkv/shoal/raftgroup"
+	"github.com/shoalkv/shoal/raftgroup/formation"
+	"github.com/shoalkv/shoal/raftgroup/store"
+	"github.com/shoalkv/shoal/shardctrler/ctrlpb"
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+	"github.com/shoalkv/shoal/shardkv/kvfsm"
+	"github.com/shoalkv/shoal/shardkv/kvpb"
+)
+
+// A lateReplica is a fakeReplica during whose next barrier something happens.
+type lateReplica struct {
+	*fakeReplica
+	atBarrier func()
+}
+
+func (l *lateReplica) ReadBarrier(ctx context.Context) error {
+	if f := l.atBarrier; f != nil {
+		l.atBarrier = nil
+		f()
+	}
+	return l.fakeReplica.ReadBarrier(ctx)
+}
+
+// Claim: a read sees what was applied when its barrier ended: the value, and
+// whether the shard is still here.
+func TestReadsFollowTheirBarrier(t *testing.T) {
+	s, f := newFake(t, Limits{})
+	late := &lateReplica{fakeReplica: f}
+	s.node.Load().replica = late
+	key := keyIn(0)
+	put := func(value string) {
+		executeNow(t, s, &kvpb.ExecuteRequest{Operations: []*kvpb.Operation{putOp(key, value)}})
+	}
+	get := &kvpb.ExecuteRequest{Operations: []*kvpb.Operation{getOp(key)}}
+	put("old")
+	late.atBarrier = func() { put("new") }
+	if o := executeNow(t, s, get)[0]; string(o.GetValue()) != "new" {
+		t.Errorf("a write was applied before the barrier ended, the read returned %v", o)
+	}
+	late.atBarrier = func() {
+		f.propose(t, &kvfsm.Adopt{Cluster: fakeCluster, Config: fakeConfig(2, 2)})
+		f.freeze(t, 0)
+		f.propose(t, &kvfsm.Drop{Shard: 0, Epoch: shardcfg.Epoch{Num: 1}})
+	}
+	if o := executeNow(t, s, get)[0]; o.GetCode() != kvpb.Code_WRONG_GROUP {
+		t.Errorf("the shard was passed on before the barrier ended, the read returned %v", o)
+	}
+}
+
+// Claim: calls between groups that mean another incarnation are refused before
+// anything is looked at.
+func TestCallsOfOthers(t *testing.T) {
+	s, _ := newFake(t, Limits{})
+	other := fakeOther[:]
+	_, invited := s.Invite(context.Background(), &kvpb.InviteRequest{Cluster: fakeCluster[:], To: other, From: other})
+	_, fetched := s.Fetch(context.Background(), &kvpb.FetchRequest{Cluster: fakeCluster[:], From: other, To: other})
+	for name, err := range map[string]error{"Invite": invited, "Fetch": fetched} {
+		if status.Code(err) != codes.FailedPrecondition {
+			t.Errorf("%s for another group: %v", name, err)
+		}
+	}
+}
+
+// A stubController answers every poll alike.
+type stubController struct{ reply *ctrlpb.PollReply }
+
+func (c stubController) Invoke(_ context.Context, _ string, _, reply any, _ ...grpc.CallOption) error {
+	proto.Merge(reply.(proto.Message), c.reply)
+	return nil
+}
+
+func (stubController) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
+	return nil, status.Error(codes.Unavailable, "no streams")
+}
+
+// Claim: the claims of a poll are known even if its config can't be adopted, so
+// that a group which is let go later does not report that it is drained (INV-8).
+func TestClaimsComeBeforeTheConfig(t *testing.T) {
+	stub := stubController{&ctrlpb.PollReply{Cluster: fakeCluster[:], Config: ctrlpb.FromConfig(fakeConfig(2, 2)), Claimed: []uint32{1}, Num: 2}}
+	s := newServer(Options{Group: 1, Label: "a", Controllers: []string{"c:1"}},
+		func(string) (grpc.ClientConnInterface, error) { return stub, nil }, prometheus.NewRegistry())
+	n := newNode(s, formation.Identity{Group: 1, Incarnation: fakeSelf, Cluster: fakeCluster, ShardCount: fakeShards})
+	f := &fakeReplica{store: store.NewMem(), apply: n.machine, fail: raftgroup.ErrOutcomeUnknown}
+	n.machine.store, n.replica = f.store, f
+	if err := n.machine.Reset(f.store); err != nil {
+		t.Fatal(err)
+	}
+	m := newMover(s, n)
+	p := &poller{s: s, n: n, m: m, wake: make(chan struct{}, 1)}
+	if err := p.poll(context.Background()); !errors.Is(err, raftgroup.ErrOutcomeUnknown) {
+		t.Fatalf("poll, with a proposal that fails: %v", err)
+	}
+	if got := m.mu.driver.Uncreated(); got != 1 {
+		t.Errorf("%d claims are known, want 1", got)
+	}
+}
