@@ -55,7 +55,7 @@ type Options struct {
 	FS vfs.FS
 	// Cache holds uncompressed blocks, for all stores of a host; the caller keeps
 	// its own reference. nil makes a cache of CacheBytes for this store.
-	Cache *pebble.Cache
+	Cache *Cache
 	// CacheBytes is used only without Cache; 0 is 8 MiB.
 	CacheBytes int64
 	// MemTableBytes is how much is written before a flush; 0 is 4 MiB. Up to
@@ -75,6 +75,13 @@ type Options struct {
 	// should end. nil does nothing.
 	OnFatal func(error)
 }
+
+// A Cache holds uncompressed blocks of any number of stores. Who made it calls
+// Unref when the last store that uses it is open, or later.
+type Cache = pebble.Cache
+
+// NewCache returns a cache of a size in bytes, which is allocated as it fills.
+func NewCache(bytes int64) *Cache { return pebble.NewCache(bytes) }
 
 // Logger is the part of hclog.Logger that is used: a message, then keys and
 // values in turn.

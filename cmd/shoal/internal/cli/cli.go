@@ -142,6 +142,7 @@ did not hold; 5 refused.`,
 	})
 	f := root.PersistentFlags()
 	f.StringSliceVar(&a.controllers, "controllers", []string{controllersDefault}, "addresses of the shard controllers, `HOST:PORT,...`")
+	f.Lookup("controllers").DefValue = controllersDefault // without brackets in the help
 	f.DurationVar(&a.timeout, "timeout", 10*time.Second, "how long one operation may take; --wait is not bounded by it")
 	f.StringVarP(&a.format, "output", "o", "table", "how results are written: `table|json`")
 	f.StringVar(&a.logLevel, "log-level", "", "least `level` of messages: debug, info, warn or error (default info for servers, else warn)")
@@ -162,7 +163,7 @@ did not hold; 5 refused.`,
 	add(groupRunning, a.devCommand(), a.controllerCommand(), a.serverCommand(), a.versionCommand())
 	add(groupData, a.getCommand(), a.putCommand(), a.appendCommand(), a.deleteCommand(), a.scanCommand(),
 		a.importCommand(), a.exportCommand(), a.locateCommand())
-	add(groupAdmin, a.joinCommand(), a.leaveCommand(), a.moveCommand(), a.unpinCommand(), a.replicasCommand(),
+	add(groupAdmin, a.joinCommand(), a.leaveCommand(), a.moveCommand(), a.unpinCommand(), a.rebalanceCommand(), a.replicasCommand(),
 		a.configCommand(), a.statusCommand(), a.shardsCommand())
 	add(groupMeasure, a.benchCommand(), a.checkCommand())
 	return root

@@ -53,14 +53,14 @@ func (a *app) runDev(cmd *cobra.Command, o dev.Options, processes bool) error {
 	}
 	o.Stdout, o.Stderr, o.ControllersDefault = a.env.Stdout, a.env.Stderr, controllersDefault
 	o.Invocation = dev.Invocation(a.env.Program, executable)
+	version, _ := Version()
+	var stop func()
 	if processes {
-		launch, stop := dev.Processes(executable, os.Environ())
-		defer stop()
-		o.Launch = launch
+		o.Launch, stop = dev.Processes(executable, os.Environ())
 	} else {
-		version, _ := Version()
-		o.Launch = dev.InProcess(version)
+		o.Launch, stop = dev.InProcess(version)
 	}
+	defer stop()
 	err = dev.Run(cmd.Context(), o)
 	if errors.As(err, new(*dev.UsageError)) {
 		return usageError{err}

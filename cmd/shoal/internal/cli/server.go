@@ -18,7 +18,7 @@ import (
 const drainMax = 10 * time.Second
 
 func (a *app) controllerCommand() *cobra.Command {
-	o := replica.Options{}
+	o, m := replica.Options{}, memory{cache: controllerCache, memtable: controllerMemtable}
 	cmd := &cobra.Command{
 		Use:   "controller --id ID --listen ADDR --data DIR --peers ID=ADDR,...",
 		Short: "Run one controller replica",
@@ -38,13 +38,14 @@ second signal ends it at once.`,
 		Annotations: map[string]string{annotationServer: annotationReplica},
 	}
 	replicaFlags(cmd.Flags(), &o)
+	m.flags(cmd.Flags())
 	cmd.Flags().IntVar(&o.Shards, "shards", shardcfg.ShardCountDefault, "number of shards of a new cluster: a power of two, 1 to 16384; fixed for good")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return a.runReplica(cmd.Context(), o) }
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return a.runReplica(cmd.Context(), o, m) }
 	return cmd
 }
 
 func (a *app) serverCommand() *cobra.Command {
-	o := replica.Options{}
+	o, m := replica.Options{}, memory{cache: serverCache, memtable: serverMemtable}
 	var group uint64
 	cmd := &cobra.Command{
 		Use:   "server --group GID --id ID --listen ADDR --data DIR --peers ID=ADDR,...",
@@ -66,15 +67,42 @@ second signal ends it at once.`,
 		Annotations: map[string]string{annotationServer: annotationReplica},
 	}
 	replicaFlags(cmd.Flags(), &o)
+	m.flags(cmd.Flags())
 	cmd.Flags().Uint64Var(&group, "group", 0, "the group's `gid`, from 1 on")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if group == 0 {
 			return usagef("--group is needed: the group's gid, from 1 on")
 		}
 		o.Group, o.Controllers = shardcfg.GroupID(group), a.controllers
-		return a.runReplica(cmd.Context(), o)
+		return a.runReplica(cmd.Context(), o, m)
 	}
 	return cmd
+}
+
+// What a replica may use of the machine's memory, by default: a controller holds
+// little, a server's reads are only fast from memory.
+const (
+	serverCache        = 256 << 20
+	serverMemtable     = 16 << 20
+	controllerCache    = 8 << 20
+	controllerMemtable = 1 << 20
+)
+
+// memory is what a replica's store may use of it.
+type memory struct{ cache, memtable byteSize }
+
+func (m *memory) flags(f *pflag.FlagSet) {
+	f.Var(&m.cache, "cache", "memory for blocks that were read, in `bytes`: 268435456, 256MiB")
+	f.Var(&m.memtable, "memtable", "memory for writes before they go to a table file, in `bytes`, up to three times: 16MiB")
+}
+
+// check refuses sizes that a store could not work with.
+func (m *memory) check() error {
+	const memtableMin, memtableMax = 256 << 10, 1 << 30
+	if m.memtable < memtableMin || m.memtable > memtableMax {
+		return usagef("--memtable is %s: it is 256KiB to 1GiB", &m.memtable)
+	}
+	return nil
 }
 
 func replicaFlags(f *pflag.FlagSet, o *replica.Options) {
@@ -83,13 +111,18 @@ func replicaFlags(f *pflag.FlagSet, o *replica.Options) {
 	f.StringVar(&o.Advertise, "advertise", "", "`HOST:PORT` at which others reach it, if not where it listens")
 	f.StringVar(&o.Data, "data", "", "data `directory`, made if need be")
 	f.StringToStringVar(&o.Peers, "peers", nil, "all replicas of the group, this one included: `ID=ADDR,...`")
+	f.Lookup("peers").DefValue = "" // no "(default [])" in the help
 	f.StringVar(&o.HTTP, "http", "", "`HOST:PORT` for /metrics, /live, /ready and /debug/pprof; off unless given")
 	f.BoolVar(&o.Insecure, "insecure", false, "permit to listen off loopback without TLS")
 	f.StringVar(&o.LogStore, "log-store", "", "`kind` of the log store of a new replica (default bolt)")
 }
 
 // runReplica runs one replica until ctx ends or it fails.
-func (a *app) runReplica(ctx context.Context, o replica.Options) error {
+func (a *app) runReplica(ctx context.Context, o replica.Options, m memory) error {
+	if err := m.check(); err != nil {
+		return err
+	}
+	o.Store.CacheBytes, o.Store.MemTableBytes = max(1, int64(m.cache)), int(m.memtable)
 	for _, f := range []struct{ name, value string }{{"id", o.ID}, {"listen", o.Listen}, {"data", o.Data}} {
 		if f.value == "" {
 			return usagef("--%s is needed", f.name)

@@ -8,11 +8,14 @@ import (
 	"time"
 
 	"github.com/shoalkv/shoal/cmd/shoal/internal/replica"
+	"github.com/shoalkv/shoal/raftgroup/pebblestore"
 )
 
-// InProcess returns a Launcher that runs every replica in this process.
-func InProcess(version string) Launcher {
-	return func(_ context.Context, spec Spec) (Member, error) {
+// InProcess returns a Launcher that runs every replica in this process; they
+// share one cache. stop lets go of it, after the last replica's end.
+func InProcess(version string) (launch Launcher, stop func()) {
+	cache := pebblestore.NewCache(sharedCacheBytes)
+	launch = func(_ context.Context, spec Spec) (Member, error) {
 		log, err := openLog(spec.LogFile)
 		if err != nil {
 			return nil, err
@@ -21,12 +24,14 @@ func InProcess(version string) Launcher {
 			Group: spec.Group, ID: spec.ID, Peers: spec.Peers, Controllers: spec.Controllers, Shards: spec.Shards,
 			Listen: spec.Address, Data: spec.DataDir, Version: version,
 			Logger: replica.NewLogger(log, slog.LevelInfo, false),
+			Store:  pebblestore.Options{Cache: cache, MemTableBytes: memtableBytes},
 		})
 		if err != nil {
 			return nil, errors.Join(err, log.Close())
 		}
 		return &resident{Replica: r, closeLog: sync.OnceFunc(func() { _ = log.Close() })}, nil
 	}
+	return launch, sync.OnceFunc(cache.Unref)
 }
 
 // resident is a Member in this process.

@@ -77,6 +77,13 @@ func Processes(executable string, environment []string) (launch Launcher, stop f
 	return launch, sync.OnceFunc(func() { close(spawn) })
 }
 
+// Memory of a dev cluster: it shares a machine with whoever tries it.
+const (
+	sharedCacheBytes  = 64 << 20 // of all replicas, in one process
+	processCacheBytes = 8 << 20  // of each replica, in its own
+	memtableBytes     = 4 << 20
+)
+
 // arguments is the command line of a replica.
 func arguments(spec Spec) []string {
 	var peers []string
@@ -87,7 +94,7 @@ func arguments(spec Spec) []string {
 	if spec.Group != 0 {
 		args = []string{"server", "--group", strconv.FormatUint(uint64(spec.Group), 10), "--controllers", strings.Join(spec.Controllers, ",")}
 	}
-	return append(args, "--id", spec.ID, "--listen", spec.Address, "--data", spec.DataDir, "--peers", strings.Join(peers, ","))
+	return append(args, "--cache", strconv.Itoa(processCacheBytes), "--memtable", strconv.Itoa(memtableBytes), "--id", spec.ID, "--listen", spec.Address, "--data", spec.DataDir, "--peers", strings.Join(peers, ","))
 }
 
 // openLog opens a log file to append to.
