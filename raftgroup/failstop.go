@@ -40,6 +40,8 @@ type guard struct {
 	}
 }
 
+var errEntryLost = errors.New("the log store has lost an entry")
+
 // newGuard reads the log once: for sizes, and for the newest entry clock.
 func newGuard(r *Replica) (*guard, error) {
 	g := &guard{r: r, inner: r.o.Log}
@@ -150,7 +152,25 @@ func (g *guard) GetLog(index uint64, l *raft.Log) error {
 	case !present:
 		return raft.ErrLogNotFound
 	}
-	return g.orEnd(g.run("read of the log", func() error { return g.inner.GetLog(index, l) }))
+	err := g.run("read of the log", func() error { return g.inner.GetLog(index, l) })
+	if errors.Is(err, raft.ErrLogNotFound) {
+		err = g.lostEntry(index)
+	}
+	return g.orEnd(err)
+}
+
+// lostEntry judges an entry that was in the log when it was asked for: it was cut
+// off since, or else the store has lost it, and with it perhaps others.
+func (g *guard) lostEntry(index uint64) error {
+	g.mu.Lock()
+	present := g.mu.tail.has(index)
+	g.mu.Unlock()
+	if !present || g.r.o.unsafe.trustStorage {
+		return raft.ErrLogNotFound
+	}
+	err := fmt.Errorf("raftgroup: %w: entry %d", errEntryLost, index)
+	g.r.fatal(err)
+	return err
 }
 
 // StoreLog implements raft.LogStore.
@@ -257,7 +277,11 @@ func (g *guard) fit(at position) error {
 	if err != nil || matches {
 		return err
 	}
-	// Either it ends below the machine, or all of it is of another history.
+	// Either it ends below the machine, or all of it is of another history. The
+	// machine must not lose afterwards what it could have had from the log.
+	if err := g.r.o.Store.Sync(); err != nil {
+		return fmt.Errorf("raftgroup: sync the store: %w", err)
+	}
 	g.mu.Lock()
 	g.mu.base = raft.Log{}
 	g.mu.Unlock()

@@ -3,6 +3,10 @@ package raftgroup
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,6 +14,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/shoalkv/shoal/raftgroup/entry"
+	"github.com/shoalkv/shoal/raftgroup/logstore"
 	"github.com/shoalkv/shoal/raftgroup/store"
 )
 
@@ -242,4 +247,150 @@ func TestLostFuture(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Claim: an entry that the log store has lost, in the middle of its log, stops
+// the replica with the reason, not with a panic of Raft.
+func TestLostEntryStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 3)
+		c.tune = func(_ *node, o *Options) { o.CacheBytesMax = 1 }
+		c.startAll()
+		defer c.stopAll()
+		leader := c.leader()
+		f := c.followers(leader)[0]
+		f.log.hook(func() {
+			f.log.store = func(logs []*raft.Log) error {
+				// What was stored last is lost.
+				last, err := f.log.InmemStore.LastIndex()
+				if err == nil {
+					err = f.log.InmemStore.DeleteRange(last, last)
+				}
+				return err
+			}
+		})
+		c.eventually("stop of the follower", func() bool {
+			leader.put("a=1") // tells that the last one is committed, too
+			return f.replica.Status().Failed != nil
+		})
+		if err := f.hasFailed(); !errors.Is(err, errEntryLost) {
+			t.Fatalf("OnFatal got %v", err)
+		}
+	})
+}
+
+// Claim: a replica that has failed leads no more, whatever Raft says on its way
+// out.
+func TestNoLeadershipAfterFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 1)
+		defer c.stopAll()
+		n := c.leader()
+		n.replica.fatal(errDisk)
+		n.replica.gained(n.replica.node())
+		if _, leads := n.replica.Leader(); leads || n.replica.Status().Role == RoleLeader {
+			t.Fatal("it leads")
+		}
+	})
+}
+
+// Claim: a log that ends below the machine is thrown away only once the machine
+// can't fall back behind it.
+func TestStoreIsSyncedBeforeTheLogGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 1)
+		defer c.stopAll()
+		n := c.leader()
+		n.fill(20)
+		n.stop()
+		last, err := n.log.LastIndex()
+		if err != nil || n.store.Unsynced() == 0 {
+			t.Fatalf("everything is durable already; %v", err)
+		}
+		if err := n.log.InmemStore.DeleteRange(last-3, last); err != nil {
+			t.Fatal(err)
+		}
+		unsynced := -1
+		n.log.hook(func() { n.log.cut = func() error { unsynced = n.store.Unsynced(); return nil } })
+		n.start()
+		if unsynced != 0 {
+			t.Fatalf("the log went while %d batches were not durable", unsynced)
+		}
+	})
+}
+
+// Claim: a disk that is full, or a file that may not grow, stops the replica with
+// a message that says so; nothing that was acknowledged is lost, and with more
+// room it comes back.
+func TestDiskFull(t *testing.T) {
+	c := newCluster(t, 1)
+	n := c.nodes[0]
+	dir := t.TempDir()
+	var log logstore.LogStore
+	c.tune = func(_ *node, o *Options) {
+		var err error
+		if log, err = logstore.Open(logstore.KindBolt, dir, logstore.Options{}); err != nil {
+			t.Fatal(err)
+		}
+		o.Log, o.Timeout = log, 100*time.Millisecond
+	}
+	n.start()
+	c.leader()
+	size, err := log.SizeBytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	limitFiles(t, uint64(size))
+	acknowledged := 0
+	for {
+		_, err := n.replica.Propose(within(t, 30*time.Second), set("k%d=%s", acknowledged, make([]byte, 16<<10)))
+		if err != nil {
+			if !errors.Is(err, ErrOutcomeUnknown) && !errors.Is(err, ErrNotDone) {
+				t.Fatalf("the proposal: %v", err)
+			}
+			break
+		}
+		acknowledged++
+	}
+	select {
+	case err := <-n.fatal:
+		if text := err.Error(); !strings.Contains(text, "append to the log") || !strings.Contains(text, syscall.EFBIG.Error()) {
+			t.Errorf("OnFatal got %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the replica goes on")
+	}
+	reopen := func() {
+		n.stop()
+		if err := log.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reopen()
+	limitFiles(t, math.MaxInt64)
+	n.store = n.store.Crash(0)
+	n.start()
+	c.leader()
+	for i := range acknowledged {
+		if valueOf(n.store, fmt.Sprintf("k%d", i)) == "absent" {
+			t.Fatalf("k%d of %d is lost", i, acknowledged)
+		}
+	}
+	n.put("more=1")
+	reopen()
+}
+
+// limitFiles bounds the size of files that this process writes.
+func limitFiles(t *testing.T, bytes uint64) {
+	t.Helper()
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	before := limit
+	limit.Cur = bytes
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Setrlimit(syscall.RLIMIT_FSIZE, &before) })
 }

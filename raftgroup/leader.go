@@ -134,7 +134,7 @@ func (r *Replica) gained(node *raft.Raft) {
 	lead.loopCtx, lead.loopCancel = context.WithCancel(lead.ctx)
 	r.leads.mu.Lock()
 	defer r.leads.mu.Unlock()
-	if r.leads.mu.closed {
+	if r.leads.mu.closed || r.failed() != nil {
 		lead.cancel()
 		return
 	}
