@@ -23,8 +23,9 @@ type call struct {
 	// Of a write.
 	session *route.Session
 	own     bool // the session is of the book; else the identity is explicit
-	// outcome is that of the last reply.
+	// outcome is that of the last reply, clock the cluster's clock as it told it.
 	outcome *kvpb.Outcome
+	clock   uint64
 }
 
 // do executes one operation of the key/value service.
@@ -98,7 +99,7 @@ func (c *Clerk) drive(ctx context.Context, w *call) error {
 				}
 				return t.Reply(&w.route, e.reply)
 			})
-			w.outcome = e.outcome
+			w.outcome, w.clock = e.outcome, e.clock
 		case route.Wait:
 			if d.Refresh {
 				c.refresh.want()
@@ -106,7 +107,7 @@ func (c *Clerk) drive(ctx context.Context, w *call) error {
 			c.pause(ctx, d)
 			d = c.table.step(func(t *route.Table) route.Decision { return t.Tick(&w.route) })
 		case route.Restamp:
-			c.sessions.refused(w.session, w.op.GetSequence(), d.Ahead)
+			c.sessions.refused(w.session, w.op.GetSequence(), d.Ahead, w.clock, c.now())
 			c.pause(ctx, d)
 			w.op.Sequence = 0
 			w.restamp(c)

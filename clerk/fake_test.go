@@ -279,7 +279,7 @@ func (f *fakeCluster) executeLocked(g *fakeGroup, session *kvpb.Session, op *kvp
 	switch birth := session.GetBirthMs(); {
 	case birth < f.floor:
 		return &kvpb.Outcome{Code: kvpb.Code_SESSION_EXPIRED}
-	case birth > f.clockLocked()+60_000:
+	case birth > f.clockLocked()+g.skew+60_000:
 		return &kvpb.Outcome{Code: kvpb.Code_SESSION_AHEAD}
 	}
 	stamp := fakeStamp{[16]byte(session.GetId()), session.GetBirthMs(), op.GetSequence()}

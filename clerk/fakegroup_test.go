@@ -21,6 +21,8 @@ type fakeGroup struct {
 	leader      int // guarded by f.mu; -1: none
 	// misled, if not empty, is whom every follower names as the leader.
 	misled string
+	// skew is how far its clock is ahead of the cluster's, in ms; guarded by f.mu.
+	skew uint64
 }
 
 func (g *fakeGroup) elect(leader int) {
@@ -140,7 +142,7 @@ func (r *fakeReplica) answer(ctx context.Context, q *kvpb.ExecuteRequest) (*kvpb
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	response.Leader, response.ClockMs, response.Config = r.g.leaderLocked(), f.clockLocked(), uint64(f.config.Num)
+	response.Leader, response.ClockMs, response.Config = r.g.leaderLocked(), f.clockLocked()+r.g.skew, uint64(f.config.Num)
 	if r.g.misled != "" {
 		response.Leader = r.g.misled
 	}

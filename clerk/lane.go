@@ -74,6 +74,7 @@ type attempt struct {
 type ending struct {
 	reply   route.Reply
 	outcome *kvpb.Outcome // of a reply
+	clock   uint64        // of a reply: the server's, in ms since 1970; 0: not told
 	lost    string        // why there is no reply; empty: there is one
 	sent    bool          // of a lost one: it may have left
 }
@@ -271,7 +272,9 @@ func answerOf(r *kvpb.ExecuteResponse, i int) ending {
 	if i >= len(r.GetOutcomes()) {
 		return answer(nil, "", 0)
 	}
-	return answer(r.GetOutcomes()[i], r.GetLeader(), r.GetConfig())
+	e := answer(r.GetOutcomes()[i], r.GetLeader(), r.GetConfig())
+	e.clock = r.GetClockMs()
+	return e
 }
 
 // answer is the ending of an attempt with an outcome. A missing one is as good

@@ -2,6 +2,7 @@ package clerk_test
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -66,6 +67,39 @@ func TestClientClock(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Groups whose clocks differ by more than a session may lie ahead do not shut
+// each other's clients out: a clerk that writes to both keeps writing to both.
+func TestClocksOfGroups(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeCluster) {
+		f.mu.Lock()
+		f.groups[0].skew = uint64((10 * time.Minute).Milliseconds())
+		f.mu.Unlock()
+		keys := map[*fakeGroup]string{}
+		for i := 0; len(keys) < 2; i++ {
+			key := fmt.Sprint("key", i)
+			f.mu.Lock()
+			if g := f.shards[f.shardOf(key)].holder; keys[g] == "" {
+				keys[g] = key
+			}
+			f.mu.Unlock()
+		}
+		c := f.open(t, nil)
+		for round := range 5 {
+			for g, key := range keys {
+				start := time.Now()
+				mustPut(t, c, key, "v")
+				if took := time.Since(start); took > 50*time.Millisecond {
+					t.Fatalf("round %d: a put to group %d took %v", round, g.gid, took)
+				}
+			}
+			elapse(4 * time.Minute)
+		}
+		if n := f.sessionCount(); n > 6 {
+			t.Errorf("%d sessions in 20 minutes", n)
+		}
+	})
 }
 
 // An explicit identity is used as it is, and a forgotten one is an error of

@@ -17,9 +17,10 @@ type sessionBook struct {
 		current *route.Session // nil: none yet
 		// clock is the newest cluster clock that any server told, in ms since 1970.
 		clock uint64
-		// ahead: a server refused a session because it was born in its future; go
-		// by the cluster's clock.
-		ahead bool
+		// limit is the clock of the server that last refused a session because it
+		// was born in its future, in ms since 1970, and limitAt the client's clock
+		// then: nothing is dated later than that server's clock is by now. 0: none.
+		limit, limitAt uint64
 	}
 }
 
@@ -34,10 +35,7 @@ func (b *sessionBook) init(explicit Identity) {
 func (b *sessionBook) begin(now uint64) (*route.Session, uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.mu.ahead && b.mu.clock > 0 {
-		now = b.mu.clock
-	}
-	now = max(now, b.mu.clock)
+	now = b.dateLocked(now)
 	if b.mu.current == nil || b.mu.current.Due(now) {
 		b.mu.current = route.NewSession(draw128[shardcfg.SessionID](), now, 1, false)
 	}
@@ -56,11 +54,16 @@ func (b *sessionBook) finish(s *route.Session, sequence uint64, settled bool) {
 }
 
 // refused ends a session that a server refused: the next write begins another.
-func (b *sessionBook) refused(s *route.Session, sequence uint64, ahead bool) {
+// ahead says that it was born in the future of the server's clock, else it was
+// too old. now is the client's clock.
+func (b *sessionBook) refused(s *route.Session, sequence uint64, ahead bool, clock, now uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s.Finish(sequence)
-	b.mu.ahead = b.mu.ahead || ahead
+	b.mu.limit, b.mu.limitAt = 0, 0
+	if ahead {
+		b.mu.limit, b.mu.limitAt = clock, now
+	}
 	if b.mu.current == s {
 		b.mu.current = nil
 	}
@@ -80,13 +83,21 @@ func (b *sessionBook) message(s *route.Session) *kvpb.Session {
 	return &kvpb.Session{Id: slices.Clone(s.ID[:]), BirthMs: s.BirthMS, AckedBelow: s.AckedBelow()}
 }
 
-// birth dates something that begins now: the greater of the client's clock and
-// the newest cluster clock.
+// birth dates something that begins now, by the client's clock.
 func (b *sessionBook) birth(now uint64) uint64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.mu.ahead && b.mu.clock > 0 {
-		return b.mu.clock
+	return b.dateLocked(now)
+}
+
+// dateLocked dates something that begins now: by the later of the client's clock
+// and the newest cluster clock, but not in the future of a server that refused
+// that. Clocks of groups may differ by more than a session may lie ahead; the
+// newest of them must not shut out the others.
+func (b *sessionBook) dateLocked(now uint64) uint64 {
+	date := max(now, b.mu.clock)
+	if b.mu.limit > 0 {
+		date = min(date, b.mu.limit+now-min(now, b.mu.limitAt))
 	}
-	return max(now, b.mu.clock)
+	return date
 }
