@@ -138,11 +138,12 @@ func (t task) options() explore.Options {
 
 func search(t task) int {
 	o := t.options()
+	begun := cpuTime()
 	if !*quiet {
 		o.Progress = func(r explore.Report) { fmt.Fprintln(os.Stderr, line(t, r)) }
 	}
 	r := explore.Run(t.bound, o)
-	fmt.Println(line(t, r))
+	fmt.Printf("%s; %.1f s of CPU\n", line(t, r), (cpuTime() - begun).Seconds())
 	if *steps {
 		for _, kind := range slices.Sorted(maps.Keys(r.Steps)) {
 			fmt.Printf("  %10d %s\n", r.Steps[kind], kind)
