@@ -50,6 +50,10 @@ func (r *Replica) AddLearner(ctx context.Context, m formation.Member) error {
 		return nil
 	}
 	_, err = r.Propose(ctx, memberCommand(m))
+	if err != nil && !present {
+		// The cause's own family would be that of the label alone.
+		err = outcomeUnknown(fmt.Errorf("the learner was added, its label was not recorded: %v", err))
+	}
 	return err
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -170,6 +171,27 @@ func TestChangeWithoutQuorum(t *testing.T) {
 			t.Fatal(err)
 		}
 		leader.rejoin()
+	})
+}
+
+// Claim: adding a learner is not called undone when the learner was added and
+// only its label could not be recorded.
+func TestLearnerWithoutLabelIsNotUndone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 3)
+		c.tune = func(_ *node, o *Options) { o.CommandBytesMax = 64 }
+		c.startAll()
+		defer c.stopAll()
+		leader := c.leader()
+		learner := memberNumber(3)
+		learner.Label = strings.Repeat("r", 100) // the record of it is refused
+		err := leader.replica.AddLearner(within(t, 10*time.Second), learner)
+		if s := leader.replica.Status(); len(s.Members) != 4 {
+			t.Fatalf("members %v", s.Members)
+		}
+		if !errors.Is(err, ErrOutcomeUnknown) || errors.Is(err, ErrNotDone) {
+			t.Fatalf("the learner is there, the error says %v", err)
+		}
 	})
 }
 
