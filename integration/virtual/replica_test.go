@@ -81,7 +81,7 @@ func (r *replica) start() {
 	r.turn <- struct{}{}
 	defer func() { <-r.turn }()
 	r.mu.Lock()
-	idle := r.mu.life == nil && !r.mu.gone
+	idle := r.mu.life == nil && !r.mu.gone && !r.w.ended.Load()
 	r.mu.lives++
 	l := &life{of: r, name: fmt.Sprintf("%s/%d", r.member.Label, r.mu.lives), store: r.mu.store}
 	r.mu.Unlock()
@@ -168,9 +168,6 @@ func (l *life) stopped(err error) {
 	w := l.of.w
 	if !l.doomed.Load() {
 		w.failf("%s stopped by itself: %v", l.name, err)
-	}
-	if w.ended.Load() {
-		return
 	}
 	w.note("%s stopped: %v", l.name, err)
 	if l.of.end(l, wayKilled) {
