@@ -134,3 +134,35 @@ func TestVisualize(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// Many writes of unknown outcome do not make a history undecidable, whether they
+// showed or not; and one that shows before it was called is still refused.
+func TestManyUnknownOutcomes(t *testing.T) {
+	var h History
+	now := int64(0)
+	add := func(op Operation) {
+		op.Key, op.Client, op.Call, op.Return = "k", len(h), now+1, now+2
+		now += 2
+		h = append(h, op)
+	}
+	version := uint64(0)
+	for i := range 60 {
+		add(Operation{Kind: Put, Value: Token(1, i), Outcome: Unknown})
+		add(Operation{Kind: PutIf, Value: Token(2, i), IfVersion: version, Outcome: Unknown})
+		version++
+		add(Operation{Kind: Put, Value: Token(3, i), Outcome: Done, Version: version})
+		add(Operation{Kind: Get, Found: true, Read: Token(3, i), Version: version, Outcome: Done})
+		if i%10 == 9 { // one that shows
+			version++
+			add(Operation{Kind: Get, Found: true, Read: Token(1, i), Version: version, Outcome: Done})
+		}
+	}
+	if v := h.Linearizable(20 * time.Second); !v.Linearizable {
+		t.Errorf("a linearizable history is %s", v)
+	}
+	add(Operation{Kind: Get, Found: true, Read: Token(1, 99), Version: version + 1, Outcome: Done})
+	add(Operation{Kind: Put, Value: Token(1, 99), Outcome: Unknown})
+	if v := h[len(h)-7:].Linearizable(20 * time.Second); v.Linearizable || v.Undecided {
+		t.Errorf("a value that is read before it is written: %s", v)
+	}
+}
