@@ -1,24 +1,10 @@
 package explore
 
 import (
-	"maps"
 	"slices"
 	"strings"
 	"testing"
 )
-
-// projections searches a bound and returns its states without what may still be
-// delivered.
-func projections(t *testing.T, b Bound, full bool) (map[uint64]bool, Report) {
-	t.Helper()
-	s := newSearch(newExplorer(b, Options{Full: full}))
-	s.projections = map[uint64]bool{}
-	s.run()
-	if v := s.report.Violation; v != nil {
-		t.Fatalf("%s, full %v: %s\n%v", b.Name, full, v.Text, v.Trace)
-	}
-	return s.projections, s.report
-}
 
 // Claim: every state within these bounds keeps the invariants; every kind of step
 // is taken on the way; and the same search finds the same states again.
@@ -79,14 +65,13 @@ func TestPruningLosesNothing(t *testing.T) {
 		{Name: "two shards", Groups: 2, Shards: 2, Keys: 1, Configs: 2},
 		{Name: "expiry", Groups: 2, Shards: 1, Keys: 1, Configs: 2, Ops: ops("old:a0"), Expiry: true},
 	} {
-		b.StatesMax = 1_500_000
-		pruned, p := projections(t, b, false)
-		all, f := projections(t, b, true)
-		t.Logf("%-14s pruned %7d states, full %7d, both %6d without messages, complete %v; %v and %v", b.Name, p.States, f.States, len(pruned), f.Complete, p.Elapsed, f.Elapsed)
-		if !p.Complete || !f.Complete {
-			t.Errorf("%s: cut off at %d states", b.Name, b.StatesMax)
-		} else if !maps.Equal(pruned, all) {
-			t.Errorf("%s: pruned reaches %d states, full %d", b.Name, len(pruned), len(all))
+		pruned, full, same := Prove(b, Options{})
+		t.Logf("%-14s pruned %7d states, full %7d; %v and %v", b.Name, pruned.States, full.States, pruned.Elapsed, full.Elapsed)
+		switch {
+		case pruned.Violation != nil || full.Violation != nil:
+			t.Errorf("%s: pruned %+v, full %+v", b.Name, pruned.Violation, full.Violation)
+		case !same:
+			t.Errorf("%s: the two reach different states", b.Name)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package explore
 
 import (
 	"fmt"
+	"maps"
 	"runtime"
 	"time"
 )
@@ -9,6 +10,7 @@ import (
 // A Report is what a search found, so far or at its end.
 type Report struct {
 	Bound Bound
+	Full  bool
 	// States that differ, and transitions between them.
 	States, Transitions int
 	// Depth is the greatest number of steps to a state.
@@ -47,6 +49,21 @@ func Run(b Bound, o Options) Report {
 	s := newSearch(newExplorer(b, o))
 	s.run()
 	return s.report
+}
+
+// Prove searches a bound with and without pruning and reports whether both reach
+// the same states of groups, controllers and clients. It says nothing if either
+// found a violation or was cut off.
+func Prove(b Bound, o Options) (pruned, full Report, same bool) {
+	reach := func(full bool) *search {
+		o.Full = full
+		s := newSearch(newExplorer(b, o))
+		s.projections = map[uint64]bool{}
+		s.run()
+		return s
+	}
+	p, f := reach(false), reach(true)
+	return p.report, f.report, maps.Equal(p.projections, f.projections)
 }
 
 // search is a breadth-first search.
@@ -193,6 +210,7 @@ func (s *search) measure() {
 	var mem runtime.MemStats
 	runtime.ReadMemStats(&mem)
 	r := &s.report
+	r.Full = s.x.full
 	r.States, r.Bound, r.Frontier, r.Locals = len(s.prints), s.x.bound, s.next.count, len(s.x.locals)
 	r.Elapsed, r.HeapBytes = time.Since(s.begun), mem.HeapAlloc
 	r.Steps = map[string]int{}

@@ -31,7 +31,8 @@ var (
 	plants = flag.Bool("plants", false, "make every mistake, each in a bound that shows it")
 	list   = flag.Bool("list", false, "list bounds and plants")
 	full   = flag.Bool("full", false, "keep every committed prefix: no pruning")
-	expect = flag.String("expect", "", "expect a violation that begins so: for builds of the product with a mistake")
+	prove  = flag.Bool("prove", false, "search with and without pruning and compare what is reached")
+	expect = flag.String("expect", "", "expect a violation that begins so, or any: for builds of the product with a mistake")
 	states = flag.Int("states", 0, "cut a search off at so many states; 0: never")
 	limit  = flag.Duration("time", time.Hour, "cut a search off after so long")
 	memory = flag.Uint64("memory", 5<<10, "cut a search off at so many MiB of heap")
@@ -69,11 +70,14 @@ func main() {
 	}
 	code := 0
 	for _, t := range tasks {
-		if *replay != "" {
-			code = max(code, again(t))
-		} else {
-			code = max(code, search(t))
+		do := search
+		switch {
+		case *replay != "":
+			do = again
+		case *prove:
+			do = proof
 		}
+		code = max(code, do(t))
 	}
 	os.Exit(code)
 }
@@ -132,6 +136,10 @@ func planted(p explore.Plant) task {
 	return task{bound: p.Bound, plant: &p, full: p.Full || *full, expect: p.Catches}
 }
 
+func (t task) expects(violation string) bool {
+	return t.expect == "any" || t.expect != "" && strings.HasPrefix(violation, t.expect)
+}
+
 func (t task) options() explore.Options {
 	return explore.Options{Plant: t.plant, Full: t.full, TimeMax: *limit, BytesMax: *memory << 20}
 }
@@ -157,11 +165,23 @@ func search(t task) int {
 			fmt.Printf("  %3d. %s\n", i+1, step)
 		}
 		fmt.Printf("  replay: %s\n", t.command(v))
-		return unexpected(t.expect != "" && strings.HasPrefix(v.Text, t.expect))
+		return unexpected(t.expects(v.Text))
 	case !r.Complete:
 		return exitCutOff
 	}
 	return unexpected(t.expect == "")
+}
+
+// proof compares a pruned search with a full one.
+func proof(t task) int {
+	pruned, full, same := explore.Prove(t.bound, t.options())
+	fmt.Println(line(t, pruned))
+	fmt.Println(line(t, full))
+	if !pruned.Complete || !full.Complete {
+		return exitCutOff
+	}
+	fmt.Printf("both reach the same: %v\n", same)
+	return unexpected(same)
 }
 
 func unexpected(ok bool) int {
@@ -204,7 +224,7 @@ func again(t task) int {
 		return unexpected(t.expect == "")
 	}
 	fmt.Println(bad)
-	return unexpected(t.expect != "" && strings.HasPrefix(bad, t.expect))
+	return unexpected(t.expects(bad))
 }
 
 // line is a report in one line.
@@ -212,6 +232,9 @@ func line(t task, r explore.Report) string {
 	what, verdict := r.Bound.Name, "running"
 	if t.plant != nil {
 		what = t.plant.Name
+	}
+	if r.Full {
+		what += " (full)"
 	}
 	switch {
 	case r.Violation != nil && t.expect != "":
