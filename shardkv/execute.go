@@ -252,6 +252,7 @@ func (n *node) writeOutcome(m *message, i int, result any) {
 	o := m.answer(i)
 	o.Code, o.Version, o.Length = kvpb.Code(r.Code), uint64(r.Version), r.Length
 	if !r.Code.Done() {
+		m.clock = max(m.clock, r.Floor)
 		o.Message = refusalText(r)
 	}
 }

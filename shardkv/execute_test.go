@@ -181,6 +181,32 @@ func TestReceiverPlacesShards(t *testing.T) {
 	}
 }
 
+// Claim: a shard whose session floor was raised by a clock far ahead of this
+// group's still takes writes: the refusal tells a time at which a new session
+// can be born, and that is admitted.
+func TestFloorAheadOfClock(t *testing.T) {
+	const day = 24 * 3600 * 1000
+	s, f := newFake(t, Limits{})
+	key := keyIn(0)
+	f.clock = clockMs + day // a leader whose clock is wrong
+	f.propose(t, &kvfsm.RaiseFloor{Shard: 0, Floor: clockMs + day})
+	f.clock = clockMs // as at another group that the shard came to
+	birth := uint64(clockMs)
+	for _, want := range []kvpb.Code{kvpb.Code_SESSION_EXPIRED, kvpb.Code_OK} {
+		op := putOp(key, "v")
+		op.Sequence = 1
+		r, err := s.Execute(t.Context(), &kvpb.ExecuteRequest{Operations: []*kvpb.Operation{op},
+			Session: &kvpb.Session{Id: []byte("0123456789abcdef"), BirthMs: birth}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := r.GetOutcomes()[0].GetCode(); got != want {
+			t.Fatalf("a session born at %d: %v, want %v", birth, got, want)
+		}
+		birth = r.GetClockMs()
+	}
+}
+
 // Claim: the values of one response are bounded, and a single value of any
 // legal size fits.
 func TestResponseIsBounded(t *testing.T) {

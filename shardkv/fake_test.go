@@ -1,6 +1,7 @@
 package shardkv
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"testing"
@@ -23,6 +24,7 @@ type fakeReplica struct {
 	index  uint64
 	follow string // not empty: it does not lead, this one does
 	fail   error  // of the next proposals and barriers
+	clock  uint64 // of entries, in ms; 0: clockMs
 }
 
 func (f *fakeReplica) ProposeBackground(ctx context.Context, commands []entry.Command) ([]any, error) {
@@ -41,7 +43,7 @@ func (f *fakeReplica) ProposeAll(_ context.Context, commands []entry.Command) ([
 		return nil, err
 	}
 	defer b.Close()
-	results, err := f.apply.Apply(b, &entry.Entry{Index: f.index, Term: 1, Clock: clockMs, Commands: commands})
+	results, err := f.apply.Apply(b, &entry.Entry{Index: f.index, Term: 1, Clock: f.Clock(), Commands: commands})
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +70,7 @@ func (f *fakeReplica) Leader() (string, bool) {
 }
 
 func (f *fakeReplica) Status() raftgroup.Status { return raftgroup.Status{} }
-func (f *fakeReplica) Clock() uint64            { return clockMs }
+func (f *fakeReplica) Clock() uint64            { return cmp.Or(f.clock, clockMs) }
 
 const (
 	clockMs    = 1_700_000_000_000

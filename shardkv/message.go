@@ -19,6 +19,7 @@ type message struct {
 	open     []int  // operations that are not answered, in ascending order
 	slowed   bool   // its writes have already been throttled
 	writing  bool   // it has a write
+	clock    uint64 // the newest floor that expired one of its writes, in ms
 
 	// budgets are those that admitted the message; held is what its answers hold
 	// of them until they are sent, in bytes.

@@ -196,15 +196,17 @@ func (s *Server) refuse(r *kvpb.ExecuteRequest, f fault) *kvpb.ExecuteResponse {
 		outcomes[i].Code, outcomes[i].Message = f.code, f.message
 	}
 	s.metrics.count(outcomes)
-	return s.respond(outcomes)
+	return s.respond(outcomes, 0)
 }
 
-// respond wraps outcomes with what every response tells.
-func (s *Server) respond(outcomes []*kvpb.Outcome) *kvpb.ExecuteResponse {
+// respond wraps outcomes with what every response tells. clock is a time that the
+// cluster's clock is known to have reached, beside the replica's own; a client
+// dates its next session by it.
+func (s *Server) respond(outcomes []*kvpb.Outcome, clock uint64) *kvpb.ExecuteResponse {
 	r := &kvpb.ExecuteResponse{Outcomes: outcomes}
 	if n := s.node.Load(); n != nil {
 		r.Leader, _ = n.replica.Leader()
-		r.ClockMs = n.replica.Clock()
+		r.ClockMs = max(n.replica.Clock(), clock)
 		r.Config = uint64(n.places.config.Load().Num)
 	}
 	return r

@@ -25,7 +25,7 @@ func (s *Server) Execute(ctx context.Context, r *kvpb.ExecuteRequest) (*kvpb.Exe
 	m := newMessage(r, size, s.total)
 	defer m.release()
 	s.execute(ctx, m, nil)
-	return s.respond(m.outcomes), nil
+	return s.respond(m.outcomes, m.clock), nil
 }
 
 // Stream answers many requests over one stream, one goroutine for each, each
@@ -126,20 +126,20 @@ func (c *conversation) run(r *kvpb.StreamRequest, size int64) {
 	defer m.release()
 	if !r.GetParts() {
 		c.s.execute(c.stream.Context(), m, nil)
-		c.send(&kvpb.StreamResponse{Id: r.GetId(), Response: c.s.respond(m.outcomes)})
+		c.send(&kvpb.StreamResponse{Id: r.GetId(), Response: c.s.respond(m.outcomes, m.clock)})
 		return
 	}
 	parts := false
 	c.s.execute(c.stream.Context(), m, func(indexes []uint32) {
 		parts = true
-		c.send(&kvpb.StreamResponse{Id: r.GetId(), Response: c.s.respond(m.pick(indexes)), Indexes: indexes, More: true})
+		c.send(&kvpb.StreamResponse{Id: r.GetId(), Response: c.s.respond(m.pick(indexes), m.clock), Indexes: indexes, More: true})
 	})
 	last := &kvpb.StreamResponse{Id: r.GetId()}
 	if parts {
 		last.Indexes = m.unsent()
-		last.Response = c.s.respond(m.pick(last.Indexes))
+		last.Response = c.s.respond(m.pick(last.Indexes), m.clock)
 	} else {
-		last.Response = c.s.respond(m.outcomes)
+		last.Response = c.s.respond(m.outcomes, m.clock)
 	}
 	c.send(last)
 }

@@ -68,6 +68,9 @@ type Outcome struct {
 	Why Reason
 	// Where is set with CodeWrongGroup.
 	Where Where
+	// Floor is set with CodeSessionExpired: sessions born before it are expired,
+	// in ms since 1970.
+	Floor uint64
 }
 
 // Where says what a group that does not serve a shard knows of it.

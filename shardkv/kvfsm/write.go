@@ -52,7 +52,7 @@ func (m *Machine) recognise(sh *shard, stamp session.Stamp) (Outcome, *openSessi
 	}
 	switch session.Admit(stamp.Key.Birth, floor, m.clock, m.cfg.SessionAheadMax) {
 	case session.Expired:
-		return Outcome{Code: CodeSessionExpired}, nil, nil
+		return Outcome{Code: CodeSessionExpired, Floor: floor}, nil, nil
 	case session.Ahead:
 		return Outcome{Code: CodeSessionAhead}, nil, nil
 	}

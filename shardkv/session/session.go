@@ -93,13 +93,17 @@ const (
 // Admit judges a session by its birth: Expired, Ahead, or Fresh. All times are
 // in ms; floor is the shard's, clock the log entry's.
 //
+// A floor that another group raised by a clock of its own may be ahead of clock.
+// It was a clock's time once, so it counts as one: otherwise no birth would do
+// until this clock gets there, and the shard would take no write till then.
+//
 // Expiry comes before everything else, remembered results included: if it did
 // not, a client could be told "expired" and later "done" for the same write.
 func Admit(birth, floor, clock, aheadMax uint64) Standing {
 	switch {
 	case birth < floor:
 		return Expired
-	case birth > clock && birth-clock > aheadMax:
+	case birth > max(clock, floor) && birth-max(clock, floor) > aheadMax:
 		return Ahead
 	}
 	return Fresh

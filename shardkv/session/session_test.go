@@ -86,6 +86,8 @@ func TestAdmit(t *testing.T) {
 		{birth: 60, floor: 0, clock: 50, want: session.Fresh},
 		{birth: 61, floor: 0, clock: 50, want: session.Ahead},
 		{birth: 1<<64 - 1, floor: 0, clock: 0, want: session.Ahead},
+		{birth: 110, floor: 100, clock: 50, want: session.Fresh}, // the shard came from a clock ahead
+		{birth: 111, floor: 100, clock: 50, want: session.Ahead},
 		{birth: 0, floor: 0, clock: 0, want: session.Fresh},
 	} {
 		if got := session.Admit(c.birth, c.floor, c.clock, 10); got != c.want {
