@@ -87,7 +87,10 @@ func inviteReplyMessage(r *handoff.InviteReply) *kvpb.InviteReply {
 		a := &kvpb.Answer{Shard: uint32(s.Shard), Ready: s.Ready, Epoch: epochMessage(s.Epoch)}
 		if st := s.Staging; st != nil {
 			a.Staging, a.StagingEpoch, a.StagingHandoff = true, epochMessage(st.Epoch), uint64(st.Handoff)
-			a.Cursor, a.StagedBytes = cursorMessage(st.Cursor), st.Bytes
+			// A copy's key is left out: the holder has no use for it, and thousands of
+			// long keys would be over the limit of a message.
+			a.Cursor = cursorMessage(kvfsm.Cursor{Tail: st.Cursor.Tail, Revision: st.Cursor.Revision})
+			a.StagedBytes = st.Bytes
 		}
 		m.Shards[k] = a
 	}

@@ -10,8 +10,10 @@ import (
 
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/shoalkv/shoal/raftgroup"
+	"github.com/shoalkv/shoal/raftgroup/host"
 	"github.com/shoalkv/shoal/shardctrler/ctrlpb"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/handoff"
@@ -113,6 +115,20 @@ func TestSilentGroupIsBounded(t *testing.T) {
 	}
 	if len(m.mu.inviting) != 0 {
 		t.Errorf("%v are still counted", m.mu.inviting)
+	}
+}
+
+// Claim: the answer about the staging of every shard of the largest cluster fits
+// into a message, however long the keys are.
+func TestAnswerFits(t *testing.T) {
+	answer := handoff.InviteReply{From: fakeOther}
+	for s := range shardcfg.ShardCountMax {
+		cursor := kvfsm.Cursor{Key: make([]byte, 1+shardcfg.KeyBytesMax)}
+		answer.Shards = append(answer.Shards, handoff.Standing{Shard: shardcfg.ShardID(s), Ready: true,
+			Staging: &handoff.StagingState{Mark: kvfsm.Mark{Epoch: shardcfg.Epoch{Num: 1 << 40}, Handoff: 1 << 40}, Cursor: cursor, Bytes: 1 << 40}})
+	}
+	if n := proto.Size(inviteReplyMessage(&answer)); n > host.MessageBytesMax {
+		t.Errorf("the answer has %d bytes, at most %d can be sent", n, host.MessageBytesMax)
 	}
 }
 
