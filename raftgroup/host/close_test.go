@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"errors"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -35,4 +36,30 @@ func TestCloseUnderHangingReplica(t *testing.T) {
 	}
 	close(h.hang)
 	<-proposed
+}
+
+// TestDirectoryIsDurable: a new data directory is fsynced into every directory
+// above it that is new, too, and into the one that was there.
+func TestDirectoryIsDurable(t *testing.T) {
+	root := t.TempDir()
+	dir := filepath.Join(root, "a", "b")
+	synced := map[string]bool{}
+	sync := func(d string) error { synced[d] = true; return nil }
+	if err := createDir(dir, sync); err != nil {
+		t.Fatal(err)
+	}
+	if !synced[root] || !synced[filepath.Join(root, "a")] || len(synced) != 2 {
+		t.Fatalf("synced were %v", synced)
+	}
+	clear(synced)
+	if err := createDir(dir, sync); err != nil || len(synced) != 0 {
+		t.Fatalf("a directory that is there: %v, synced were %v", err, synced)
+	}
+	lock, err := lockDir(filepath.Join(dir, "c"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := lock.release(); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -69,7 +69,7 @@ type dirLock struct{ file *os.File }
 const lockFile = "lock"
 
 func lockDir(dir string) (*dirLock, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := createDir(dir, syncDir); err != nil {
 		return nil, fmt.Errorf("create data directory: %w", err)
 	}
 	path := filepath.Join(dir, lockFile)
@@ -93,6 +93,38 @@ func lockDir(dir string) (*dirLock, error) {
 		return nil, errors.Join(fmt.Errorf("lock data directory: %w", err), l.release())
 	}
 	return l, nil
+}
+
+// createDir creates dir and whatever is missing above it, durably: what is fsynced
+// below it later is lost all the same if its own name is.
+func createDir(dir string, sync func(string) error) error {
+	var above []string
+	for at := filepath.Clean(dir); ; at = filepath.Dir(at) {
+		if _, err := os.Stat(at); err == nil {
+			break
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		above = append(above, filepath.Dir(at))
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for _, d := range above {
+		if err := sync(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func syncDir(dir string) (err error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	return d.Sync()
 }
 
 func lockHolder(path string) int {
