@@ -2,6 +2,7 @@ package explore
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
@@ -102,9 +103,24 @@ var Bounds = []Bound{
 	{Name: "g3c5-emptied", Groups: 3, Shards: 1, Keys: 1, Configs: 5, Ops: ops("a0 a0"), Emptied: 2, Live: 256},
 }
 
+// Tiny bounds are small enough for a full search. Each planted mistake shows in
+// one of them; so should those of a build of the product that makes one.
+var (
+	tinyHandoff = Bound{Name: "tiny-handoff", Groups: 2, Shards: 1, Keys: 1, Configs: 3, Ops: ops("a0"), Live: 1}
+	tinyExpiry  = Bound{Name: "tiny-expiry", Groups: 2, Shards: 1, Keys: 1, Configs: 2, Ops: ops("old:a0"), Expiry: true, Live: 1}
+	tinyFaults  = Bound{Name: "tiny-faults", Groups: 2, Shards: 1, Keys: 1, Configs: 3, Ops: ops("a0"), Faults: 1, Live: 1}
+	tinyMoves   = Bound{Name: "tiny-moves", Groups: 2, Shards: 1, Keys: 1, Configs: 4}
+	tinyEmptied = Bound{Name: "tiny-emptied", Groups: 2, Shards: 1, Keys: 1, Configs: 4, Emptied: 1}
+	tinyAppends = Bound{Name: "tiny-appends", Groups: 2, Shards: 1, Keys: 1, Configs: 2, Ops: ops("a0 a0 a0")}
+	tinyRepeats = Bound{Name: "tiny-repeats", Groups: 2, Shards: 1, Keys: 1, Configs: 4, Ops: ops("a0")}
+	tinyWrites  = Bound{Name: "tiny-writes", Groups: 2, Shards: 1, Keys: 2, Configs: 3, Ops: ops("a0 a1")}
+
+	TinyBounds = []Bound{tinyHandoff, tinyExpiry, tinyFaults, tinyMoves, tinyEmptied, tinyAppends, tinyRepeats, tinyWrites}
+)
+
 // FindBound returns the bound of a name.
 func FindBound(name string) (Bound, bool) {
-	for _, b := range Bounds {
+	for _, b := range slices.Concat(Bounds, TinyBounds) {
 		if b.Name == name {
 			return b, true
 		}

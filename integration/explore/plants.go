@@ -10,18 +10,6 @@ import (
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
 )
 
-// Bounds of plants: as small as shows them.
-var (
-	plantBound   = Bound{Name: "plant", Groups: 2, Shards: 1, Keys: 1, Configs: 3, Ops: ops("a0"), Live: 1}
-	plantMoves   = Bound{Name: "plant", Groups: 2, Shards: 1, Keys: 1, Configs: 4}
-	plantEmptied = Bound{Name: "plant", Groups: 2, Shards: 1, Keys: 1, Configs: 4, Emptied: 1}
-	plantWrites  = Bound{Name: "plant", Groups: 2, Shards: 1, Keys: 2, Configs: 3, Ops: ops("a0 a1")}
-	plantAppends = Bound{Name: "plant", Groups: 2, Shards: 1, Keys: 1, Configs: 2, Ops: ops("a0 a0 a0")}
-	plantRepeats = Bound{Name: "plant", Groups: 2, Shards: 1, Keys: 1, Configs: 4, Ops: ops("a0")}
-	plantFaults  = Bound{Name: "plant", Groups: 2, Shards: 1, Keys: 1, Configs: 3, Ops: ops("a0"), Faults: 1, Live: 1}
-	plantExpiry  = Bound{Name: "plant", Groups: 2, Shards: 1, Keys: 1, Configs: 2, Ops: ops("old:a0"), Expiry: true}
-)
-
 // FindPlant returns the plant of a name.
 func FindPlant(name string) (Plant, bool) {
 	i := slices.IndexFunc(Plants, func(p Plant) bool { return p.Name == name })
@@ -34,51 +22,51 @@ func FindPlant(name string) (Plant, bool) {
 // Plants are known mistakes, most of which a draft of the protocol made.
 var Plants = []Plant{
 	{Name: "incarnation-unfenced", About: "an emptied group joins again as the same incarnation",
-		Bound: plantEmptied, Full: true, Catches: "INV-1", SameIncarnation: true},
+		Bound: tinyEmptied, Full: true, Catches: "INV-1", SameIncarnation: true},
 	{Name: "create-without-claim", About: "an owner creates a shard without the claim",
-		Bound: plantBound, Catches: "INV-1", Propose: proposeCreate},
+		Bound: tinyHandoff, Catches: "INV-1", Propose: proposeCreate},
 	{Name: "claim-forgotten", About: "a claimer never learns that it was granted the claim",
-		Bound: plantBound, Catches: "INV-5", ForgetClaims: true},
+		Bound: tinyHandoff, Catches: "INV-5", ForgetClaims: true},
 	{Name: "late-start", About: "Start takes effect with the number of a config that is not adopted any more",
-		Bound: plantMoves, Full: true, Catches: "INV-4", Apply: lateStart},
+		Bound: tinyMoves, Full: true, Catches: "INV-4", Apply: lateStart},
 	{Name: "older-config", About: "Adopt goes back to an older config",
-		Bound: plantBound, Catches: "INV-4", Apply: olderConfig},
+		Bound: tinyHandoff, Catches: "INV-4", Apply: olderConfig},
 	{Name: "stage-before-adopting", About: "Stage does not ask whether the config of the handoff is adopted",
-		Bound: plantMoves, Catches: "INV-4", Apply: stageBeforeAdopting, Invited: stageOnAnyInvite},
+		Bound: tinyMoves, Catches: "INV-4", Apply: stageBeforeAdopting, Invited: stageOnAnyInvite},
 	{Name: "freeze-without-h", About: "Freeze does not compare the handoff: an older handoff's copy satisfies it",
-		Bound: plantMoves, Full: true, Catches: "INV-7", Apply: freezeWithoutHandoff},
+		Bound: tinyMoves, Full: true, Catches: "INV-7", Apply: freezeWithoutHandoff},
 	{Name: "ghost-freeze", About: "the holder freezes before the receiver has the copy",
-		Bound: plantBound, Catches: "INV-7", Propose: proposeFreeze},
+		Bound: tinyHandoff, Catches: "INV-7", Propose: proposeFreeze},
 	{Name: "unfreeze", About: "a Frozen shard serves again when a config gives it back",
-		Bound: plantWrites, Catches: "INV-1", Apply: unfreeze},
+		Bound: tinyWrites, Catches: "INV-1", Apply: unfreeze},
 	{Name: "write-while-frozen", About: "writes are applied to a Frozen shard",
-		Bound: plantBound, Catches: "INV-2", Apply: writeWhileFrozen},
+		Bound: tinyHandoff, Catches: "INV-2", Apply: writeWhileFrozen},
 	{Name: "read-while-frozen", About: "reads do not look at the phase",
-		Bound: plantBound, Catches: "INV-3", Get: getAnyPhase},
+		Bound: tinyHandoff, Catches: "INV-3", Get: getAnyPhase},
 	{Name: "change-log-lost", About: "the change log is not in the store",
-		Bound: plantBound, Catches: "INV-6", Apply: loseChangeLog},
+		Bound: tinyHandoff, Catches: "INV-6", Apply: loseChangeLog},
 	{Name: "sessions-not-moved", About: "pages leave out sessions",
-		Bound: plantWrites, Catches: "INV-6", Page: leaveOutSessions},
+		Bound: tinyWrites, Catches: "INV-6", Page: leaveOutSessions},
 	{Name: "tail-moved-during-copy", About: "the tail begins where the copy ended, not where the handoff began",
-		Bound: plantWrites, Catches: "INV-6", Page: moveTail},
+		Bound: tinyWrites, Catches: "INV-6", Page: moveTail},
 	{Name: "chunk-without-cursor", About: "a page of the tail is applied wherever the cursor stands",
-		Bound: plantAppends, Full: true, Catches: "INV-6", Apply: chunkWithoutCursor},
+		Bound: tinyAppends, Full: true, Catches: "INV-6", Apply: chunkWithoutCursor},
 	{Name: "page-without-h", About: "Chunk and Install compare neither epoch nor handoff",
-		Bound: plantRepeats, Full: true, Catches: "INV-6", Apply: pageWithoutMark},
+		Bound: tinyRepeats, Full: true, Catches: "INV-6", Apply: pageWithoutMark},
 	{Name: "drop-before-ack", About: "the holder drops as soon as it is Frozen",
-		Bound: plantBound, Catches: "INV-2", Propose: proposeDrop},
+		Bound: tinyHandoff, Catches: "INV-2", Propose: proposeDrop},
 	{Name: "drop-without-epoch", About: "a late Drop deletes a newer frozen copy",
-		Bound: plantMoves, Full: true, Catches: "INV-2", Apply: dropWithoutEpoch},
+		Bound: tinyMoves, Full: true, Catches: "INV-2", Apply: dropWithoutEpoch},
 	{Name: "tombstone-deleted", About: "Drop deletes the record too",
-		Bound: plantBound, Catches: "INV-4", Apply: deleteTombstone},
+		Bound: tinyHandoff, Catches: "INV-4", Apply: deleteTombstone},
 	{Name: "early-discard", About: "a staging is discarded without proof",
-		Bound: plantBound, Catches: "INV-8", Propose: proposeDiscard},
+		Bound: tinyHandoff, Catches: "INV-8", Propose: proposeDiscard},
 	{Name: "refusal-while-frozen", About: "a receiver that is not the owner any more refuses a Frozen source",
-		Bound: plantFaults, Catches: "INV-5", Apply: refuseFrozen},
+		Bound: tinyFaults, Catches: "INV-5", Apply: refuseFrozen},
 	{Name: "no-re-copy", About: "a staging that differs from what was frozen is kept",
-		Bound: plantFaults, Catches: "INV-5", Apply: keepDamaged},
+		Bound: tinyFaults, Catches: "INV-5", Apply: keepDamaged},
 	{Name: "expired-executed", About: "a pruned session's retry is executed",
-		Bound: plantExpiry, Catches: "INV-2", Apply: executeExpired},
+		Bound: tinyExpiry, Catches: "INV-2", Apply: executeExpired},
 }
 
 // Bytes of an encoded Record while its numbers are small, and its key.
