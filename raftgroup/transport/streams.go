@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"errors"
 	"net"
 	"sync"
 	"time"
@@ -26,9 +27,25 @@ func Network(streams raft.StreamLayer, timeout time.Duration, logger hclog.Logge
 		MaxPool:                 poolConnsMax,
 		MaxRPCsInFlight:         1,
 		Timeout:                 timeout,
-		Logger:                  logger,
+		Logger:                  quietClose{logger},
 		MsgpackUseNewTimeFormat: true,
 	})
+}
+
+// quietClose is a Logger to which the end of a stream that this side closed is
+// no error: Raft's transport reports it as one at every orderly stop, and would
+// alarm whoever reads the log.
+type quietClose struct{ hclog.Logger }
+
+// Error implements hclog.Logger.
+func (l quietClose) Error(msg string, args ...any) {
+	for _, arg := range args {
+		if err, ok := arg.(error); ok && (errors.Is(err, net.ErrClosed) || errors.Is(err, raft.ErrTransportShutdown)) {
+			l.Debug(msg, args...)
+			return
+		}
+	}
+	l.Logger.Error(msg, args...)
 }
 
 // tracked is a StreamLayer whose Close also closes its connections: Raft's
