@@ -1,6 +1,6 @@
 # The commands that docs/testing.md explains. Everything needs only Go.
 
-.PHONY: all build test race lint generate accept ci
+.PHONY: all build test race lint generate accept plant ci
 
 all: build test
 
@@ -22,6 +22,9 @@ generate: ## *.pb.go from the .proto files
 
 accept: ## the scenarios in full; SCENARIO=S3 runs one; writes docs/acceptance.md
 	go run ./integration/accept $(SCENARIO)
+
+plant: ## every planted bug must be noticed; ONLY=EXPR some of them; writes docs/planted.md
+	go run ./integration/plant -only '$(ONLY)'
 
 ci: ## what must hold before a change lands
 	.ci/run
