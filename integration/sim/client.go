@@ -261,6 +261,12 @@ func (o *op) do(d route.Decision) {
 		}
 		o.pause(d.WaitMS, func() { o.do(c.table.Tick(&o.route)) })
 	case route.Restamp:
+		if o.copied {
+			// The refused attempt's copy may yet be executed: a network that repeats
+			// requests takes "not done" away.
+			o.giveUp()
+			return
+		}
 		if o.last.reply.Code == route.SessionExpired {
 			c.w.stats.Expired++
 		}
@@ -435,7 +441,11 @@ func (o *op) finish() {
 	case history.Unknown:
 		w.stats.Unknown++
 	}
-	w.history.add(o.h)
+	var id identity
+	if !o.read {
+		id = identity{session.Key{Birth: o.session.BirthMS, ID: o.session.ID}, o.seq}
+	}
+	w.history.add(o.h, id)
 	w.trace.note(traceReturn, c.n.id, uint64(o.h.Call), uint64(o.h.Outcome)<<56|o.h.Version)
 	w.trace.text("client %d: %v", o.l.number, &o.h)
 	if !w.calm && chance(c.rng, w.p.Sleep) {

@@ -158,15 +158,15 @@ func (o *operator) draw() ctrlfsm.Command {
 	}
 	shard := shardcfg.ShardID(o.rng.IntN(p.Shards))
 	switch n := o.rng.IntN(100); {
-	case n < 35 && len(out) > 0:
+	case n < 40 && len(out) > 0:
 		return o.join(out[o.rng.IntN(len(out))])
-	case n < 60 && p.Leave && len(in) > 1:
+	case n < 70 && p.Leave && len(in) > 1:
 		return ctrlfsm.Leave{Request: o.request(), Groups: []shardcfg.GroupID{in[o.rng.IntN(len(in))]}}
-	case n < 80 && p.Move && len(in) > 0:
+	case n < 84 && p.Move && len(in) > 0:
 		return ctrlfsm.Move{Request: o.request(), Shard: shard, Group: in[o.rng.IntN(len(in))]}
-	case n < 85 && p.Move:
+	case n < 88 && p.Move:
 		return ctrlfsm.Unpin{Request: o.request(), Shard: shard}
-	case n < 90 && p.Ghost && len(o.ghosts) < 2:
+	case n < 94 && p.Ghost && len(o.ghosts) < 2:
 		o.w.stats.happened(KindGhost)
 		gid := shardcfg.GroupID(90 + len(o.ghosts))
 		o.ghosts = append(o.ghosts, gid)
@@ -183,7 +183,7 @@ func (o *operator) draw() ctrlfsm.Command {
 func (o *operator) join(gid shardcfg.GroupID) ctrlfsm.Command {
 	w := o.w
 	l := o.current(gid)
-	if l.drained != 0 && w.p.Rejoin && len(w.lives) < livesMax && o.rng.IntN(2) == 0 {
+	if l.drained != 0 && w.p.Rejoin && len(w.lives) < livesMax && o.rng.IntN(4) > 0 {
 		l.end()
 		for _, n := range o.machines[gid] {
 			n.up = true

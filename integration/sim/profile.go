@@ -159,8 +159,8 @@ func draw(seed uint64, o Options) Profile {
 		Fsync: between(r, 50*time.Microsecond, 4*ms), ApplyDelay: between(r, 0, 2*ms),
 		Election: between(r, 100*ms, 400*ms), Sticky: r.IntN(2) == 0, UnsyncedMax: pick(1, 8, 64),
 
-		FaultEvery: between(r, 150*ms, 1500*ms), FaultLast: between(r, 50*ms, 2000*ms),
-		ChangeEvery: between(r, 200*ms, 1200*ms),
+		FaultEvery: between(r, 150*ms, 1500*ms), FaultLast: between(r, 30*ms, time.Duration(pick(300, 2000, 2000, 8000))*ms),
+		ChangeEvery: between(r, 10*ms, time.Duration(pick(100, 400, 1200))*ms),
 
 		Deadline: between(r, 400*ms, 4000*ms), Hold: between(r, 100*ms, 800*ms), Think: between(r, 0, 40*ms),
 		SleepFor: between(r, 1000*ms, 8000*ms), Sleep: rate(KindSleep, 0.4, 0.03), Retry: r.Float64(),
@@ -169,14 +169,14 @@ func draw(seed uint64, o Options) Profile {
 
 		PauseBudget: between(r, 5*ms, 100*ms), InviteEvery: between(r, 20*ms, 100*ms), TailPoll: between(r, 2*ms, 20*ms),
 		PageBytes: pick(64, 200, 1000, 1<<20), ValueBytes: pick(0, 20, 300),
-		Ghost: some(KindGhost, 0.25), Rejoin: some(KindRejoin, 0.5), Leave: some(KindLeave, 0.7), Move: some(KindMove, 0.7),
+		Ghost: some(KindGhost, 0.25), Rejoin: some(KindRejoin, 0.7), Leave: some(KindLeave, 0.8), Move: some(KindMove, 0.7),
 	}
 	p.Heartbeat = p.Election / 4
 	if r.IntN(2) == 0 {
 		p.Lease = p.Election
 	}
 	if some(KindSnapshot, 0.5) {
-		p.CompactAt = uint64(8 + r.IntN(80))
+		p.CompactAt = uint64(4 + r.IntN(40))
 	}
 	if some(KindExpiry, 0.3) {
 		p.SessionAge = between(r, 500*ms, 8000*ms)
@@ -196,4 +196,12 @@ func draw(seed uint64, o Options) Profile {
 		p.Keys = o.Keys
 	}
 	return p
+}
+
+// AllKinds lists every kind.
+func AllKinds() (list []Kind) {
+	for k := range kindCount {
+		list = append(list, k)
+	}
+	return list
 }

@@ -187,7 +187,7 @@ func (q *reader) acknowledged() {
 
 // applied serves those whose index is applied.
 func (q *reader) applied() {
-	for len(q.applying) > 0 && (q.applying[0].index <= q.r.machine.index() || q.r.g.w.bugs.NoApplyWait) {
+	for len(q.applying) > 0 && q.applying[0].index <= q.r.machine.index() {
 		c := q.applying[0]
 		q.applying = q.applying[1:]
 		for _, end := range c.served {

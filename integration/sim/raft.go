@@ -54,6 +54,7 @@ type replica struct {
 	// Of a leader.
 	next, match []uint64
 	busy        []bool
+	sent        []uint64 // number of the last request
 	heardAt     []time.Duration
 	ackedRound  []uint64
 	round       uint64
@@ -182,6 +183,7 @@ func (r *replica) win() {
 	n := len(r.g.replicas)
 	r.role, r.lead, r.ready = leader, r.slot, false
 	r.next, r.match = make([]uint64, n), make([]uint64, n)
+	r.sent = make([]uint64, n)
 	r.busy, r.heardAt, r.ackedRound = make([]bool, n), make([]time.Duration, n), make([]uint64, n)
 	for i := range r.next {
 		r.next[i], r.heardAt[i] = r.last()+1, w.now
@@ -248,6 +250,7 @@ type appending struct {
 	prev, prevTerm uint64
 	records        []record
 	commit, round  uint64
+	number         uint64 // tells requests apart, so that an answer that comes twice is no two
 }
 
 // entriesMax bounds the entries of one message.
@@ -261,7 +264,8 @@ func (r *replica) replicate(slot int) {
 	}
 	// What the leader has not synced is not sent, as in hashicorp/raft.
 	end := min(r.synced, prev+entriesMax)
-	m := appending{term: r.term, from: r.slot, prev: prev, prevTerm: r.termAt(prev), commit: r.commit, round: r.round}
+	r.sent[slot]++
+	m := appending{term: r.term, from: r.slot, prev: prev, prevTerm: r.termAt(prev), commit: r.commit, round: r.round, number: r.sent[slot]}
 	if end > prev {
 		m.records = r.log[prev-r.base : end-r.base : end-r.base]
 		r.busy[slot] = true
@@ -341,15 +345,19 @@ func (r *replica) onAppended(by int, m appending, term, matched uint64, ok bool)
 	}
 	r.heardAt[by] = r.g.w.now
 	r.ackedRound[by] = max(r.ackedRound[by], m.round)
-	r.busy[by] = false
+	current := m.number == r.sent[by]
 	if !ok {
 		r.next[by] = max(min(r.next[by], matched+1), r.match[by]+1)
 	} else if matched > r.match[by] {
 		r.match[by], r.next[by] = matched, max(r.next[by], matched+1)
 		r.advance()
 	}
-	if r.next[by] <= r.synced {
-		r.replicate(by)
+	if current {
+		r.busy[by] = false
+		r.sent[by]++
+		if r.next[by] <= r.synced {
+			r.replicate(by)
+		}
 	}
 	r.reads.acknowledged()
 }
@@ -404,9 +412,6 @@ func (r *replica) crash() {
 	}
 	r.synced = r.last()
 	r.cuts++
-	if r.g.w.bugs.VoteForgotten {
-		r.vote = -1
-	}
 	r.role, r.ready = follower, false
 	r.pack, r.reads = packer{r: r}, reader{r: r}
 	r.machine.crash(rng)

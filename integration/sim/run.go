@@ -25,8 +25,8 @@ type Report struct {
 
 // Limits of virtual time.
 const (
-	workMax   = 60 * time.Second // for the workload under faults
-	settleMax = 60 * time.Second // from the last fault until all is at rest
+	workMax   = 120 * time.Second // for the workload under faults
+	settleMax = 60 * time.Second  // from the last fault until all is at rest
 )
 
 // Run runs one seed. It writes the trace's text to out, if that is not nil.

@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"strings"
+	"time"
 )
 
 // A Shrunk is a failing run with as little in it as was found to suffice.
@@ -19,6 +20,7 @@ func Shrink(seed uint64, o Options) Shrunk {
 	if o.Size == (Size{}) {
 		o.Size = SizeSmall
 	}
+	start := time.Now()
 	s := Shrunk{Seed: seed, Options: o, Report: Run(seed, o, nil), Runs: 1}
 	if s.Report.Failure == nil {
 		return s
@@ -32,7 +34,7 @@ func Shrink(seed uint64, o Options) Shrunk {
 				break
 			}
 			s.Runs++
-			if s.Runs >= shrinkRunsMax {
+			if s.Runs >= shrinkRunsMax || time.Since(start) > shrinkMax {
 				return s
 			}
 		}
@@ -40,8 +42,11 @@ func Shrink(seed uint64, o Options) Shrunk {
 	return s
 }
 
-// shrinkRunsMax bounds the effort.
-const shrinkRunsMax = 200
+// shrinkRunsMax and shrinkMax bound the effort.
+const (
+	shrinkRunsMax = 300
+	shrinkMax     = 20 * time.Second
+)
 
 // candidates are the next smaller options, the greatest steps first.
 func (s *Shrunk) candidates() (list []Options) {

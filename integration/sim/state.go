@@ -315,11 +315,13 @@ func (r *replica) sendSnapshot(slot int) {
 	_, err = c.WriteTo(&stream)
 	w.check(err, "stream a checkpoint")
 	w.check(c.Close(), "close a checkpoint")
-	from, round := r.slot, r.round
-	r.tell(slot, func(to *replica) { to.onSnapshot(from, term, round, stream.Bytes()) })
+	r.sent[slot]++
+	m := appending{term: term, from: r.slot, round: r.round, number: r.sent[slot]}
+	r.tell(slot, func(to *replica) { to.onSnapshot(m, stream.Bytes()) })
 }
 
-func (r *replica) onSnapshot(from int, term, round uint64, stream []byte) {
+func (r *replica) onSnapshot(m appending, stream []byte) {
+	from, term := m.from, m.term
 	if term < r.term {
 		return
 	}
@@ -343,7 +345,6 @@ func (r *replica) onSnapshot(from int, term, round uint64, stream []byte) {
 		w.check(in.Discard(), "discard a snapshot")
 	}
 	last := r.machine.index()
-	m := appending{term: term, from: from, round: round}
 	r.tell(from, func(to *replica) { to.onAppended(r.slot, m, term, last, true) })
 }
 

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/shoalkv/shoal/integration/sim"
+)
+
+// A failure is a seed that failed.
+type failure struct {
+	Seed               uint64
+	Name, Text, Replay string
+}
+
+// A summary is what a soak found.
+type summary struct {
+	From, Seeds    uint64
+	Twice          int // seeds that were run twice, with equal traces
+	Took           time.Duration
+	SeedsPerSecond float64
+	Machine        string
+	Operations     int // of each seed, at least
+	HandoffsMin    int // of any seed
+	Stats          sim.Stats
+	// Happened counts faults by kind; With, the seeds that had any of a kind.
+	Happened, With map[string]int
+	Failures       []failure
+}
+
+func (s *summary) add(r *sim.Report, again *sim.Report) {
+	if s.Happened == nil {
+		s.Happened, s.With = map[string]int{}, map[string]int{}
+		s.HandoffsMin = r.Stats.Handoffs
+		s.Operations = r.Stats.Operations
+	}
+	s.Seeds++
+	s.Stats.Add(&r.Stats)
+	s.HandoffsMin = min(s.HandoffsMin, r.Stats.Handoffs)
+	s.Operations = min(s.Operations, r.Stats.Operations)
+	for k, n := range r.Stats.Happened {
+		s.Happened[sim.Kind(k).String()] += n
+		if n > 0 {
+			s.With[sim.Kind(k).String()]++
+		}
+	}
+	if again != nil && again.Trace == r.Trace {
+		s.Twice++
+	}
+}
+
+func (s *summary) finish(r *run) {
+	s.From = r.from
+	s.Took = time.Since(r.start).Round(time.Millisecond)
+	s.SeedsPerSecond = float64(s.Seeds) / s.Took.Seconds()
+	s.Machine = fmt.Sprintf("%d cores, %s, %s/%s", runtime.NumCPU(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+// text is the summary in Markdown.
+func (s *summary) text() string {
+	var b strings.Builder
+	row := func(name string, value any) { fmt.Fprintf(&b, "| %s | %v |\n", name, value) }
+	b.WriteString("\n| Simulation | |\n|---|---|\n")
+	row("seeds", fmt.Sprintf("%d, from %d", s.Seeds, s.From))
+	row("failures", len(s.Failures))
+	row("run twice, equal traces", s.Twice)
+	row("time", fmt.Sprintf("%v, %.1f seeds/s (%s)", s.Took.Round(time.Second), s.SeedsPerSecond, s.Machine))
+	row("virtual time", s.Stats.Virtual.Round(time.Second))
+	row("events", s.Stats.Events)
+	row("operations", fmt.Sprintf("%d, at least %d a seed", s.Stats.Operations, s.Operations))
+	row("- answered / not done / unknown", fmt.Sprintf("%d / %d / %d", s.Stats.Done, s.Stats.NotDone, s.Stats.Unknown))
+	row("- repeats answered from a record", s.Stats.Repeats)
+	row("- sessions refused for their age", s.Stats.Expired)
+	row("handoffs", fmt.Sprintf("%d, at least %d a seed", s.Stats.Handoffs, s.HandoffsMin))
+	row("- stagings discarded", s.Stats.Discards)
+	row("configurations", s.Stats.Configs)
+	row("groups drained / reborn", fmt.Sprintf("%d / %d", s.Stats.Drained, s.Stats.Reborn))
+	row("elections", s.Stats.Elections)
+	row("entries replayed after crashes", s.Stats.Replayed)
+	b.WriteString("\n| Fault | happened | in seeds |\n|---|---|---|\n")
+	for _, k := range sim.AllKinds() {
+		fmt.Fprintf(&b, "| %v | %d | %d |\n", k, s.Happened[k.String()], s.With[k.String()])
+	}
+	for _, f := range s.Failures {
+		fmt.Fprintf(&b, "\nSeed %d: %s: %s\n\n    %s\n", f.Seed, f.Name, f.Text, f.Replay)
+	}
+	return b.String()
+}
+
+// write writes the summary to a file, as JSON or as Markdown.
+func (s *summary) write(file string) error {
+	content := []byte(s.text())
+	switch {
+	case file == "":
+		return nil
+	case strings.HasSuffix(file, ".json"):
+		var err error
+		if content, err = json.MarshalIndent(s, "", "  "); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(file, content, 0o644); err != nil {
+		return fmt.Errorf("write the summary: %w", err)
+	}
+	return nil
+}
