@@ -83,6 +83,12 @@ func TestProcesses(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	waitFor(t, "the death to be noticed", func() bool { return strings.Contains(d.err.String(), "replica "+id+" ended") })
+	// Rebalancing is paused wherever somebody answers, and who does not is named; a
+	// replica that starts again has forgotten.
+	if code, stdout, stderr := runCLI(t, "", "rebalance", "pause", "--controllers", d.controllers); code != ExitUnavailable ||
+		!strings.Contains(stderr, "1 of 3 replicas did not answer") || strings.Count(stdout, "paused") != 2 || !strings.Contains(stdout, "NO ANSWER") {
+		t.Errorf("pause: code %d, %s%s", code, stdout, stderr)
+	}
 	if code, _, stderr := runCLI(t, "", "dev", "restart", "nobody", "--data", data); code != ExitCondition {
 		t.Errorf("restart of nobody: code %d, %s", code, stderr)
 	}
@@ -93,6 +99,11 @@ func TestProcesses(t *testing.T) {
 	waitFor(t, "all replicas to be healthy", func() bool {
 		return strings.Count(d.ok(t, "status", "-o", "json"), `"healthy":true`) == 4
 	})
+	for _, step := range [][2]string{{"status", "mixed"}, {"resume", "running"}, {"pause", "paused"}} {
+		if got := d.ok(t, "rebalance", step[0], "-o", "json"); !strings.HasPrefix(got, `{"state":"`+step[1]+`"`) {
+			t.Errorf("rebalance %s: %s; want it to be %s", step[0], got, step[1])
+		}
+	}
 	pids := d.pids()
 	if len(pids) != 5 { // four, and the one that was killed
 		t.Errorf("processes: %v in\n%s", pids, d.out.String())
