@@ -213,7 +213,7 @@ func TestSilentPeer(t *testing.T) {
 		if err := peer.TimeoutNow("p", address, &raft.TimeoutNowRequest{}, &raft.TimeoutNowResponse{}); err != nil {
 			t.Fatalf("a message after a silence: %v", err)
 		}
-		time.Sleep(4 * timeout) // the silence between two messages
+		time.Sleep(4 * timeout) // load: the silence between two messages
 	}
 	silence, sent := io.Pipe()
 	defer sent.Close()
