@@ -2,7 +2,7 @@
 // mixed workload of integration/workload, reads every key at the end, and
 // judges what the clients saw with integration/history.
 //
-// A check is bounded: by OpsMax operations (about 250 MB with all that is
+// A check is bounded: by OpsMax operations (about 350 MB with all that is
 // recorded of them), by a fresh key for every keyOpsMax operations, so that
 // values and the search for an order stay small, and by DecideMax for the
 // decision. Undecided is a failure.
@@ -30,7 +30,7 @@ import (
 // Bounds of a check.
 const (
 	// OpsMax is how many operations are recorded; the workload ends early there.
-	OpsMax = 1_000_000
+	OpsMax = 500_000
 	// DecideMax is how long the decision may take.
 	DecideMax = time.Minute
 	// ClientsMax bounds the clients: each is a session with its own connections.

@@ -32,9 +32,10 @@ lost or doubled. Undecided within %v counts as a failure. Ctrl-C ends the
 workload early, and what ran is judged.
 
 Half of the keys are only appended to. After a thousand operations a fresh key
-takes a key's place, and after %s operations the workload ends, so that memory
-(about 250 MB) and the decision stay bounded. The keys have a random prefix,
-check/XXXXXXXX/, and are deleted in the end; if the check fails they stay.
+takes a key's place, and after %s operations the workload ends, so that
+memory (about 350 MB) and the decision (seconds) stay bounded. The keys have a
+random prefix, check/XXXXXXXX/, and are deleted in the end; if the check fails
+they stay.
 
 --html writes a picture of the history of the key that shows what is wrong, or of
 the busiest key.`, check.DecideMax, output.Count(check.OpsMax)),
