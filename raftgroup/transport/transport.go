@@ -54,6 +54,14 @@ type Options struct {
 // ErrMuted is returned by every message after Mute.
 var ErrMuted = errors.New("transport: the replica has stopped")
 
+// ErrDeposed is returned for a message of one term that carries entries or state
+// of a later one. Raft goes on replicating for a leader that was deposed until its
+// back-off ends, up to ten seconds later, and then sends what its log and its
+// machine hold by that time, with the old term. A follower that has not heard of
+// the new term would store what is newer than the term it remembers, and could not
+// be started again.
+var ErrDeposed = errors.New("transport: the message is of an earlier term than what it carries")
+
 // ErrNoPreVote is returned by Wrap for a transport without pre-vote.
 var ErrNoPreVote = errors.New("transport: the transport does not support pre-vote")
 
@@ -140,6 +148,10 @@ func (t *Transport) allowed() error {
 func (t *Transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	if err := t.allowed(); err != nil {
 		return err
+	}
+	// Terms never fall along a log.
+	if n := len(args.Entries); args.PrevLogTerm > args.Term || n > 0 && args.Entries[n-1].Term > args.Term {
+		return ErrDeposed
 	}
 	t.cut(args)
 	// The stamp must be read before the message can leave.
@@ -234,6 +246,9 @@ func (t *Transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, 
 func (t *Transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
 	if err := t.allowed(); err != nil {
 		return err
+	}
+	if args.LastLogTerm > args.Term {
+		return ErrDeposed
 	}
 	return t.inner.InstallSnapshot(id, t.resolve(id, target), args, resp, data)
 }

@@ -129,6 +129,40 @@ func TestCut(t *testing.T) {
 	}
 }
 
+// Claim: a leader that was deposed sends nothing of a later term in the name of
+// its own.
+func TestDeposedLeaderSendsNothingNewer(t *testing.T) {
+	sent := 0
+	f := &fakeTransport{handler: func(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+		sent++
+		resp.Term, resp.Success = args.Term, true
+		return nil
+	}}
+	w := wrap(t, f, Options{})
+	for _, tc := range []struct {
+		prevTerm uint64
+		terms    []uint64
+		want     error
+	}{
+		{prevTerm: 3, terms: []uint64{3, 3}},
+		{prevTerm: 4, want: ErrDeposed},
+		{prevTerm: 3, terms: []uint64{3, 4}, want: ErrDeposed},
+	} {
+		sent = 0
+		args := raft.AppendEntriesRequest{Term: 3, PrevLogEntry: 7, PrevLogTerm: tc.prevTerm}
+		for _, term := range tc.terms {
+			args.Entries = append(args.Entries, &raft.Log{Term: term})
+		}
+		if err := w.AppendEntries("p", "addr", &args, &raft.AppendEntriesResponse{}); err != tc.want || (sent == 1) != (tc.want == nil) {
+			t.Fatalf("%+v: %v, %d sent", tc, err, sent)
+		}
+	}
+	args := raft.InstallSnapshotRequest{Term: 3, LastLogIndex: 9, LastLogTerm: 4}
+	if err := w.InstallSnapshot("p", "addr", &args, &raft.InstallSnapshotResponse{}, nil); err != ErrDeposed {
+		t.Fatalf("a snapshot of a later term: %v", err)
+	}
+}
+
 // Claim: pre-vote can't be lost silently, and there are neither pipelines nor a
 // heartbeat fast path.
 func TestWhatRaftMustNotFind(t *testing.T) {
