@@ -127,6 +127,7 @@ func (m *messages) RequestPreVote(_ raft.ServerID, target raft.ServerAddress, ar
 // InstallSnapshot implements raft.Transport. The stream breaks when the link
 // does; the sender's timeout ends it for the receiver too.
 func (m *messages) InstallSnapshot(_ raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	m.w.sends(args)
 	own := *args
 	stream := &snapshotStream{m: m, to: string(target), data: data, ended: make(chan struct{})}
 	defer stream.end()

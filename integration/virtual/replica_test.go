@@ -3,6 +3,7 @@ package virtual
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -161,6 +162,12 @@ type watchedTransport struct {
 func (t *watchedTransport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	t.w.leads(args)
 	return t.NetworkTransport.AppendEntries(id, target, args, resp)
+}
+
+// InstallSnapshot implements raft.Transport.
+func (t *watchedTransport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	t.w.sends(args)
+	return t.NetworkTransport.InstallSnapshot(id, target, args, resp, data)
 }
 
 // stopped is OnFatal: the process exits, and its supervisor starts it again.

@@ -49,7 +49,9 @@ func (w *world) live(final map[string]string) {
 		w.heal()
 		if leader := w.recover(); leader != nil {
 			w.converge(leader)
-			w.readFinal(leader, final)
+			if l := w.readFinal(final); l != nil && !w.plan.kv {
+				w.audit(l.store)
+			}
 		}
 	}
 	w.close()
@@ -216,26 +218,38 @@ func (w *world) checkStores(members []raftgroup.MemberStatus) {
 	}
 }
 
-// readFinal reads every key once more, behind a barrier.
-func (w *world) readFinal(leader *replica, final map[string]string) {
-	l := leader.alive()
+// readFinal reads every key once more, behind a barrier, and returns the life
+// that answered last; nil if none did.
+func (w *world) readFinal(final map[string]string) (l *life) {
 	for _, key := range append(append([]string(nil), keysAppended...), keysMixed...) {
 		op := history.Operation{Client: 99, Kind: history.Get, Key: key, Call: w.moment.Add(1), Outcome: history.Done}
-		err := w.call("final read", time.Minute, l.raft.ReadBarrier)
-		if err == nil {
-			err = w.flavour.read(&op, l.store)
+		if l = w.barrier(); l == nil {
+			return nil
 		}
-		if err != nil {
+		if err := w.flavour.read(&op, l.store); err != nil {
 			w.failf("final read of %q: %v", key, err)
-			return
+			return nil
 		}
 		op.Return = w.moment.Add(1)
 		w.recorder.Add(op)
 		final[key] = op.Read
 	}
-	if !w.plan.kv {
-		w.audit(l.store)
+	return l
+}
+
+// barrier waits for a leader that confirms a read.
+func (w *world) barrier() *life {
+	err := raftgroup.ErrNotDone
+	for began := time.Now(); time.Since(began) < recoveryMax; time.Sleep(10 * time.Millisecond) { // virtual
+		if leader := w.leader(); leader != nil {
+			l := leader.alive()
+			if err = w.call("final read", recoveryMax, l.raft.ReadBarrier); err == nil {
+				return l
+			}
+		}
 	}
+	w.failf("no leader confirms a read in %v: %v", recoveryMax, err)
+	return nil
 }
 
 // audit compares every outcome with the tokens that the registers have met.

@@ -174,6 +174,9 @@ func (w *world) listening(address string) (l *life, on bool) {
 // leads notes who leads the term of a message.
 func (w *world) leads(args *raft.AppendEntriesRequest) {
 	id := string(args.RPCHeader.ID)
+	if n := len(args.Entries); args.PrevLogTerm > args.Term || n > 0 && args.Entries[n-1].Term > args.Term {
+		w.failf("%s, a leader of term %d, sends entries of a later one", id, args.Term)
+	}
 	w.mu.Lock()
 	other, known := w.mu.leaders[args.Term]
 	if !known {
@@ -186,6 +189,13 @@ func (w *world) leads(args *raft.AppendEntriesRequest) {
 	}
 	if known && other != id {
 		w.failf("term %d has two leaders, %s and %s", args.Term, other, id)
+	}
+}
+
+// sends checks a snapshot that is about to be sent.
+func (w *world) sends(args *raft.InstallSnapshotRequest) {
+	if args.LastLogTerm > args.Term {
+		w.failf("a leader of term %d sends the state of term %d, when another leads", args.Term, args.LastLogTerm)
 	}
 }
 
