@@ -24,6 +24,10 @@
 //   - once all faults are healed, a leader commits within 30 s;
 //   - Close ends every goroutine: a bubble fails if any is left.
 //
+// Two dozen runs are part of go test; thousands of others are
+//
+//	SHOAL_VIRTUAL_RUNS=2000 SHOAL_VIRTUAL_FROM=1 go test ./integration/virtual -run TestSoak -timeout 0 -v
+//
 // All of it is tests, which alone may use synctest. It may import the whole
 // product. Each goroutine belongs to the run's world, which waits for it.
 package virtual

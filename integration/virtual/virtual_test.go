@@ -3,6 +3,7 @@ package virtual
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -28,37 +29,45 @@ const runMax = 5 * time.Minute
 // SHOAL_VIRTUAL_FROM on:
 //
 //	SHOAL_VIRTUAL_RUNS=2000 go test ./integration/virtual -run TestSoak -timeout 0 -v
+//
+// SHOAL_VIRTUAL_LOG=1 shows what the replicas log.
 func TestSoak(t *testing.T) {
-	runs := number(t, "SHOAL_VIRTUAL_RUNS", 36)
+	runs := number(t, "SHOAL_VIRTUAL_RUNS", 24)
 	if testing.Short() {
 		runs = min(runs, 8)
 	}
 	from := number(t, "SHOAL_VIRTUAL_FROM", 1)
 	total, began := new(tally), time.Now()
-	var done atomic.Int64
-	t.Run("seeds", func(t *testing.T) {
-		for seed := from; seed < from+runs; seed++ {
-			t.Run(strconv.Itoa(seed), func(t *testing.T) {
+	var taken, done atomic.Int64
+	t.Run("workers", func(t *testing.T) {
+		for range min(runs, runtime.GOMAXPROCS(0)) {
+			t.Run("seeds", func(t *testing.T) {
 				t.Parallel()
-				p := newPlan(uint64(seed))
-				watchdog := time.AfterFunc(runMax, func() {
-					panic(fmt.Sprintf("seed %d has not ended in %v\n%v", seed, runMax, p))
-				})
-				defer watchdog.Stop()
-				if report := run(t, p, total); report != "" {
-					t.Errorf("seed %d fails; it fixes the faults and the load, not the interleaving, so try again:\n"+
-						"SHOAL_VIRTUAL_FROM=%d SHOAL_VIRTUAL_RUNS=1 go test ./integration/virtual -run TestSoak -count 20 -failfast\n%v\n%s",
-						seed, seed, p, report)
-				}
-				if n := done.Add(1); n%100 == 0 {
-					fmt.Printf("%d runs, %s\n", n, total.rate(n, began))
+				for n := taken.Add(1); n <= int64(runs); n = taken.Add(1) {
+					runSeed(t, uint64(from)+uint64(n)-1, total)
+					if n := done.Add(1); n%100 == 0 {
+						fmt.Printf("%d runs, %s\n", n, total.rate(n, began))
+					}
 				}
 			})
 		}
 	})
 	t.Logf("%d runs, %s\n%s", done.Load(), total.rate(done.Load(), began), total)
-	if runs >= 30 {
+	if runs >= 20 {
 		total.nothingMissing(t)
+	}
+}
+
+func runSeed(t *testing.T, seed uint64, total *tally) {
+	p := newPlan(seed)
+	watchdog := time.AfterFunc(runMax, func() {
+		panic(fmt.Sprintf("seed %d has not ended in %v\n%v", seed, runMax, p))
+	})
+	defer watchdog.Stop()
+	if report := run(t, p, total); report != "" {
+		t.Errorf("seed %d fails; it fixes the faults and the load, not the interleaving, so try again:\n"+
+			"SHOAL_VIRTUAL_FROM=%d SHOAL_VIRTUAL_RUNS=1 go test ./integration/virtual -run TestSoak -count 20 -failfast\n%v\n%s",
+			seed, seed, p, report)
 	}
 }
 
