@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"strconv"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -71,15 +70,6 @@ func parseShard(arg string) (shardcfg.ShardID, error) {
 		return 0, usagef("%q is no shard: it is a number from 0 to %d", arg, shardcfg.ShardCountMax-1)
 	}
 	return shardcfg.ShardID(n), nil
-}
-
-// printable shows bytes in a message or a table.
-func printable(b []byte) string {
-	s := string(b)
-	if utf8.ValidString(s) && strconv.Quote(s) == `"`+s+`"` {
-		return s
-	}
-	return strconv.Quote(s)
 }
 
 // note writes a message for people to stderr.
