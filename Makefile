@@ -26,5 +26,23 @@ accept: ## the scenarios in full; SCENARIO=S3 runs one; writes docs/acceptance.m
 plant: ## every planted bug must be noticed; ONLY=EXPR some of them; writes docs/planted.md
 	go run ./integration/plant -only '$(ONLY)'
 
+measure: ## the figures of docs/performance.md, on a quiet machine
+	go run ./integration/measure
+
+soak: ## the simulator over many seeds; SEEDS=n
+	go run ./integration/sim/soak -seeds $(SEEDS)
+
+explore: ## every bound of the explorer
+	go run ./integration/explore/run -all
+
+virtual: ## real Raft in virtual time; RUNS=n
+	SHOAL_VIRTUAL_RUNS=$(RUNS) go test ./integration/virtual -run TestSoak -v -timeout 0
+
+plant: ## every planted bug, and what caught it
+	go run ./integration/plant
+
+prove: ## every containment switched off in turn
+	go run ./integration/prove
+
 ci: ## what must hold before a change lands
 	.ci/run
