@@ -163,11 +163,15 @@ func (d *Driver) stepStage(v *View, rec *kvfsm.Record, a *arriving) bool {
 
 // stepDiscard: Discard once the source shows (epoch, h) above the staging's
 // (e, h), or somebody else was heard to hold e+1 or more: an epoch is minted
-// once (INV-1), so that this staging can never be installed. It reports whether
-// that is so.
+// once (INV-1), so that this staging can never be installed. Nor can it once the
+// config lists the source no more: a holder is listed until it is drained, so
+// this one has passed the token on, and may be gone for good (INV-8, INV-9). It
+// reports whether that is so.
 func (d *Driver) stepDiscard(v *View, rec *kvfsm.Record, a *arriving) bool {
 	st := rec.Staging
 	past := a.shownBy == st.From.Incarnation && a.shown.Compare(st.Wanted()) > 0
+	// The config is not older than the handoff: Stage required that.
+	past = past || v.Config.Groups[st.From.Group].Incarnation != st.From.Incarnation
 	if !past && d.heard[rec.Shard].Less(st.Epoch) {
 		return false
 	}

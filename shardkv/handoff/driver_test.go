@@ -284,6 +284,28 @@ func TestDiscardNeedsProof(t *testing.T) {
 	wantProposals(t, w.next(b), discard)
 }
 
+// A staging also goes, whoever leads, once its source is no longer listed: the
+// shard went to somebody else, and the source was drained and wiped before the
+// receiver could ask it. Kept, the staging would hold up the receiver's own leave
+// for ever.
+func TestDiscardFromDrainedSource(t *testing.T) {
+	w, a, b := pair(t, 3)
+	w.stage(a, b)
+	w.ownerIs(w.groups[2])
+	delete(w.latest().Groups, a.id.Peer.Group)
+	for _, reborn := range []bool{false, true} {
+		w.elect(b)
+		if reborn {
+			w.ownerIs(w.groups[2])
+			again := w.latest().Groups[a.id.Peer.Group]
+			again.Incarnation = shardcfg.Incarnation{99}
+			w.latest().Groups[a.id.Peer.Group] = again
+		}
+		w.apply(b, &kvfsm.Adopt{Cluster: cluster, Config: w.latest()})
+		wantProposals(t, w.next(b), &kvfsm.Discard{Epoch: shardcfg.Epoch{Num: 2}, Handoff: 2})
+	}
+}
+
 // A new leader of the receiver goes on from the cursor in its log, with the
 // addresses of the config; an unanswered Fetch is made again.
 func TestNewLeaderGoesOn(t *testing.T) {
