@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 
+	"google.golang.org/grpc/status"
+
 	"github.com/shoalkv/shoal/raftgroup/raftpb"
 	"github.com/shoalkv/shoal/shardctrler/ctrlfsm"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
@@ -89,7 +91,7 @@ func (h hello) problem(gid shardcfg.GroupID, r *replica) string {
 	inc, incOK := shardcfg.To128[shardcfg.Incarnation](id.GetIncarnation())
 	switch {
 	case h.err != nil:
-		return "does not answer: " + h.err.Error()
+		return "does not answer: " + status.Convert(h.err).Message()
 	case h.reply.GetGroup() == 0:
 		return "is a controller"
 	case h.reply.GetGroup() != uint64(gid):
