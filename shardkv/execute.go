@@ -308,8 +308,18 @@ func (n *node) readSnapshot(m *message, reads []int) (err error) {
 	}
 	defer func() { err = errors.Join(err, snapshot.Close()) }()
 	room := min(responseBytesMax, host.MessageBytesMax-outcomeBytesMax*len(m.steps))
+	records := make(map[shardcfg.ShardID]*kvfsm.Record, min(len(reads), n.identity.ShardCount))
 	for k, i := range reads {
-		found, err := kvfsm.Get(snapshot, n.identity.ShardCount, m.request.Operations[i].GetKey())
+		record := records[m.steps[i].shard]
+		if record == nil {
+			r, err := kvfsm.ReadRecord(snapshot, m.steps[i].shard)
+			if err != nil {
+				return err
+			}
+			record = &r
+			records[r.Shard] = record
+		}
+		found, err := kvfsm.GetIn(snapshot, record, m.request.Operations[i].GetKey())
 		if err != nil {
 			return err
 		}

@@ -109,10 +109,20 @@ func Get(r store.Reader, shardCount int, key []byte) (Lookup, error) {
 	if err != nil {
 		return Lookup{}, err
 	}
+	return GetIn(r, &rec, key)
+}
+
+// GetIn is Get for who has read the record of the key's shard from r, and reads
+// many keys.
+func GetIn(r store.Reader, rec *Record, key []byte) (Lookup, error) {
+	if shardcfg.CheckKey(key) != nil {
+		return Lookup{Code: CodeInvalid}, nil
+	}
 	if !rec.Phase.Serves() {
 		return Lookup{Code: CodeWrongGroup, Where: rec.where()}, nil
 	}
-	b, ok, err := r.Get(rec.held().key(nil, itemRecord(nil, key)))
+	stored := append(rec.held().prefix(make([]byte, 0, copyPrefixBytes+1+len(key))), kindRecord)
+	b, ok, err := r.Get(append(stored, key...))
 	if err != nil {
 		return Lookup{}, err
 	}
