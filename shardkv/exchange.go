@@ -311,7 +311,7 @@ func (n *node) answer(i *handoff.Invite) (r handoff.InviteReply, err error) {
 		return r, err
 	}
 	defer func() { err = errors.Join(err, snapshot.Close()) }()
-	v, err := handoff.ReadView(snapshot, &handoff.View{Config: n.places.config.Load()})
+	v, err := handoff.ReadShards(snapshot, &handoff.View{Config: n.places.config.Load()}, i.Shards)
 	if err != nil {
 		return r, err
 	}

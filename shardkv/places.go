@@ -201,6 +201,19 @@ func (p *places) record(s shardcfg.ShardID) kvfsm.Record {
 	return kvfsm.Record{Shard: s}
 }
 
+// known returns the applied records of the shards that were ever met, in
+// ascending order of shard. Of a shard that serves, what writes change is as of
+// its last change of placement.
+func (p *places) known() []kvfsm.Record {
+	records := make([]kvfsm.Record, 0, len(p.records))
+	for s := range p.records {
+		if r := p.records[s].Load(); r != nil {
+			records = append(records, *r)
+		}
+	}
+	return records
+}
+
 // moving reports whether a shard is on its way from or to this group, or should
 // be.
 func (p *places) moving() bool {

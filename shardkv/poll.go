@@ -26,10 +26,16 @@ type poller struct {
 	m *mover
 
 	// wake makes it poll at once; buffered, one.
-	wake    chan struct{}
+	wake chan struct{}
+	// sizes are the contents of the shards as read at sizedAt; nil: not yet.
+	sizes   map[shardcfg.ShardID]kvfsm.Content
+	sizedAt time.Time
 	polled  bool // the controllers have answered once
 	failing bool // the last poll failed; said once
 }
+
+// sizesEvery is the interval between looks at the sizes of the shards.
+const sizesEvery = 5 * time.Second
 
 // run polls until ctx ends.
 func (p *poller) run(ctx context.Context) {
@@ -109,7 +115,7 @@ func (p *poller) report() (r *ctrlpb.PollRequest, err error) {
 	n := p.n
 	// The config first: records that are newer than it say less than it allows.
 	config := n.places.config.Load()
-	records, err := n.readRecords()
+	records, err := p.records()
 	if err != nil {
 		return nil, fmt.Errorf("read the shards: %w", err)
 	}
@@ -126,6 +132,29 @@ func (p *poller) report() (r *ctrlpb.PollRequest, err error) {
 	// Before the first answer it is not known what was claimed earlier.
 	r.Drained = p.polled && p.m.drained(&handoff.View{Config: config, Records: records})
 	return r, nil
+}
+
+// records returns the records as they were published, with keys and bytes that
+// are up to sizesEvery old: reading and decoding all of them at every poll is the
+// greatest cost of a group at rest.
+func (p *poller) records() ([]kvfsm.Record, error) {
+	if now := time.Now(); p.sizes == nil || now.Sub(p.sizedAt) >= sizesEvery {
+		stored, err := p.n.readRecords()
+		if err != nil {
+			return nil, err
+		}
+		p.sizes, p.sizedAt = make(map[shardcfg.ShardID]kvfsm.Content, len(stored)), now
+		for i := range stored {
+			p.sizes[stored[i].Shard] = stored[i].Content
+		}
+	}
+	records := p.n.places.known()
+	for i := range records {
+		if c, ok := p.sizes[records[i].Shard]; ok {
+			records[i].Content = c
+		}
+	}
+	return records, nil
 }
 
 // voters are the addresses of the group's voters, sorted.

@@ -30,6 +30,37 @@ type View struct {
 // ReadView reads a View from a snapshot. It takes the config from last if that
 // is the same number: decoding is the costly part. last may be nil.
 func ReadView(r store.Reader, last *View) (View, error) {
+	v, err := readConfig(r, last)
+	if err != nil {
+		return View{}, err
+	}
+	v.Records, err = kvfsm.ReadRecords(r)
+	return v, err
+}
+
+// ReadShards is ReadView for Answer: it reads the records of the invited shards
+// only.
+func ReadShards(r store.Reader, last *View, invited []Invitation) (View, error) {
+	v, err := readConfig(r, last)
+	if err != nil {
+		return View{}, err
+	}
+	shards := make([]shardcfg.ShardID, len(invited))
+	for i := range invited {
+		shards[i] = invited[i].Shard
+	}
+	slices.Sort(shards)
+	for _, s := range slices.Compact(shards) {
+		rec, err := kvfsm.ReadRecord(r, s)
+		if err != nil {
+			return View{}, err
+		}
+		v.Records = append(v.Records, rec)
+	}
+	return v, nil
+}
+
+func readConfig(r store.Reader, last *View) (View, error) {
 	v := View{Reader: r}
 	num, err := kvfsm.ReadAdoptedNum(r)
 	if err != nil {
@@ -37,14 +68,10 @@ func ReadView(r store.Reader, last *View) (View, error) {
 	}
 	if last != nil && last.Config != nil && last.Config.Num == num {
 		v.Config = last.Config
-	} else {
-		adopted, err := kvfsm.ReadAdopted(r)
-		if err != nil {
-			return View{}, err
-		}
-		v.Config = adopted.Config
+		return v, nil
 	}
-	v.Records, err = kvfsm.ReadRecords(r)
+	adopted, err := kvfsm.ReadAdopted(r)
+	v.Config = adopted.Config
 	return v, err
 }
 
