@@ -268,8 +268,7 @@ func (f *fakeCluster) executeLocked(g *fakeGroup, session *kvpb.Session, op *kvp
 	if s.holder != g {
 		return f.redirectLocked(f.shardOf(string(op.GetKey())))
 	}
-	key := string(op.GetKey())
-	old, present := f.values[key]
+	old, present := f.values[string(op.GetKey())]
 	if op.GetGet() != nil {
 		if !present {
 			return &kvpb.Outcome{Code: kvpb.Code_NOT_FOUND}

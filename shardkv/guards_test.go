@@ -16,6 +16,7 @@ import (
 	"github.com/shoalkv/shoal/raftgroup/store"
 	"github.com/shoalkv/shoal/shardctrler/ctrlpb"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+	"github.com/shoalkv/shoal/shardkv/handoff"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
 	"github.com/shoalkv/shoal/shardkv/kvpb"
 )
@@ -105,5 +106,9 @@ func TestClaimsComeBeforeTheConfig(t *testing.T) {
 	}
 	if got := m.mu.driver.Uncreated(); got != 1 {
 		t.Errorf("%d claims are known, want 1", got)
+	}
+	// The proposal took effect after all.
+	if m.drained(&handoff.View{Config: fakeConfig(2, 2)}) {
+		t.Error("the group says that it is drained, with a claim that it did not create")
 	}
 }

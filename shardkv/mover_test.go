@@ -14,7 +14,6 @@ import (
 
 	"github.com/shoalkv/shoal/raftgroup"
 	"github.com/shoalkv/shoal/raftgroup/host"
-	"github.com/shoalkv/shoal/shardctrler/ctrlpb"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/handoff"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
@@ -160,36 +159,5 @@ func TestRefusedProposalsRest(t *testing.T) {
 	m.propose(t.Context(), []kvfsm.Command{&kvfsm.Start{Shard: 0, Handoff: 2}}, f.ProposeAll)
 	if took := time.Since(begun); took < proposingRest {
 		t.Errorf("the driver was told after %v, want at least %v", took, proposingRest)
-	}
-}
-
-// Claim: a poll whose config can't be proposed with a known outcome still makes
-// the group know its claims. It may have adopted the config that lets it go, and
-// must not report itself drained while it has a token to create (INV-8).
-func TestClaimsAreKnownBeforeTheConfig(t *testing.T) {
-	config := fakeConfig(9, 2)
-	m, f := newFakeMover(t, func(_ context.Context, _, reply any) error {
-		r := reply.(*ctrlpb.PollReply)
-		r.Cluster, r.Num, r.Claimed = fakeCluster[:], 9, []uint32{2}
-		r.Config = ctrlpb.FromConfig(config)
-		return nil
-	})
-	// A group that holds nothing: as if it had just been formed.
-	n := m.n
-	fresh := newPlaces(n.self, fakeShards)
-	n.places = fresh
-	p := &poller{s: m.s, n: n, m: m, wake: make(chan struct{}, 1), polled: true}
-	f.fail = raftgroup.ErrOutcomeUnknown
-	if err := p.poll(t.Context()); !errors.Is(err, raftgroup.ErrOutcomeUnknown) {
-		t.Fatalf("the poll ends with %v", err)
-	}
-	// The proposal took effect after all.
-	if m.drained(&handoff.View{Config: config}) {
-		t.Error("the group says it is drained, with a claim that it did not create")
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if n := m.mu.driver.Uncreated(); n != 1 {
-		t.Errorf("%d claims are known, want 1", n)
 	}
 }

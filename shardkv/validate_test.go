@@ -91,7 +91,8 @@ func TestBudget(t *testing.T) {
 		t.Error("a large request must be admitted, and only alone")
 	}
 	b.give(100)
-	if !b.take(5) || !b.take(5) || b.take(0) {
+	first, second := b.take(5), b.take(5)
+	if !first || !second || b.take(0) {
 		t.Error("two requests fit, a third does not")
 	}
 	b.give(5)

@@ -174,16 +174,6 @@ func (r *Record) Summary() Summary {
 	return Summary{Revision: r.Revision, RemovalRevision: r.RemovalRevision, Content: r.Content}
 }
 
-// clone returns a copy that shares no memory that is ever written.
-func (r *Record) clone() Record {
-	c := *r
-	if r.Staging != nil {
-		st := *r.Staging
-		c.Staging = &st
-	}
-	return c
-}
-
 // A Staging is a copy that is being fetched from the holder.
 type Staging struct {
 	// Epoch is the one that installing mints: the holder's, plus one.
