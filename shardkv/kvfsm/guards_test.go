@@ -1,0 +1,122 @@
+package kvfsm_test
+
+import (
+	"testing"
+
+	"github.com/shoalkv/shoal/raftgroup/entry"
+	"github.com/shoalkv/shoal/raftgroup/store"
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+	"github.com/shoalkv/shoal/shardkv/kvfsm"
+)
+
+// A holder is the machine of group 1 with one shard, which it created at config
+// 1.
+type holder struct {
+	t       *testing.T
+	store   *store.Mem
+	machine *kvfsm.Machine
+	index   uint64
+}
+
+func newHolder(t *testing.T) *holder {
+	h := &holder{t: t, store: store.NewMem(), machine: kvfsm.New(kvfsm.Config{Group: 1, Incarnation: incOf(1), ShardCount: 1})}
+	if err := h.machine.Reset(h.store); err != nil {
+		t.Fatal(err)
+	}
+	h.adopt(1, 1)
+	h.apply(&kvfsm.Create{Claimer: incOf(1)})
+	return h
+}
+
+// apply applies a command that must take effect.
+func (h *holder) apply(c kvfsm.Command) {
+	h.t.Helper()
+	b, err := h.store.NewBatch()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer b.Close()
+	h.index++
+	results, err := h.machine.Apply(b, &entry.Entry{Index: h.index, Term: 1, Clock: 1000, Commands: []entry.Command{kvfsm.Encode(c)}})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if err := b.Commit(); err != nil {
+		h.t.Fatal(err)
+	}
+	if v, ok := results[0].(kvfsm.Verdict); ok && !v.Done {
+		h.t.Fatalf("%T: %v", c, v.Why)
+	}
+}
+
+// adopt adopts a config of three groups that gives the shard to owner.
+func (h *holder) adopt(num shardcfg.ConfigNum, owner int) {
+	h.t.Helper()
+	c := &shardcfg.Config{Num: num, Shards: []shardcfg.GroupID{shardcfg.GroupID(owner)},
+		Groups: map[shardcfg.GroupID]shardcfg.Group{}, Pins: map[shardcfg.ShardID]shardcfg.GroupID{}}
+	for gid := 1; gid <= 3; gid++ {
+		c.Groups[shardcfg.GroupID(gid)] = shardcfg.Group{Incarnation: incOf(gid), Replicas: []string{"a:1"}, Weight: 1, State: shardcfg.GroupMember}
+	}
+	h.apply(&kvfsm.Adopt{Cluster: shardcfg.ClusterID{1}, Config: c})
+}
+
+func (h *holder) put(key string) {
+	h.t.Helper()
+	h.apply(&kvfsm.Write{Op: kvfsm.OpPut, Key: []byte(key), Value: []byte("v")})
+}
+
+// logged counts the changes in the shard's change log.
+func (h *holder) logged() int {
+	h.t.Helper()
+	rec, err := kvfsm.ReadRecord(h.store, 0)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	changes, _, err := kvfsm.ReadTailSize(h.store, &rec, 0, 100)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return changes
+}
+
+// A handoff that is called off, or gets another receiver, leaves no change log
+// behind: nobody would ever read it (INV-9).
+func TestCalledOffHandoffLeavesNoLog(t *testing.T) {
+	for name, owner := range map[string]int{"cancelled": 1, "re-targeted": 3} {
+		t.Run(name, func(t *testing.T) {
+			h := newHolder(t)
+			h.adopt(2, 2)
+			h.apply(&kvfsm.Start{Handoff: 2})
+			h.put("a")
+			h.put("b")
+			if got := h.logged(); got != 2 {
+				t.Fatalf("%d changes are logged while leaving, want 2", got)
+			}
+			h.adopt(3, owner)
+			if got := h.logged(); got != 0 {
+				t.Errorf("%d changes are logged, want none", got)
+			}
+		})
+	}
+}
+
+// A scan is served by the phase of the state that it reads (INV-3).
+func TestScanFollowsThePhase(t *testing.T) {
+	h := newHolder(t)
+	h.put("a")
+	want := func(code kvfsm.Code, entries int) {
+		t.Helper()
+		page, err := kvfsm.ReadScan(h.store, kvfsm.Scan{KeysMax: 10, BytesMax: 1 << 20})
+		if err != nil || page.Code != code || len(page.Entries) != entries {
+			t.Errorf("scan: %+v, %v; want %v and %d entries", page, err, code, entries)
+		}
+	}
+	want(kvfsm.CodeOK, 1)
+	h.adopt(2, 2)
+	h.apply(&kvfsm.Start{Handoff: 2})
+	want(kvfsm.CodeOK, 1)
+	h.apply(&kvfsm.Freeze{Epoch: shardcfg.Epoch{Num: 1}, Handoff: 2})
+	want(kvfsm.CodeWrongGroup, 0)
+	h.apply(&kvfsm.Drop{Epoch: shardcfg.Epoch{Num: 1}})
+	want(kvfsm.CodeWrongGroup, 0)
+}
