@@ -368,3 +368,24 @@ func TestCancelledTransfer(t *testing.T) {
 		}
 	})
 }
+
+// Claim: an entry that the state has is not applied again, should Raft replay it.
+func TestReplayedEntryIsPassedOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 1)
+		defer c.stopAll()
+		leader := c.leader()
+		leader.put("x=old")
+		var old raft.Log
+		if err := leader.log.GetLog(leader.replica.Status().AppliedIndex, &old); err != nil {
+			t.Fatal(err)
+		}
+		leader.put("x=new")
+		synctest.Wait() // nothing else is being applied
+		before := leader.replica.Status().AppliedIndex
+		leader.replica.fsm.ApplyBatch([]*raft.Log{&old})
+		if got, at := valueOf(leader.store, "x"), leader.replica.Status().AppliedIndex; got != "new" || at != before {
+			t.Errorf("after a replay x=%s at %d, want new at %d", got, at, before)
+		}
+	})
+}
