@@ -84,7 +84,7 @@ type Size struct {
 
 // Sizes of runs.
 var (
-	SizeSmall = Size{Operations: 120, Changes: 3, HandoffsMin: 0}
+	SizeSmall = Size{Operations: 60, Changes: 3, HandoffsMin: 0}
 	SizeSoak  = Size{Operations: 500, Changes: 6, HandoffsMin: 5}
 )
 
@@ -152,18 +152,18 @@ func draw(seed uint64, o Options) Profile {
 		Clients: 2 + r.IntN(4), Lanes: 1 + r.IntN(3), Replicas: pick(3, 3, 3, 3, 1),
 		Operations: o.Size.Operations, Changes: o.Size.Changes + r.IntN(o.Size.Changes+1), Handoffs: o.Size.HandoffsMin,
 
-		Loss: rate(KindLoss, 0.5, 0.1), Dup: rate(KindDup, 0.5, 0.2), DupRequest: rate(KindDup, 0.3, 0.2),
-		Slow: rate(KindSlow, 0.5, 0.1), LostResult: rate(KindLostResult, 0.4, 0.1), ApplySlow: rate(KindSlow, 0.4, 0.2),
+		Loss: rate(KindLoss, 0.5, float64(pick(1, 1, 3))/10), Dup: rate(KindDup, 0.5, 0.2), DupRequest: rate(KindDup, 0.3, 0.2),
+		Slow: rate(KindSlow, 0.5, 0.1), LostResult: rate(KindLostResult, 0.4, float64(pick(1, 1, 5))/10), ApplySlow: rate(KindSlow, 0.4, 0.2),
 
 		Latency: between(r, 100*time.Microsecond, 3*ms), SlowMax: between(r, 10*ms, 800*ms),
 		Fsync: between(r, 50*time.Microsecond, 4*ms), ApplyDelay: between(r, 0, 2*ms),
 		Election: between(r, 100*ms, 400*ms), Sticky: r.IntN(2) == 0, UnsyncedMax: pick(1, 8, 64),
 
-		FaultEvery: between(r, 150*ms, 1500*ms), FaultLast: between(r, 30*ms, time.Duration(pick(300, 2000, 2000, 8000))*ms),
+		FaultEvery: between(r, 150*ms, 1500*ms), FaultLast: between(r, 30*ms, time.Duration(pick(200, 1000, 2000, 5000))*ms),
 		ChangeEvery: between(r, 10*ms, time.Duration(pick(100, 400, 1200))*ms),
 
-		Deadline: between(r, 400*ms, 4000*ms), Hold: between(r, 100*ms, 800*ms), Think: between(r, 0, 40*ms),
-		SleepFor: between(r, 1000*ms, 8000*ms), Sleep: rate(KindSleep, 0.4, 0.03), Retry: r.Float64(),
+		Deadline: between(r, 300*ms, 2500*ms), Hold: between(r, 100*ms, 800*ms), Think: between(r, 0, 40*ms),
+		SleepFor: between(r, 1000*ms, 6000*ms), Sleep: rate(KindSleep, 0.4, 0.02), Retry: r.Float64(),
 		Conditional: r.Float64() * 0.3, Reads: 0.2 + r.Float64()*0.3,
 		SessionResults: pick(4, 64, 1024), ClockJump: between(r, 0, 3*time.Hour),
 

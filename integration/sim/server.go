@@ -24,7 +24,7 @@ type server struct {
 	driver  *handoff.Driver
 	claims  []shardcfg.ShardID // to be asked for
 	want    shardcfg.ConfigNum // a config of at least this is needed
-	known   bool               // the controllers have said what was claimed, as of the adopted config
+	known   bool               // the controllers have answered once: it is known what was claimed earlier
 	polling bool
 	asker   caller
 	due     time.Duration // of the next pass
@@ -202,13 +202,27 @@ func (s *server) poll() {
 		q.drained, _ = handoff.Drained(handoff.Identity{Peer: s.l.self}, v, s.driver.Uncreated())
 	}
 	q.drained = q.drained || s.w.bugs.DrainedEarly
+	s.w.trace.note(tracePoll, s.r.n.id, uint64(q.adopted), uint64(len(q.holdings)))
+	if s.w.trace.on() {
+		_, why := handoff.Drained(handoff.Identity{Peer: s.l.self}, v, s.driver.Uncreated())
+		s.w.trace.text("%s polls at config %d; drained %v (%s), known %v", s.l.g.name, q.adopted, q.drained, why, s.known)
+	}
 	leads := s.leads
-	s.w.controllers.ask(s.r.n, &s.asker, pollTimeout, func(c *controller, reply func(ctlReply)) { c.poll(q, reply) },
+	serve := func(c *controller, reply func(ctlReply)) {
+		// A poll that outlives its group would bind the gid to an incarnation that
+		// is no more, if the group that follows has not been heard of yet; then
+		// only declaring it destroyed helps, which is not modelled.
+		if !s.l.over {
+			c.poll(q, reply)
+		}
+	}
+	s.w.controllers.ask(s.r.n, &s.asker, pollTimeout, serve,
 		func(a ctlReply, ok bool) {
 			if s.leads != leads || s.driver == nil {
 				return
 			}
 			if !ok || a.refusal != nil {
+				s.w.trace.text("%s: poll failed: answered %v, refused %v", s.r.n.addr, ok, a.refusal)
 				s.polled(retryEvery)
 				return
 			}
@@ -240,9 +254,11 @@ func (s *server) take(a ctlReply) {
 		s.hear(h.by.Incarnation, h.replicas)
 		s.driver.Heard(h.shard, h.epoch, h.by.Incarnation)
 	}
+	// Claims before the config: see shardkv's poll.
+	s.granted(a.claimed)
 	v := s.view()
 	if a.config == nil || a.config.Num <= v.Adopted() {
-		s.claimed(a)
+		s.claim()
 		return
 	}
 	cmd := kvfsm.Encode(&kvfsm.Adopt{Cluster: s.w.cluster, Config: a.config})
@@ -252,18 +268,16 @@ func (s *server) take(a ctlReply) {
 			return
 		}
 		if how != fateDone {
-			s.polled(retryEvery) // as the poller: what else the answer said is dropped
+			s.polled(retryEvery)
 			return
 		}
 		s.passSoon(0)
-		s.claimed(a)
+		s.claim()
 	})
 }
 
-// claimed takes in which first tokens are this group's to create, and asks for
-// those that the driver wants.
-func (s *server) claimed(a ctlReply) {
-	s.granted(a.claimed)
+// claim asks for the first tokens that the driver wants.
+func (s *server) claim() {
 	s.known = true
 	asked := s.claims
 	s.claims = nil
