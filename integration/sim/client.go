@@ -115,7 +115,7 @@ func (c *clerk) probe() {
 		addr := g.Replicas[c.rng.IntN(len(g.Replicas))]
 		to := c.w.address[addr]
 		call(c.n, to, pollTimeout, c.w.p.Dup, func(reply func(func())) {
-			s := resident4(to, &g.Incarnation, g.Incarnation.IsZero())
+			s := serverOf(to, &g.Incarnation, g.Incarnation.IsZero())
 			if s == nil {
 				return
 			}

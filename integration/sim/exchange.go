@@ -28,7 +28,7 @@ func (s *server) invite(in handoff.Invite) {
 	}
 	leads := s.leads
 	call(s.r.n, to, peerTimeout, s.w.p.Dup, func(reply func(inviteAnswer)) {
-		if t := resident4(to, &in.To.Incarnation, s.w.bugs.Unfenced); t != nil {
+		if t := serverOf(to, &in.To.Incarnation, s.w.bugs.Unfenced); t != nil {
 			t.invited(in, reply)
 		} else {
 			reply(inviteAnswer{wrong: true})
@@ -53,9 +53,9 @@ func (s *server) target(inc shardcfg.Incarnation, replicas []string) *node {
 	return s.w.address[replicas[s.preferred[inc]%len(replicas)]]
 }
 
-// resident4 returns the server of an incarnation at a node; nil: another one
+// serverOf returns the server of an incarnation at a node; nil: another one
 // lives there. Unfenced, whoever lives there is taken for it.
-func resident4(n *node, inc *shardcfg.Incarnation, unfenced bool) *server {
+func serverOf(n *node, inc *shardcfg.Incarnation, unfenced bool) *server {
 	if n.host == nil {
 		return nil
 	}
@@ -107,7 +107,7 @@ func (s *server) fetch(f handoff.Fetch) {
 		to = s.w.address[replicas[s.w.rng.serve.IntN(len(replicas))]]
 	}
 	call(s.r.n, to, peerTimeout, s.w.p.Dup, func(reply func(pagesAnswer)) {
-		if t := resident4(to, &f.From.Incarnation, false); t != nil {
+		if t := serverOf(to, &f.From.Incarnation, false); t != nil {
 			reply(t.wanted(f))
 		} else {
 			reply(pagesAnswer{wrong: true})

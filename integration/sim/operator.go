@@ -95,6 +95,12 @@ func (o *operator) ask(c ctrlfsm.Command) {
 	o.asking = true
 	w := o.w
 	w.trace.text("operator: %T %+v", c, c)
+	switch c.(type) {
+	case ctrlfsm.Leave:
+		w.stats.happened(KindLeave)
+	case ctrlfsm.Move, ctrlfsm.Unpin:
+		w.stats.happened(KindMove)
+	}
 	w.controllers.ask(o.n, &o.asker, pollTimeout, func(t *controller, reply func(ctlReply)) { t.change(c, reply) },
 		func(a ctlReply, ok bool) {
 			if !ok {
