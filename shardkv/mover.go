@@ -55,8 +55,10 @@ const (
 	// proposingRest is the pause after a list that failed.
 	proposingRest = 20 * time.Millisecond
 	// invitesMax bounds the Invites to one group that are not answered: a silent
-	// group must not collect goroutines. Each is repeated anyway.
-	invitesMax = 8
+	// group must not collect goroutines. It is far above what a slow group leaves
+	// open, because each may concern few shards: with few of them at a time a
+	// thousand shards did not get their turn.
+	invitesMax = 256
 	// moverRest keeps a change that comes in many pieces from being looked at in
 	// as many passes.
 	moverRest = time.Millisecond
