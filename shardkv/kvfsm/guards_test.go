@@ -120,3 +120,34 @@ func TestScanFollowsThePhase(t *testing.T) {
 	h.apply(&kvfsm.Drop{Epoch: shardcfg.Epoch{Num: 1}})
 	want(kvfsm.CodeWrongGroup, 0)
 }
+
+// A value that is larger than a page travels alone, in the copy and in the
+// tail.
+func TestLargeValuesTravelAlone(t *testing.T) {
+	h := newHolder(t)
+	for _, key := range []string{"a", "b"} {
+		h.put(key)
+	}
+	h.adopt(2, 2)
+	h.apply(&kvfsm.Start{Handoff: 2})
+	for _, key := range []string{"c", "d"} {
+		h.put(key)
+	}
+	w := kvfsm.Want{Mark: kvfsm.Mark{Epoch: shardcfg.Epoch{Num: 1}, Handoff: 2}}
+	copied, changed := 0, 0
+	for range 10 {
+		p, err := kvfsm.ReadPage(h.store, incOf(2), w, 1)
+		if err != nil || p.NotYours || len(p.Items) > 1 {
+			t.Fatalf("page %+v, %v", p, err)
+		}
+		if w.Cursor.Tail {
+			changed += len(p.Items)
+		} else {
+			copied += len(p.Items)
+		}
+		w.Cursor = p.Next
+	}
+	if copied != 4 || changed != 2 {
+		t.Errorf("pages of one byte bring %d items and %d changes, want 4 and 2", copied, changed)
+	}
+}
