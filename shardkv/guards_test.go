@@ -112,3 +112,21 @@ func TestClaimsComeBeforeTheConfig(t *testing.T) {
 		t.Error("the group says that it is drained, with a claim that it did not create")
 	}
 }
+
+// Claim: what the controllers say of an older holder does not send clients back:
+// the group that the shard was passed to is newer.
+func TestOlderHintsAreIgnored(t *testing.T) {
+	s, f := newFake(t, Limits{})
+	n := s.node.Load()
+	f.propose(t, &kvfsm.Adopt{Cluster: fakeCluster, Config: fakeConfig(2, 2)})
+	f.freeze(t, 0)
+	f.propose(t, &kvfsm.Drop{Shard: 0, Epoch: shardcfg.Epoch{Num: 1}})
+	passed := kvfsm.Peer{Incarnation: fakeOther, Group: 2}
+	third := kvfsm.Peer{Incarnation: shardcfg.Incarnation{9}, Group: 9}
+	for epoch, want := range map[uint64]kvfsm.Peer{1: passed, 2: passed, 3: third} {
+		n.places.takeHints(map[shardcfg.ShardID]hint{0: {holder: third, epoch: shardcfg.Epoch{Num: epoch}}})
+		if at := n.places.of(0); at.next != want {
+			t.Errorf("passed on at epoch 2, heard of another holder at %d: clients are sent to %+v, want %+v", epoch, at.next, want)
+		}
+	}
+}
