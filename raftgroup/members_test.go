@@ -251,3 +251,30 @@ func TestCloseHandsOver(t *testing.T) {
 		}
 	})
 }
+
+// Claim: a learner that does not catch up is not made a voter, even where a live
+// quorum would be left.
+func TestPromoteWaitsForTheLearner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 3)
+		defer c.stopAll()
+		leader := c.leader()
+		added := c.add(3, nil)
+		added.start()
+		if err := leader.replica.AddLearner(within(t, time.Minute), added.member); err != nil {
+			t.Fatal(err)
+		}
+		c.converge()
+		added.isolate()
+		leader.put("x=1")
+		if err := leader.replica.Promote(within(t, 2*time.Second), added.member.Label); !errors.Is(err, ErrNotDone) {
+			t.Errorf("promote a learner that is away: %v", err)
+		}
+		for _, m := range leader.replica.Status().Members {
+			if m.ServerID == added.member.ServerID && m.Role != RoleLearner {
+				t.Errorf("it is a %s", m.Role)
+			}
+		}
+		added.rejoin()
+	})
+}
