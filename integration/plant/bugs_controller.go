@@ -27,7 +27,7 @@ var controllerBugs = []bug{
 	{name: "a gid is bound twice", edits: one("shardctrler/ctrlfsm/plan.go",
 		"case !g.Incarnation.IsZero() && g.Incarnation != b.Incarnation:", "case false:"), catchers: []catcher{controller}},
 	{name: "an incarnation under two gids", edits: one("shardctrler/ctrlfsm/plan.go",
-		"if known && first != gid {", "if false {"), catchers: []catcher{controller}},
+		"if known && first != gid {", "if known && first == 1<<63 {"), catchers: []catcher{controller}},
 	{name: "drained by a report from before the leave", edits: one("shardctrler/ctrlfsm/plan.go",
 		"if d.Adopted < left {", "if false {"), catchers: []catcher{controller}},
 	{name: "the last group leaves with the data", edits: one("shardctrler/ctrlfsm/plan.go",

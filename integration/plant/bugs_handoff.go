@@ -116,7 +116,7 @@ var handoffBugs = []bug{
 	{name: "a group with uncreated claims says that it is drained", edits: one("shardkv/handoff/drained.go",
 		"if claimed > 0 {", "if false {"), catchers: []catcher{world}},
 	{name: "a group with frozen shards says that it is drained", edits: one("shardkv/handoff/drained.go",
-		"case r.Phase.Serves() || r.Phase == kvfsm.PhaseFrozen:", "case r.Phase.Serves():"), catchers: []catcher{world}},
+		"case r.Phase.Serves() || r.Phase == kvfsm.PhaseFrozen:", "case r.Phase.Serves() && r.Phase != kvfsm.PhaseFrozen:"), catchers: []catcher{world}},
 }
 
 // onceBugs break the recognition of retries.
@@ -144,7 +144,7 @@ var onceBugs = []bug{
 	{name: "sessions not flushed before the shard is frozen", edits: one("shardkv/kvfsm/machine.go",
 		"if err := m.flushSessions(); err != nil {\n\t\treturn nil, err\n\t}\n", ""), catchers: []catcher{machine, world}},
 	{name: "sessions pruned above the floor", edits: one("shardkv/kvfsm/write.go",
-		"binary.BigEndian.AppendUint64(nil, floor)...))\n\tif err", "binary.BigEndian.AppendUint64(nil, m.clock)...))\n\tif err"),
+		"binary.BigEndian.AppendUint64(nil, floor)...))\n\tif err", "binary.BigEndian.AppendUint64(nil, max(floor, m.clock))...))\n\tif err"),
 		catchers: []catcher{machine}},
 	{name: "a floor of the future", edits: one("shardkv/kvfsm/write.go",
 		"if c.Floor <= floor || c.Floor > m.clock {", "if c.Floor <= floor {"), catchers: []catcher{machine}},

@@ -28,11 +28,11 @@ const catcherLimit = 3 * time.Minute
 
 // tests are tests of a package that match an expression; empty: all.
 func tests(pkg, run string, args ...string) catcher {
-	args = append(args, "-test.failfast", "-test.timeout=2m")
+	all := []string{"-test.failfast", "-test.timeout=2m"}
 	if run != "" {
-		args = append(args, "-test.run="+run)
+		all = append(all, "-test.run="+run)
 	}
-	return catcher{pkg: pkg, args: args}
+	return catcher{pkg: pkg, args: append(all, args...)}
 }
 
 // properties are tests that use rapid: from one seed, so that the table can be
