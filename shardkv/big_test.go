@@ -27,7 +27,7 @@ func TestJoinOfManyShards(t *testing.T) {
 	took := time.Since(begun)
 	t.Logf("3 joined in %v", took)
 	load.check(t)
-	if took > 10*time.Second {
+	if took > 30*time.Second { // the figure itself is in docs/performance.md
 		t.Errorf("join took %v", took)
 	}
 }
