@@ -68,7 +68,7 @@ var raftBugs = []bug{
 		"if err != nil && !errors.Is(err, raft.ErrLogNotFound) && err.Error()", "if false && !errors.Is(err, raft.ErrLogNotFound) && err.Error()"),
 		catchers: []catcher{tests("./raftgroup", "TestFailStop|TestFailingTerm")}},
 	{name: "a hung store is waited for", edits: one("raftgroup/failstop.go",
-		"done := g.watch(op)\n\terr := do()\n\tdone()", "err := do()"), catchers: []catcher{tests("./raftgroup", "TestFailStop")}},
+		"done := g.watch(op)\n\terr := do()\n\tdone()", "err := do()"), catchers: []catcher{tests("./raftgroup", "TestFailStop", "-test.timeout=20s")}},
 	{name: "a snapshot of a replaced store", edits: one("raftgroup/snapshot.go",
 		"generation != d.generation || at.index < d.index {", "generation == 1<<63 || at.index < d.index {"), catchers: []catcher{tests("./raftgroup", "TestPersistOfReplacedStore")}},
 	{name: "a torn vote", edits: one("raftgroup/logstore/vote.go",
