@@ -27,7 +27,9 @@ type fsm struct {
 	// swap is held from the moment the store was found durable until Raft has
 	// cut its log, and while a received snapshot replaces the store: Raft would
 	// otherwise move its last snapshot backwards (hashicorp/raft#248).
-	swap sync.Mutex
+	// It is taken by sending: a mutex is not held while a disk is waited for, and
+	// would stop virtual time.
+	swap chan struct{} // buffered 1
 
 	mu struct {
 		sync.Mutex

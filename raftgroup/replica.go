@@ -107,7 +107,7 @@ func Open(o Options) (*Replica, error) {
 		upkeepDone: make(chan struct{}),
 		closed:     make(chan struct{}),
 	}
-	r.fsm = &fsm{r: r}
+	r.fsm = &fsm{r: r, swap: make(chan struct{}, 1)}
 	r.snapshots = newSnapshots(r)
 	r.reader = &reader{r: r}
 	if err := r.openState(); err != nil {

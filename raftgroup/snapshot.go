@@ -230,8 +230,8 @@ func readHeader(r io.Reader) (header, error) {
 // runs on Raft's FSM goroutine, while Raft's main loop waits for it.
 func (s *snapshots) install(in *received) error {
 	f := s.r.fsm
-	f.swap.Lock()
-	defer f.swap.Unlock()
+	f.swap <- struct{}{}
+	defer func() { <-f.swap }()
 	at := f.position()
 	switch {
 	case in.header.index == at.index && in.header.term == at.term:
@@ -278,7 +278,7 @@ type durablePoint struct {
 
 // Persist implements raft.FSMSnapshot. After it, Raft cuts the log.
 func (d *durablePoint) Persist(sink raft.SnapshotSink) error {
-	d.f.swap.Lock()
+	d.f.swap <- struct{}{}
 	d.locked = true // until Release: Raft is about to cut the log
 	r := d.f.r
 	if !r.o.unsafe.compactFirst {
@@ -305,6 +305,6 @@ func (d *durablePoint) Persist(sink raft.SnapshotSink) error {
 func (d *durablePoint) Release() {
 	if d.locked {
 		d.locked = false
-		d.f.swap.Unlock()
+		<-d.f.swap
 	}
 }
