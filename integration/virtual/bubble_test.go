@@ -43,8 +43,7 @@ func bubbleName() []byte {
 }
 
 func leftOvers(name []byte) (lost int, left string) {
-	b := make([]byte, 64<<20)
-	for stack := range bytes.SplitSeq(b[:runtime.Stack(b, true)], []byte("\n\n")) {
+	for stack := range bytes.SplitSeq(stacks(), []byte("\n\n")) {
 		header, _, _ := bytes.Cut(stack, []byte("\n"))
 		switch {
 		case len(name) > 0 && !bytes.Contains(header, name):
@@ -55,4 +54,10 @@ func leftOvers(name []byte) (lost int, left string) {
 		}
 	}
 	return lost, left
+}
+
+// stacks are those of all goroutines.
+func stacks() []byte {
+	b := make([]byte, 64<<20)
+	return b[:runtime.Stack(b, true)]
 }

@@ -1,6 +1,7 @@
 package virtual
 
 import (
+	"sync"
 	"time"
 )
 
@@ -56,11 +57,7 @@ func (w *world) run(f fault) {
 	case faultSlow:
 		w.during(w.linksOf(r, true, true), f.lasts, func(k *link, n int) { k.slow += n })
 	case faultPause:
-		l.disk.hang()
-		l.witness.setLag(f.lasts)
-		w.during(w.linksOf(r, true, true), f.lasts, func(k *link, n int) { k.held += n })
-		l.witness.setLag(0)
-		l.disk.goOn()
+		w.freeze(f, r, l)
 	case faultStall, faultStallLong:
 		if f.kind == faultStallLong {
 			l.doomed.Store(true)
@@ -85,6 +82,24 @@ func (w *world) run(f fault) {
 			w.running.Go(func() { w.restart(other, other.alive(), wayPowerOff, f.lasts) })
 		}
 	}
+}
+
+// freeze stops a process, as SIGSTOP does. When it goes on, what waited for it
+// arrives in any order: the answers to its old messages perhaps first, then its
+// disk's, and the news of another leader last.
+func (w *world) freeze(f fault, r *replica, l *life) {
+	l.disk.hang()
+	l.witness.setLag(f.lasts)
+	hold := func(k *link, n int) { k.held += n }
+	var thawing sync.WaitGroup
+	for _, key := range w.linksOf(r, true, true) {
+		late := time.Duration(w.draw(20)) * time.Millisecond
+		thawing.Go(func() { w.during([]linkKey{key}, f.lasts+late, hold) })
+	}
+	w.sleep(f.lasts + time.Duration(w.draw(20))*time.Millisecond)
+	l.witness.setLag(0)
+	l.disk.goOn()
+	thawing.Wait()
 }
 
 func (w *world) restart(r *replica, l *life, how way, after time.Duration) {

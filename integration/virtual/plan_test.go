@@ -110,10 +110,17 @@ func newPlan(seed uint64) plan {
 	return p
 }
 
-// draw draws the schedule: faults overlap, with quiet times between.
+// draw draws the schedule: faults overlap, with quiet times between. Half of the
+// plans have a theme, three kinds that come far more often than the others.
 func (p *plan) draw(r *rand.Rand) {
+	weights := slices.Clone(faultWeights)
+	if r.IntN(2) == 0 {
+		for range 3 {
+			weights[r.IntN(len(weights))].weight *= 12
+		}
+	}
 	total := 0
-	for _, w := range faultWeights {
+	for _, w := range weights {
 		total += w.weight
 	}
 	gap := []time.Duration{300 * time.Millisecond, time.Second, 3 * time.Second}[r.IntN(3)]
@@ -121,7 +128,7 @@ func (p *plan) draw(r *rand.Rand) {
 		f := fault{at: at, lasts: time.Duration(50+r.IntN(4000)) * time.Millisecond,
 			leader: r.IntN(5) < 3, pick: r.IntN(64), other: r.IntN(64)}
 		n := r.IntN(total)
-		for _, w := range faultWeights {
+		for _, w := range weights {
 			if n -= w.weight; n < 0 {
 				f.kind = w.kind
 				break
@@ -131,7 +138,8 @@ func (p *plan) draw(r *rand.Rand) {
 		case faultStallLong:
 			f.lasts = p.stallLimit + time.Second
 		case faultStall, faultPause, faultHold:
-			f.lasts = min(f.lasts, 3*time.Second)
+			// Long enough for another leader, not too long for old messages.
+			f.lasts = p.timeout + time.Duration(r.Int64N(int64(2*time.Second)))
 		case faultSlow, faultLag:
 			f.lasts *= 2
 		}

@@ -61,7 +61,7 @@ func TestSoak(t *testing.T) {
 func runSeed(t *testing.T, seed uint64, total *tally) {
 	p := newPlan(seed)
 	watchdog := time.AfterFunc(runMax, func() {
-		panic(fmt.Sprintf("seed %d has not ended in %v\n%v", seed, runMax, p))
+		panic(fmt.Sprintf("seed %d has not ended in %v\n%v\n%s", seed, runMax, p, stacks()))
 	})
 	defer watchdog.Stop()
 	if report := run(t, p, total); report != "" {
