@@ -53,7 +53,6 @@ var (
 	sessions = properties("./shardkv/session", "")
 	world    = tests("./shardkv/handoff", "")
 	states   = explorer("small")
-	states2  = explorer("g2c5")
 
 	controller = properties("./shardctrler/ctrlfsm", "")
 	assignment = properties("./shardctrler/shardcfg", "")
