@@ -56,20 +56,23 @@ func readTable(file string) (map[string]result, error) {
 		return nil, err
 	}
 	for line := range strings.Lines(string(text)) {
-		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), " | ")
-		if len(cells) < 5 || !strings.HasPrefix(strings.TrimSpace(strings.Trim(cells[0], " *")), "S") {
+		cells := strings.Split(strings.TrimSpace(line), "|") // empty, five cells, empty
+		if len(cells) != 7 {
 			continue
 		}
-		name, commit := strings.Trim(cells[0], " *"), strings.TrimSpace(cells[4])
-		if name == "Scenario" {
+		for i := range cells {
+			cells[i] = strings.TrimSpace(cells[i])
+		}
+		name, commit := strings.Trim(cells[1], "*"), cells[5]
+		if name == "Scenario" || strings.HasPrefix(name, "-") {
 			continue
 		}
 		r := results[name]
 		r.name, r.commit = name, commit
-		if strings.Contains(cells[0], "**") {
-			r.claim = strings.Trim(cells[2], " *")
+		if strings.HasPrefix(cells[1], "**") {
+			r.claim = strings.Trim(cells[3], "*")
 		} else {
-			r.rows = append(r.rows, scenario.Observation{Quantity: strings.TrimSpace(cells[2]), Observed: strings.TrimSpace(cells[3])})
+			r.rows = append(r.rows, scenario.Observation{Quantity: cells[3], Observed: cells[4]})
 		}
 		results[name] = r
 	}
