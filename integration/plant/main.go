@@ -23,7 +23,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -79,25 +78,23 @@ func run(ctx context.Context, only string, list bool, jobs int) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	caught := map[string]result{}
-	failed := plantAll(ctx, &field{dir: dir}, chosen, max(jobs, 1), func(b bug, r result) {
-		r.commit = commit
-		caught[b.name] = r
-	})
-	// Bugs that were chosen and not caught lose their rows.
-	rows, err := readTable(table)
-	if err != nil {
-		return errors.Join(failed, err)
-	}
-	for _, b := range chosen {
+	// Each row is written at once, so that a run that is cut short is not lost; a
+	// bug that was chosen and not caught loses its row.
+	return plantAll(ctx, &field{dir: dir}, chosen, max(jobs, 1), func(b bug, r result, caught bool) error {
+		rows, err := readTable(table)
+		if err != nil {
+			return err
+		}
 		delete(rows, b.name)
-	}
-	maps.Copy(rows, caught)
-	return errors.Join(failed, writeTable(table, all, rows))
+		if r.commit = commit; caught {
+			rows[b.name] = r
+		}
+		return writeTable(table, all, rows)
+	})
 }
 
-// plantAll tries every bug and hands over those that were caught.
-func plantAll(ctx context.Context, f *field, bugs []bug, jobs int, caught func(bug, result)) error {
+// plantAll tries every bug and hands over what came of each, one at a time.
+func plantAll(ctx context.Context, f *field, bugs []bug, jobs int, note func(b bug, r result, caught bool) error) error {
 	var (
 		mu     sync.Mutex
 		failed error
@@ -109,12 +106,14 @@ func plantAll(ctx context.Context, f *field, bugs []bug, jobs int, caught func(b
 			for b := range work {
 				r, err := f.try(ctx, b)
 				mu.Lock()
-				if err != nil {
+				if err == nil {
+					fmt.Printf("%-55s %6.1f s  %s\n", b.name, r.seconds, r.by)
+				} else {
 					failed = errors.Join(failed, fmt.Errorf("%s: %w", b.name, err))
 					fmt.Printf("%-55s NOT CAUGHT: %v\n", b.name, err)
-				} else {
-					caught(b, r)
-					fmt.Printf("%-55s %6.1f s  %s\n", b.name, r.seconds, r.by)
+				}
+				if ctx.Err() == nil {
+					failed = errors.Join(failed, note(b, r, err == nil))
 				}
 				mu.Unlock()
 			}
