@@ -38,9 +38,6 @@ explore: ## every bound of the explorer
 virtual: ## real Raft in virtual time; RUNS=n
 	SHOAL_VIRTUAL_RUNS=$(RUNS) go test ./integration/virtual -run TestSoak -v -timeout 0
 
-plant: ## every planted bug, and what caught it
-	go run ./integration/plant
-
 prove: ## every containment switched off in turn
 	go run ./integration/prove
 
