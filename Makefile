@@ -1,6 +1,9 @@
 # The commands that docs/testing.md explains. Everything needs only Go.
 
-.PHONY: all build test race lint generate accept plant ci
+.PHONY: all build test race lint generate accept plant measure soak explore virtual prove ci
+
+SEEDS ?= 1000
+RUNS ?= 1000
 
 all: build test
 
