@@ -69,33 +69,10 @@ func (w *watched) note(c entry.Command, result any) {
 	}
 	// The machine has just applied it, so it can be decoded.
 	if command, err := kvfsm.Decode(c); err == nil {
-		if s, ok := shardOfCommand(command); ok {
+		if s, ok := kvfsm.HandoffShard(command); ok {
 			w.dirty = append(w.dirty, s)
 		}
 	}
-}
-
-// shardOfCommand returns the shard whose placement a command changes.
-func shardOfCommand(c kvfsm.Command) (shardcfg.ShardID, bool) {
-	switch c := c.(type) {
-	case *kvfsm.Create:
-		return c.Shard, true
-	case *kvfsm.Start:
-		return c.Shard, true
-	case *kvfsm.Stage:
-		return c.Shard, true
-	case *kvfsm.Chunk:
-		return c.Shard, true
-	case *kvfsm.Install:
-		return c.Shard, true
-	case *kvfsm.Freeze:
-		return c.Shard, true
-	case *kvfsm.Drop:
-		return c.Shard, true
-	case *kvfsm.Discard:
-		return c.Shard, true
-	}
-	return 0, false
 }
 
 // Reset makes both machines forget what they cached, and publishes everything.

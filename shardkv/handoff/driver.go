@@ -227,7 +227,7 @@ func (d *Driver) propose(v *View, rec *kvfsm.Record, c kvfsm.Command) bool {
 // whether it took effect or not: guards make that harmless. A refused one is
 // repeated after a while, if the state still asks for it.
 func (d *Driver) Proposed(now time.Duration, c kvfsm.Command, v kvfsm.Verdict, err error) {
-	s, ok := shardOf(c)
+	s, ok := kvfsm.HandoffShard(c)
 	if !ok {
 		return
 	}
@@ -240,29 +240,6 @@ func (d *Driver) Proposed(now time.Duration, c kvfsm.Command, v kvfsm.Verdict, e
 		p.until = min(p.until, now+d.p.InviteEvery)
 		d.pending[s] = p
 	}
-}
-
-// shardOf returns the shard of a command that a Driver proposes.
-func shardOf(c kvfsm.Command) (shardcfg.ShardID, bool) {
-	switch c := c.(type) {
-	case *kvfsm.Create:
-		return c.Shard, true
-	case *kvfsm.Start:
-		return c.Shard, true
-	case *kvfsm.Stage:
-		return c.Shard, true
-	case *kvfsm.Chunk:
-		return c.Shard, true
-	case *kvfsm.Install:
-		return c.Shard, true
-	case *kvfsm.Freeze:
-		return c.Shard, true
-	case *kvfsm.Drop:
-		return c.Shard, true
-	case *kvfsm.Discard:
-		return c.Shard, true
-	}
-	return 0, false
 }
 
 // wake asks for a Step at a time or before.

@@ -200,3 +200,27 @@ func (*Install) Kind() entry.Kind    { return KindInstall }
 func (*Freeze) Kind() entry.Kind     { return KindFreeze }
 func (*Drop) Kind() entry.Kind       { return KindDrop }
 func (*Discard) Kind() entry.Kind    { return KindDiscard }
+
+// HandoffShard returns the shard whose record a command of the handoff changes;
+// false for every other command.
+func HandoffShard(c Command) (shardcfg.ShardID, bool) {
+	switch c := c.(type) {
+	case *Create:
+		return c.Shard, true
+	case *Start:
+		return c.Shard, true
+	case *Stage:
+		return c.Shard, true
+	case *Chunk:
+		return c.Shard, true
+	case *Install:
+		return c.Shard, true
+	case *Freeze:
+		return c.Shard, true
+	case *Drop:
+		return c.Shard, true
+	case *Discard:
+		return c.Shard, true
+	}
+	return 0, false
+}

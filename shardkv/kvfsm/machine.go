@@ -214,29 +214,14 @@ func shardOf(cmd Command) shardcfg.ShardID {
 		return c.Shard
 	case *Prune:
 		return c.Shard
-	case *Create:
-		return c.Shard
-	case *Start:
-		return c.Shard
-	case *Stage:
-		return c.Shard
-	case *Chunk:
-		return c.Shard
-	case *Install:
-		return c.Shard
-	case *Freeze:
-		return c.Shard
-	case *Drop:
-		return c.Shard
-	case *Discard:
-		return c.Shard
+	}
+	if s, ok := HandoffShard(cmd); ok {
+		return s
 	}
 	panic(fmt.Sprintf("kvfsm: %T has no shard", cmd))
 }
 
-var (
-	done = Verdict{Done: true}
-)
+var done = Verdict{Done: true}
 
 func refuse(why Reason) Verdict { return Verdict{Why: why} }
 
