@@ -1,0 +1,174 @@
+package cli
+
+import (
+	"context"
+
+	"fmt"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	"github.com/shoalkv/shoal/cmd/shoal/internal/output"
+	"github.com/shoalkv/shoal/raftgroup/raftpb"
+)
+
+// A fakeMember is one replica of a group: it refuses calls as a replica does that
+// does not lead, until leads says that it does.
+type fakeMember struct {
+	raftpb.UnimplementedMembershipServer
+	leader  func() string // whom it names
+	leads   func() bool
+	members func() []*raftpb.Member
+	removed func(id, server string) error
+}
+
+func (f *fakeMember) List(context.Context, *raftpb.ListRequest) (*raftpb.ListReply, error) {
+	return &raftpb.ListReply{Leader: f.leader(), Members: f.members()}, nil
+}
+
+func (f *fakeMember) Add(_ *raftpb.AddRequest, stream grpc.ServerStreamingServer[raftpb.Progress]) error {
+	if !f.leads() {
+		return status.Errorf(codes.Unavailable, "this replica does not lead; the leader is %s", f.leader())
+	}
+	return stream.Send(&raftpb.Progress{Phase: "done"})
+}
+
+func (f *fakeMember) Remove(_ context.Context, r *raftpb.RemoveRequest) (*raftpb.RemoveReply, error) {
+	if !f.leads() {
+		return nil, status.Errorf(codes.Unavailable, "this replica does not lead; the leader is %s", f.leader())
+	}
+	return &raftpb.RemoveReply{}, f.removed(r.GetLabel(), r.GetServerId())
+}
+
+// serve serves f, or for nil nothing at all, until the test ends.
+func serve(t *testing.T, f *fakeMember) (address string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := grpc.NewServer()
+	if f != nil {
+		raftpb.RegisterMembershipServer(s, f)
+	} else {
+		// What an empty replica at a dead one's address says.
+		s = grpc.NewServer(grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error {
+			return status.Error(codes.Unavailable, "this replica is not formed yet")
+		}))
+	}
+	go func() { _ = s.Serve(l) }()
+	t.Cleanup(s.Stop)
+	return l.Addr().String()
+}
+
+func membershipOf(t *testing.T, addresses ...string) *membership {
+	return &membership{
+		addresses: addresses, timeout: time.Second,
+		dial: func(address string) (grpc.ClientConnInterface, error) {
+			conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+			if err == nil {
+				t.Cleanup(func() { _ = conn.Close() })
+			}
+			return conn, err
+		},
+	}
+}
+
+// A change of membership waits for the election that the death of the leader
+// makes necessary: the others name the dead one at first, and at its address an
+// empty replica may answer by then.
+func TestChangeOutlastsAnElection(t *testing.T) {
+	empty := serve(t, nil)
+	var elected atomic.Pointer[time.Time]
+	elect := func(after time.Duration) {
+		at := time.Now().Add(after)
+		elected.Store(&at)
+	}
+	over := func() bool { return time.Now().After(*elected.Load()) }
+	elect(2 * time.Second)
+	var self string
+	leader := func() string {
+		if over() {
+			return self
+		}
+		return empty
+	}
+	var gone atomic.Bool
+	member := &fakeMember{
+		leader: leader, leads: over,
+		members: func() []*raftpb.Member {
+			if gone.Load() {
+				return nil
+			}
+			return []*raftpb.Member{{Label: "b", ServerId: "b.1", Address: empty}}
+		},
+		removed: func(id, server string) error {
+			if id != "b" || server != "b.1" {
+				return status.Errorf(codes.NotFound, "no replica %q %q", id, server)
+			}
+			if gone.Swap(true) {
+				return nil // named by its server id, it may be removed again
+			}
+			return status.Error(codes.Unavailable, "the reply was lost")
+		},
+	}
+	self = serve(t, member)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	waited := 0
+	progress := func(s output.State) { waited += len(s.Text) }
+	m := membershipOf(t, empty, self)
+	if err := m.add(ctx, "127.0.0.1:1", "b", progress); err != nil {
+		t.Fatalf("add: %v", err)
+	}
+	if waited == 0 {
+		t.Error("nothing was said while nobody led")
+	}
+	elect(time.Second)
+	if err := m.remove(ctx, "b", progress); err != nil {
+		t.Fatalf("remove: %v", err)
+	}
+}
+
+// A change that nobody can make ends with the caller's deadline, as one whose
+// outcome is unknown, and says what each replica answered.
+func TestChangeWithoutLeader(t *testing.T) {
+	nobody := &fakeMember{
+		leader: func() string { return "" }, leads: func() bool { return false },
+		members: func() []*raftpb.Member { return nil },
+	}
+	address := serve(t, nobody)
+	ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
+	defer cancel()
+	err := membershipFailure("add", membershipOf(t, address).add(ctx, "127.0.0.1:1", "", func(output.State) {}))
+	if exitCode(err) != ExitUnavailable {
+		t.Errorf("exit code %d, %v", exitCode(err), err)
+	}
+	for _, part := range []string{"outcome unknown", address + ": this replica does not lead"} {
+		if !strings.Contains(fmt.Sprint(err), part) {
+			t.Errorf("%q does not say %q", err, part)
+		}
+	}
+}
+
+// What a leader refuses is said at once.
+func TestRefusedChangeIsNotRepeated(t *testing.T) {
+	calls := 0
+	member := &fakeMember{leads: func() bool { return true }, members: func() []*raftpb.Member { return nil }}
+	member.removed = func(string, string) error {
+		calls++
+		return status.Error(codes.NotFound, "no replica \"x\" in the group")
+	}
+	address := serve(t, member)
+	member.leader = func() string { return address }
+	err := membershipFailure("remove", membershipOf(t, address).remove(t.Context(), "x", func(output.State) {}))
+	if exitCode(err) != ExitCondition || calls != 1 {
+		t.Errorf("exit code %d after %d calls: %v", exitCode(err), calls, err)
+	}
+}
