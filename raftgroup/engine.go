@@ -115,9 +115,11 @@ func (r *Replica) engine() *engine {
 func (r *Replica) node() *raft.Raft { return r.engine().node }
 
 // stopEngine ends one life of Raft and answers for what it leaves open. It fails
-// if Raft's goroutines do not end before ctx does.
+// if Raft's goroutines do not end before ctx does. What they still want to send
+// is not sent: otherwise each message to a peer that is cut off would keep them.
 func (r *Replica) stopEngine(ctx context.Context, e *engine, reason error) error {
 	ended := e.ended()
+	r.transport.Suspend()
 	e.stopDrain()
 	r.lost()
 	err := ends(ctx, ended, "raft")

@@ -220,6 +220,40 @@ func TestStuckTransfer(t *testing.T) {
 	}
 }
 
+// Claim: Raft is restarted within one message's timeout, though every message of
+// the old life hangs until its own. Raft sends the next one before it looks
+// whether it should end, as often as not: ten restarts would take many timeouts.
+func TestBounceUnderHangingPeers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 3)
+		defer c.stopAll()
+		for range 10 {
+			leader := c.leader()
+			timeout := leader.replica.rpcTimeout()
+			leader.transport.hook(func() {
+				leader.transport.sending = func(*raft.AppendEntriesRequest) error {
+					time.Sleep(timeout)
+					return errors.New("timed out")
+				}
+			})
+			leader.goPropose(set("b=1"))
+			time.Sleep(100 * time.Millisecond) // load: messages are under way
+			leader.goPropose(set("b=2"))       // and there is a next one
+			time.Sleep(10 * time.Millisecond)  // load: which waits for its turn
+			begin := time.Now()
+			if err := leader.replica.bounce(); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(begin); took > timeout {
+				t.Fatalf("raft was restarted after %v, messages hang for %v", took, timeout)
+			}
+			leader.transport.hook(func() { leader.transport.sending = nil })
+			c.put("a=1")
+		}
+		c.converge()
+	})
+}
+
 // Claim: a caller is not kept by a future that Raft lost.
 func TestLostFuture(t *testing.T) {
 	for name, unsafe := range map[string]bool{"contained": false, "waitForFuture": true} {

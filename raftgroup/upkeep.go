@@ -101,6 +101,7 @@ func (r *Replica) bounce() error {
 	if err := r.guard.fit(r.fsm.position()); err != nil {
 		return err
 	}
+	r.transport.Resume()
 	if err := r.startRaft(); err != nil {
 		return fmt.Errorf("restart: %w", err)
 	}

@@ -47,6 +47,8 @@ var guards = []guard{
 		"if p.r.o.unsafe.waitForFuture {", "if true {")},
 	{"StuckTransfer", "raftgroup", "TestStuckTransfer/contained", one("raftgroup/upkeep.go",
 		"if r.o.unsafe.noBounce {", "if true {")},
+	{"SuspendedLife", "raftgroup", "TestBounceUnderHangingPeers", one("raftgroup/engine.go",
+		"r.transport.Suspend()", "_ = r.transport.Suspend")},
 	{"EntryClock", "raftgroup", "TestEntryClock/contained", []edit{
 		{"raftgroup/packer.go", "if p.r.o.unsafe.rawClock {", "if true {"},
 		{"raftgroup/fsm.go", "if !s.f.r.o.unsafe.rawClock {", "if false {"}}},

@@ -54,6 +54,9 @@ type Options struct {
 // ErrMuted is returned by every message after Mute.
 var ErrMuted = errors.New("transport: the replica has stopped")
 
+// ErrSuspended is returned by every message between Suspend and Resume.
+var ErrSuspended = errors.New("transport: raft is being stopped")
+
 // ErrDeposed is returned for a message of one term that carries entries or state
 // of a later one. Raft goes on replicating for a leader that was deposed until its
 // back-off ends, up to ten seconds later, and then sends what its log and its
@@ -71,8 +74,9 @@ type Transport struct {
 	preVote raft.WithPreVote
 	options Options
 
-	round atomic.Uint64
-	muted atomic.Bool
+	round     atomic.Uint64
+	muted     atomic.Bool
+	suspended atomic.Bool
 
 	mu struct {
 		sync.Mutex
@@ -136,11 +140,36 @@ func (t *Transport) Acknowledged(id raft.ServerID, term, round uint64) bool {
 // one.
 func (t *Transport) Mute() { t.muted.Store(true) }
 
+// Suspend lets no message out until Resume, and ends the snapshots on their way.
+// A life of Raft that was told to stop may still try one message after the other,
+// and does not end before each of them did.
+func (t *Transport) Suspend() { t.suspended.Store(true) }
+
+// Resume ends Suspend.
+func (t *Transport) Resume() { t.suspended.Store(false) }
+
 func (t *Transport) allowed() error {
-	if t.muted.Load() {
+	switch {
+	case t.muted.Load():
 		return ErrMuted
+	case t.suspended.Load():
+		return ErrSuspended
 	}
 	return nil
+}
+
+// A snapshotReader is a snapshot that is being sent: it ends when messages may
+// no longer leave.
+type snapshotReader struct {
+	io.Reader
+	t *Transport
+}
+
+func (r snapshotReader) Read(b []byte) (int, error) {
+	if err := r.t.allowed(); err != nil {
+		return 0, err
+	}
+	return r.Reader.Read(b)
 }
 
 // AppendEntries implements raft.Transport. It may shorten args.Entries: the
@@ -250,7 +279,7 @@ func (t *Transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress,
 	if args.LastLogTerm > args.Term {
 		return ErrDeposed
 	}
-	return t.inner.InstallSnapshot(id, t.resolve(id, target), args, resp, data)
+	return t.inner.InstallSnapshot(id, t.resolve(id, target), args, resp, snapshotReader{data, t})
 }
 
 // TimeoutNow implements raft.Transport.

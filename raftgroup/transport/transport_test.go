@@ -269,6 +269,60 @@ func TestSilentPeer(t *testing.T) {
 	rpc.Respond(&raft.InstallSnapshotResponse{}, nil)
 }
 
+// Claim: after Suspend no message leaves and a snapshot on its way ends, until
+// Resume.
+func TestSuspend(t *testing.T) {
+	l := listen(t)
+	receiver, err := Wrap(Network(loopback{l}, time.Minute, hclog.NewNullLogger()), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer receiver.Shut()
+	w, err := Wrap(Network(loopback{listen(t)}, time.Minute, hclog.NewNullLogger()), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Shut()
+	address := raft.ServerAddress(l.Addr().String())
+	data, feed := io.Pipe()
+	defer feed.Close()
+	ended := make(chan error, 1)
+	go func() {
+		ended <- w.InstallSnapshot("p", address, &raft.InstallSnapshotRequest{Size: 1 << 40}, &raft.InstallSnapshotResponse{}, data)
+	}()
+	if _, err := feed.Write([]byte("beginning")); err != nil {
+		t.Fatal(err)
+	}
+	w.Suspend()
+	go feed.Write([]byte("more")) // whoever reads it reads no further
+	select {
+	case err := <-ended:
+		if !errors.Is(err, ErrSuspended) {
+			t.Errorf("the snapshot ended with %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("the snapshot goes on")
+	}
+	vote := func() error {
+		return w.RequestVote("p", address, &raft.RequestVoteRequest{}, &raft.RequestVoteResponse{})
+	}
+	if err := vote(); !errors.Is(err, ErrSuspended) {
+		t.Errorf("a message while suspended: %v", err)
+	}
+	w.Resume()
+	go func() {
+		for rpc := range receiver.Consumer() {
+			rpc.Respond(&raft.RequestVoteResponse{}, nil)
+			if _, asked := rpc.Command.(*raft.RequestVoteRequest); asked {
+				return
+			}
+		}
+	}()
+	if err := vote(); err != nil {
+		t.Errorf("a message after that: %v", err)
+	}
+}
+
 // Claim: what Raft records as the candidate of a vote names the disk, not its
 // address alone, and the address is found in it again.
 func TestCandidatesAreDisks(t *testing.T) {
