@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"strconv"
 
 	"github.com/shoalkv/shoal/shardctrler/ctrlfsm"
@@ -38,32 +39,53 @@ func (s *Server) Join(ctx context.Context, req *ctrlpb.JoinRequest) (*ctrlpb.Cha
 	if err := s.barrier(ctx, r); err != nil {
 		return nil, err
 	}
-	settled, err := s.settled(r, join)
+	asking, err := s.asking(r, join)
 	if err != nil {
 		return nil, err
 	}
-	if !settled && !req.GetForce() {
-		if err := s.verify(ctx, r, join.Groups); err != nil {
+	if asking != askNobody && !req.GetForce() {
+		asked := slices.Clone(join.Groups)
+		switch err := s.verify(ctx, r, asked); {
+		case err == nil:
+			join.Groups = asked
+		case asking == askAll:
 			return nil, err
 		}
 	}
 	return s.change(ctx, r, join, req.GetPlan())
 }
 
-// settled reports whether the replicas need not be asked: the request was
-// answered before, or it would change nothing, or be refused, whoever they are.
-func (s *Server) settled(r *replica, join ctrlfsm.Join) (settled bool, err error) {
+// An asking says whether a join needs to know who the replicas are.
+type asking int
+
+const (
+	// askNobody: the request was answered before, or it would change nothing, or be
+	// refused, whoever they are.
+	askNobody asking = iota
+	// askIfPossible: the groups are listed as they should be, but not all are bound:
+	// one of them may be one that is known from earlier, which only a join binds.
+	askIfPossible
+	// askAll: the change depends on it.
+	askAll
+)
+
+func (s *Server) asking(r *replica, join ctrlfsm.Join) (a asking, err error) {
 	err = s.read(r, func(rd *reading) error {
 		if _, answered, err := rd.Answered(join.Request); err != nil || answered {
-			settled = answered
 			return err
 		}
 		next, ref, err := ctrlfsm.Plan(rd.View, join)
+		unbound := func(g ctrlfsm.JoinGroup) bool { return rd.latest.Groups[g.ID].Incarnation.IsZero() }
+		switch {
 		// A group that is listed with other addresses may turn out to be the same.
-		settled = next == nil && (ref == nil || ref.Reason != ctrlfsm.GroupExists)
+		case err != nil, next != nil, ref != nil && ref.Reason == ctrlfsm.GroupExists:
+			a = askAll
+		case ref == nil && slices.ContainsFunc(join.Groups, unbound):
+			a = askIfPossible
+		}
 		return err
 	})
-	return settled, err
+	return a, err
 }
 
 // Leave removes groups.

@@ -139,8 +139,17 @@ func (o *operator) act() {
 	}
 }
 
-// finish removes what could never settle.
+// finish removes what could never settle, and joins again, asking them who they
+// are, groups that are known from earlier and were joined unseen.
 func (o *operator) finish() {
+	for _, gid := range o.gids {
+		if g, listed := o.w.controllers.latest.Groups[gid]; listed && g.Incarnation.IsZero() {
+			l := o.current(gid)
+			o.ask(ctrlfsm.Join{Request: o.request(), Groups: []ctrlfsm.JoinGroup{{
+				ID: gid, Replicas: l.addrs, Identity: ctrlfsm.IdentityFormed, Incarnation: l.self.Incarnation}}})
+			return
+		}
+	}
 	for _, gid := range o.ghosts {
 		if _, listed := o.w.controllers.latest.Groups[gid]; listed {
 			o.ask(ctrlfsm.Leave{Request: o.request(), Groups: []shardcfg.GroupID{gid}})

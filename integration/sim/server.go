@@ -208,14 +208,7 @@ func (s *server) poll() {
 		s.w.trace.text("%s polls at config %d; drained %v (%s), known %v", s.l.g.name, q.adopted, q.drained, why, s.known)
 	}
 	leads := s.leads
-	serve := func(c *controller, reply func(ctlReply)) {
-		// A poll that outlives its group would bind the gid to an incarnation that
-		// is no more, if the group that follows has not been heard of yet; then
-		// only declaring it destroyed helps, which is not modelled.
-		if !s.l.over {
-			c.poll(q, reply)
-		}
-	}
+	serve := func(c *controller, reply func(ctlReply)) { c.poll(q, reply) }
 	s.w.controllers.ask(s.r.n, &s.asker, pollTimeout, serve,
 		func(a ctlReply, ok bool) {
 			if s.leads != leads || s.driver == nil {

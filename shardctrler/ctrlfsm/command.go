@@ -102,7 +102,7 @@ type Unpin struct {
 	Shard   shardcfg.ShardID
 }
 
-// Bind ties a gid to an incarnation, at the group's first contact; later it
+// Bind ties a gid to a new incarnation, at the group's first contact; later it
 // tells the addresses of the group's present replicas.
 type Bind struct {
 	Group       shardcfg.GroupID

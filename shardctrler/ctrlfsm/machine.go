@@ -13,7 +13,8 @@
 // no number and succeeds.
 //
 // A group is a member, then leaving (listed, with its addresses, until it is
-// drained), then gone. Its gid is bound to an incarnation once, at first
+// drained), then gone. Its gid is bound to an incarnation once: by a join that
+// asked its replicas, or for an incarnation that was never bound before at first
 // contact; another incarnation is refused while the first is listed. A group
 // that never was bound leaves at once. A join of a leaving group cancels the
 // leave.

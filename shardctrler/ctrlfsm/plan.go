@@ -80,7 +80,7 @@ func planJoin(v View, c *shardcfg.Config, j Join) (*Refusal, error) {
 			return ref, nil
 		}
 		c.Groups[g.ID] = now
-		changed = changed || !listed || now.Weight != old.Weight || now.State != old.State
+		changed = changed || !listed || now.Incarnation != old.Incarnation || now.Weight != old.Weight || now.State != old.State
 	}
 	if len(c.Groups) > shardcfg.GroupsMax {
 		return refuse(BadRequest, "more than %d groups", shardcfg.GroupsMax), nil
@@ -141,6 +141,9 @@ func checkIncarnation(v View, c *shardcfg.Config, gid shardcfg.GroupID, inc shar
 	if c.IsRetired(inc) {
 		return refuse(IncarnationRetired, "%v was declared destroyed", inc), nil
 	}
+	if other, listed := c.GroupOf(inc); listed && other != gid {
+		return refuse(IncarnationBound, "%v is group %d, not %d", inc, other, gid), nil
+	}
 	first, known, err := v.Registered(inc)
 	if err != nil {
 		return nil, err
@@ -151,10 +154,11 @@ func checkIncarnation(v View, c *shardcfg.Config, gid shardcfg.GroupID, inc shar
 	return nil, nil
 }
 
-// joined is how a group stands after a join.
+// joined is how a group stands after a join. One whose replicas said who they
+// are is bound by that.
 func joined(old shardcfg.Group, listed bool, g JoinGroup) (shardcfg.Group, *Refusal) {
 	if !listed {
-		return shardcfg.Group{Replicas: g.Replicas, Weight: max(g.Weight, 1), State: shardcfg.GroupMember}, nil
+		return shardcfg.Group{Incarnation: g.Incarnation, Replicas: g.Replicas, Weight: max(g.Weight, 1), State: shardcfg.GroupMember}, nil
 	}
 	// What the group itself reports of its addresses counts, so a group that is
 	// known to be the same one keeps those that are listed.
@@ -164,6 +168,9 @@ func joined(old shardcfg.Group, listed bool, g JoinGroup) (shardcfg.Group, *Refu
 	}
 	if g.Weight != 0 {
 		old.Weight = g.Weight
+	}
+	if old.Incarnation.IsZero() {
+		old.Incarnation = g.Incarnation
 	}
 	old.State = shardcfg.GroupMember // which cancels a leave
 	return old, nil
@@ -282,6 +289,14 @@ func planBind(v View, c *shardcfg.Config, b Bind) (*Refusal, error) {
 	}
 	if ref := checkReplicas(b.Group, b.Replicas); ref != nil {
 		return ref, nil
+	}
+	if g.Incarnation.IsZero() {
+		// A message may outlast its sender: that of a group that was emptied must not
+		// bind the gid of the one that follows. Who comes back is bound by a join
+		// that asked its replicas.
+		if _, known, err := v.Registered(b.Incarnation); known || err != nil {
+			return refuse(IncarnationBound, "%v was bound before group %d was joined without asking its replicas; join it again", b.Incarnation, b.Group), err
+		}
 	}
 	if ref, err := checkIncarnation(v, c, b.Group, b.Incarnation); ref != nil || err != nil {
 		return ref, err

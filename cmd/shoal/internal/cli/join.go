@@ -25,7 +25,8 @@ are its share move to it, while they keep serving. Joining a group that is a
 member already is a success, and changes nothing.
 
 The replicas must answer, belong to this cluster or to none yet, and say this
-gid; else the exit code is 5. --force skips that check.`,
+gid; else the exit code is 5. --force skips that check; a group that had left and
+comes back is then taken only once a join without --force could ask it.`,
 		Example: "  shoal join 3 127.0.0.1:7409,127.0.0.1:7410,127.0.0.1:7411 --plan\n" +
 			"  shoal join 3 127.0.0.1:7409,127.0.0.1:7410,127.0.0.1:7411 --wait",
 		Args: arguments(2, 2),
