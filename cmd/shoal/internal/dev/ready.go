@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/shoalkv/shoal/clerk"
+	"github.com/shoalkv/shoal/raftgroup/raftpb"
 )
 
 const (
@@ -51,7 +52,7 @@ func (c *cluster) joinAndServe(ctx context.Context) error {
 	}
 	defer client.Close()
 	if !c.mu.layout.Joined {
-		if err := c.join(ctx, client.Admin()); err != nil {
+		if err := c.join(ctx, client); err != nil {
 			return err
 		}
 	}
@@ -61,14 +62,20 @@ func (c *cluster) joinAndServe(ctx context.Context) error {
 	return err
 }
 
-// join makes the groups members that are no spares, and waits until every shard
-// has arrived.
-func (c *cluster) join(ctx context.Context, admin *clerk.Admin) error {
+// join makes the groups members that are no spares, once they are formed, and
+// waits until every shard has arrived.
+func (c *cluster) join(ctx context.Context, client *clerk.Clerk) error {
+	admin := client.Admin()
 	var groups []clerk.JoinGroup
 	for _, g := range c.mu.layout.Groups {
 		if !g.Spare {
 			groups = append(groups, clerk.JoinGroup{GID: g.GID, Replicas: addresses(g.Replicas), Weight: 1})
 		}
+	}
+	if _, err := retry(ctx, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, formed(ctx, client, c.mu.layout.Groups)
+	}); err != nil {
+		return err
 	}
 	made, err := retry(ctx, func(ctx context.Context) (clerk.Change, error) { return admin.Join(ctx, groups) })
 	if err != nil {
@@ -81,6 +88,28 @@ func (c *cluster) join(ctx context.Context, admin *clerk.Admin) error {
 	defer c.mu.Unlock()
 	c.mu.layout.Joined = true
 	return c.mu.layout.save(c.dir)
+}
+
+// formed returns nil once all replicas belong to formed groups, the spare ones
+// too. Then a join binds them, and the first config is the one that the cluster
+// begins with.
+func formed(ctx context.Context, client *clerk.Clerk, groups []*Group) error {
+	for _, g := range groups {
+		for _, address := range addresses(g.Replicas) {
+			conn, err := client.Conn(address)
+			if err != nil {
+				return err
+			}
+			hello, err := raftpb.NewFormationClient(conn).Hello(ctx, &raftpb.HelloRequest{Group: uint64(g.GID)})
+			if err != nil {
+				return err
+			}
+			if !hello.GetFormed() {
+				return fmt.Errorf("the replica at %s is not formed yet", address)
+			}
+		}
+	}
+	return nil
 }
 
 // served returns nil if every group has a leader and all shards have a holder
