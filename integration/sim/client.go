@@ -21,7 +21,7 @@ type clerk struct {
 	n    *node
 	id   int
 	rng  *rand.Rand
-	book sessionBook
+	book route.Book
 	// table is clerk/route's.
 	table      route.Table
 	asker      caller
@@ -29,13 +29,6 @@ type clerk struct {
 	rest       time.Duration
 	lanes      []*lane
 	sessions   int
-}
-
-// sessionBook follows clerk's: it gives writes their identities.
-type sessionBook struct {
-	current *route.Session
-	clock   uint64 // newest cluster clock heard
-	ahead   bool
 }
 
 // A lane makes calls one after the other.
@@ -56,24 +49,15 @@ func (w *World) newClerk(id int) *clerk {
 	return c
 }
 
-// begin follows clerk's sessionBook.begin.
+// begin gives a write its identity.
 func (c *clerk) begin() (*route.Session, uint64) {
-	now := c.n.clock()
-	if c.book.ahead && c.book.clock > 0 {
-		now = c.book.clock
-	}
-	now = max(now, c.book.clock)
-	if c.book.current == nil || c.book.current.Due(now) {
+	return c.book.Begin(c.n.clock(), func() (id shardcfg.SessionID) {
 		c.sessions++
-		var id shardcfg.SessionID
 		binary.BigEndian.PutUint64(id[:], uint64(c.id+1))
 		binary.BigEndian.PutUint64(id[8:], uint64(c.sessions))
-		c.book.current = route.NewSession(id, now, 1, false)
-	}
-	return c.book.current, c.book.current.Begin()
+		return id
+	})
 }
-
-func (c *clerk) observe(clock uint64) { c.book.clock = max(c.book.clock, clock) }
 
 // refreshEvery and refreshRestMax follow clerk's refresher.
 const (
@@ -93,7 +77,7 @@ func (c *clerk) refresh() {
 			if !ok {
 				c.probe()
 			} else {
-				c.observe(a.clock)
+				c.book.Observe(a.clock)
 				c.table.LearnConfig(a.config)
 				for _, h := range a.hints {
 					c.table.LearnHint(route.Hint{Shard: h.shard, GID: h.by.Group, Incarnation: h.by.Incarnation, Epoch: h.epoch, Replicas: h.replicas})
@@ -234,7 +218,9 @@ func (o *op) start(until time.Duration) {
 	case history.Delete:
 		o.write.Op, o.write.Value = kvfsm.OpDelete, nil
 	}
-	w.stats.Operations++
+	if !o.final {
+		w.stats.Operations++
+	}
 	w.trace.note(traceCall, c.n.id, uint64(o.h.Kind), uint64(o.h.Call))
 	w.trace.text("client %d calls %v", o.l.number, &o.h)
 	o.route = route.NewOp(shardcfg.SlotOf(o.write.Key), !o.read, false, false)
@@ -270,11 +256,7 @@ func (o *op) do(d route.Decision) {
 		if o.last.reply.Code == route.SessionExpired {
 			c.w.stats.Expired++
 		}
-		o.session.Finish(o.seq)
-		c.book.ahead = c.book.ahead || d.Ahead
-		if c.book.current == o.session {
-			c.book.current = nil
-		}
+		c.book.Refused(o.session, o.seq, d.Ahead, o.last.clock, c.n.clock())
 		o.pause(d.WaitMS, func() {
 			o.session, o.seq = c.begin()
 			o.do(c.table.Start(&o.route))
@@ -336,7 +318,7 @@ func (o *op) send(addr string) {
 			return
 		}
 		o.last = a
-		c.observe(a.clock)
+		c.book.Observe(a.clock)
 		o.do(c.table.Reply(&o.route, a.reply))
 	})
 }
@@ -398,7 +380,7 @@ func (o *op) again() {
 	o.retries++
 	o.drive++
 	wait := between(c.rng, 0, w.p.Deadline/4)
-	if chance(c.rng, w.p.Sleep*10) {
+	if !w.quiet() && chance(c.rng, w.p.Sleep*10) {
 		w.stats.happened(KindSleep)
 		wait = w.p.SleepFor
 	}
@@ -433,12 +415,13 @@ func (o *op) finish() {
 	c := o.l.c
 	w := c.w
 	o.h.Return = w.history.tick()
-	switch o.h.Outcome {
-	case history.Done:
+	switch {
+	case o.final:
+	case o.h.Outcome == history.Done:
 		w.stats.Done++
-	case history.NotDone:
+	case o.h.Outcome == history.NotDone:
 		w.stats.NotDone++
-	case history.Unknown:
+	case o.h.Outcome == history.Unknown:
 		w.stats.Unknown++
 	}
 	var id identity
@@ -448,7 +431,7 @@ func (o *op) finish() {
 	w.history.add(o.h, id)
 	w.trace.note(traceReturn, c.n.id, uint64(o.h.Call), uint64(o.h.Outcome)<<56|o.h.Version)
 	w.trace.text("client %d: %v", o.l.number, &o.h)
-	if !w.calm && chance(c.rng, w.p.Sleep) {
+	if !w.quiet() && chance(c.rng, w.p.Sleep) {
 		w.stats.happened(KindSleep)
 		c.n.after(w.p.SleepFor, o.l.next)
 		return

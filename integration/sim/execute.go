@@ -40,7 +40,7 @@ func (s *server) execute(q *request, hold time.Duration) {
 			return
 		}
 		q.over = true
-		a.clock = max(s.r.machine.at.clock, s.r.n.clock())
+		a.clock = max(a.clock, s.r.machine.at.clock, s.r.n.clock())
 		a.reply.Config = s.adopted()
 		reply(a)
 	}
@@ -151,7 +151,7 @@ func (s *server) wrote(q *request, out kvfsm.Outcome) {
 	if out.Repeat {
 		s.w.stats.Repeats++
 	}
-	q.reply(response{reply: route.Reply{Code: route.Code(out.Code)}, version: out.Version, length: out.Length})
+	q.reply(response{reply: route.Reply{Code: route.Code(out.Code)}, version: out.Version, length: out.Length, clock: out.Floor})
 }
 
 // read follows shardkv's node.read: one barrier, then phase and value from one

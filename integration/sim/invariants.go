@@ -81,6 +81,8 @@ func (w *World) commanded(l *life, c kvfsm.Command, v kvfsm.Verdict) {
 	}
 	switch c := c.(type) {
 	case *kvfsm.Install:
+		w.stats.Installs++
+	case *kvfsm.Drop:
 		w.stats.Handoffs++
 	case *kvfsm.Discard:
 		w.stats.Discards++

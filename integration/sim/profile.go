@@ -75,10 +75,11 @@ func ParseKinds(text string) (s Kinds, err error) {
 // A Size says how much happens in a run.
 type Size struct {
 	// Operations of all clients together, and changes of the configuration, at
-	// least.
+	// least. A run that ends with fewer operations, or fewer handoffs than
+	// HandoffsMin, has failed.
 	Operations, Changes int
 	// HandoffsMin: the operator goes on changing the configuration until so many
-	// shards were installed.
+	// handoffs were completed.
 	HandoffsMin int
 }
 
@@ -194,6 +195,9 @@ func draw(seed uint64, o Options) Profile {
 	}
 	if o.Keys > 0 {
 		p.Keys = o.Keys
+	}
+	if o.Without.Has(KindMove) {
+		p.Handoffs = 0 // pins are the only changes that are sure to move a shard
 	}
 	return p
 }

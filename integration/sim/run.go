@@ -25,7 +25,7 @@ type Report struct {
 
 // Limits of virtual time.
 const (
-	workMax   = 120 * time.Second // for the workload under faults
+	workMax   = 300 * time.Second // for the workload under faults
 	settleMax = 60 * time.Second  // from the last fault until all is at rest
 )
 
@@ -69,6 +69,7 @@ func (w *World) live() {
 	}
 	w.operator.begin()
 	w.faultsBegin()
+	w.paceBegin()
 	lanes := w.p.Clients * w.p.Lanes
 	for i := range w.p.Operations {
 		w.lane(i%lanes).left++
@@ -77,6 +78,7 @@ func (w *World) live() {
 		w.lane(i).next()
 	}
 	w.run(workMax, func() bool { return w.idle() && w.operator.done })
+	w.checkMinima()
 	w.settle()
 	w.read()
 	w.judge()

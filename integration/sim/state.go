@@ -159,7 +159,7 @@ func (s *replicaState) soon() {
 	s.pending = true
 	w := s.r.g.w
 	d := between(w.rng.raft, 0, w.p.ApplyDelay)
-	if s.r.role != leader && !w.calm && chance(w.rng.raft, w.p.ApplySlow) {
+	if s.r.role != leader && !w.quiet() && chance(w.rng.raft, w.p.ApplySlow) {
 		d += between(w.rng.raft, 0, 20*w.p.Election)
 	}
 	s.r.n.after(d, func() {
