@@ -2,6 +2,7 @@ package clerk
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"slices"
 	"time"
@@ -47,6 +48,7 @@ type ChangeOption func(*changeOptions)
 
 type changeOptions struct {
 	plan, force bool
+	maxPause    time.Duration
 }
 
 // Plan changes nothing, and returns what would move.
@@ -54,6 +56,12 @@ func Plan() ChangeOption { return func(o *changeOptions) { o.plan = true } }
 
 // Force lets a group join whose replicas could not be asked who they are.
 func Force() ChangeOption { return func(o *changeOptions) { o.force = true } }
+
+// MaxPause lets a shard that Move places be frozen for at most d on its way, by
+// estimate, instead of what its holder allows every shard; from 1 ms to a minute.
+// Move refuses others with an error that matches ErrInvalid. A longer pause lets a
+// shard with many writes go sooner, a shorter one may slow its writes for a while.
+func MaxPause(d time.Duration) ChangeOption { return func(o *changeOptions) { o.maxPause = d } }
 
 // Join makes groups members, so that shards move to them. Like all changes it
 // takes effect at most once, and doing it again is a success. Where the
@@ -92,7 +100,10 @@ func (a *Admin) Leave(ctx context.Context, gids []shardcfg.GroupID, options ...C
 // the group leaves.
 func (a *Admin) Move(ctx context.Context, shard shardcfg.ShardID, gid shardcfg.GroupID, options ...ChangeOption) (Change, error) {
 	o := collectChange(options)
-	r := &ctrlpb.MoveRequest{Shard: uint32(shard), Gid: uint64(gid), Plan: o.plan}
+	if o.maxPause != 0 && (o.maxPause < time.Millisecond || o.maxPause > shardcfg.PauseMSMax*time.Millisecond) {
+		return Change{}, fmt.Errorf("move: %w: a pause of %v is not from 1ms to 1m", ErrInvalid, o.maxPause)
+	}
+	r := &ctrlpb.MoveRequest{Shard: uint32(shard), Gid: uint64(gid), Plan: o.plan, MaxPauseMs: uint32(o.maxPause.Milliseconds())}
 	return a.change(ctx, "move", o, func(ctx context.Context, client ctrlpb.ControllerClient, id *ctrlpb.RequestID, cluster []byte) (*ctrlpb.ChangeReply, error) {
 		r.Request, r.Cluster = id, cluster
 		return client.Move(ctx, r)

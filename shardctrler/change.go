@@ -122,7 +122,7 @@ func (s *Server) Move(ctx context.Context, req *ctrlpb.MoveRequest) (*ctrlpb.Cha
 	if err != nil {
 		return nil, err
 	}
-	return s.change(ctx, r, ctrlfsm.Move{Request: id, Shard: shard, Group: shardcfg.GroupID(req.GetGid())}, req.GetPlan())
+	return s.change(ctx, r, ctrlfsm.Move{Request: id, Shard: shard, Group: shardcfg.GroupID(req.GetGid()), MaxPauseMS: req.GetMaxPauseMs()}, req.GetPlan())
 }
 
 // Unpin lets a shard be balanced again.

@@ -85,7 +85,7 @@ var (
 
 // fakeConfig gives all shards to one group.
 func fakeConfig(num shardcfg.ConfigNum, owner shardcfg.GroupID) *shardcfg.Config {
-	c := &shardcfg.Config{Num: num, Shards: make([]shardcfg.GroupID, fakeShards), Pins: map[shardcfg.ShardID]shardcfg.GroupID{},
+	c := &shardcfg.Config{Num: num, Shards: make([]shardcfg.GroupID, fakeShards), Pins: map[shardcfg.ShardID]shardcfg.Pin{},
 		Groups: map[shardcfg.GroupID]shardcfg.Group{
 			1: {Incarnation: fakeSelf, Replicas: []string{"here:1"}, Weight: 1, State: shardcfg.GroupMember},
 			2: {Incarnation: fakeOther, Replicas: []string{"there:1"}, Weight: 1, State: shardcfg.GroupMember},

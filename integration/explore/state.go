@@ -263,7 +263,7 @@ func (x *explorer) makeConfig(st *state, owners []int) uint32 {
 
 func (x *explorer) newConfig(st *state, owners []int) uint32 {
 	c := &shardcfg.Config{Num: shardcfg.ConfigNum(st.configCount) + 1,
-		Groups: map[shardcfg.GroupID]shardcfg.Group{}, Pins: map[shardcfg.ShardID]shardcfg.GroupID{}}
+		Groups: map[shardcfg.GroupID]shardcfg.Group{}, Pins: map[shardcfg.ShardID]shardcfg.Pin{}}
 	for seat := range x.bound.Groups {
 		id := st.inc(seat).identity()
 		c.Groups[id.Peer.Group] = shardcfg.Group{Incarnation: id.Peer.Incarnation, Replicas: id.Replicas, Weight: 1, State: shardcfg.GroupMember}

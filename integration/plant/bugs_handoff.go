@@ -148,4 +148,6 @@ var onceBugs = []bug{
 		catchers: []catcher{machine}},
 	{name: "a floor of the future", edits: one("shardkv/kvfsm/write.go",
 		"if c.Floor <= floor || c.Floor > m.clock {", "if c.Floor <= floor {"), catchers: []catcher{machine}},
+	{name: "the pause of a pin counts for every receiver", edits: one("shardkv/handoff/leaving.go",
+		" && pin.Group == rec.To.Group {", " {"), catchers: []catcher{world}},
 }

@@ -141,7 +141,7 @@ func (shards) machine() raftgroup.StateMachine {
 }
 
 func (shards) setup() []entry.Command {
-	c := &shardcfg.Config{Num: 1, Shards: make([]shardcfg.GroupID, shardCount), Pins: map[shardcfg.ShardID]shardcfg.GroupID{},
+	c := &shardcfg.Config{Num: 1, Shards: make([]shardcfg.GroupID, shardCount), Pins: map[shardcfg.ShardID]shardcfg.Pin{},
 		Groups: map[shardcfg.GroupID]shardcfg.Group{
 			1: {Incarnation: kvGroup, Replicas: []string{"r0"}, Weight: 1, State: shardcfg.GroupMember},
 		}}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/shoalkv/shoal/raftgroup/entry"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
@@ -94,6 +95,8 @@ type Move struct {
 	Request RequestID
 	Shard   shardcfg.ShardID
 	Group   shardcfg.GroupID
+	// MaxPauseMS is the pin's.
+	MaxPauseMS uint32
 }
 
 // Unpin lets a pinned shard be balanced again.
@@ -151,7 +154,8 @@ func (c Leave) Encode() entry.Command {
 func (c Move) Encode() entry.Command {
 	b := appendRequest(nil, c.Request)
 	b = binary.AppendUvarint(b, uint64(c.Shard))
-	return entry.Command{Kind: KindMove, Body: binary.AppendUvarint(b, uint64(c.Group))}
+	b = binary.AppendUvarint(b, uint64(c.Group))
+	return entry.Command{Kind: KindMove, Body: binary.AppendUvarint(b, uint64(c.MaxPauseMS))}
 }
 
 // Encode returns the command for a log entry.
@@ -198,7 +202,7 @@ func Decode(ec entry.Command) (Command, error) {
 	case KindLeave:
 		c = Leave{Request: r.request(), Groups: list(r, LeaveGIDsMax, r.groupID)}
 	case KindMove:
-		c = Move{Request: r.request(), Shard: r.shard(), Group: r.groupID()}
+		c = Move{Request: r.request(), Shard: r.shard(), Group: r.groupID(), MaxPauseMS: uint32(r.uvarint(math.MaxUint32))}
 	case KindUnpin:
 		c = Unpin{Request: r.request(), Shard: r.shard()}
 	case KindBind:

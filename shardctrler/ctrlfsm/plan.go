@@ -211,7 +211,7 @@ func planLeave(v View, c *shardcfg.Config, l Leave) (*Refusal, error) {
 		}
 		changed = true
 		for _, s := range c.PinnedShards() {
-			if c.Pins[s] == gid {
+			if c.Pins[s].Group == gid {
 				delete(c.Pins, s)
 			}
 		}
@@ -254,6 +254,9 @@ func planMove(c *shardcfg.Config, m Move) *Refusal {
 	if int(m.Shard) >= len(c.Shards) {
 		return refuse(BadRequest, "there is no shard %d of %d", m.Shard, len(c.Shards))
 	}
+	if m.MaxPauseMS > shardcfg.PauseMSMax {
+		return refuse(BadRequest, "a pause of %d ms is over %d", m.MaxPauseMS, shardcfg.PauseMSMax)
+	}
 	g, listed := c.Groups[m.Group]
 	switch {
 	case !listed:
@@ -261,7 +264,7 @@ func planMove(c *shardcfg.Config, m Move) *Refusal {
 	case g.State != shardcfg.GroupMember:
 		return refuse(GroupLeaving, "group %d is leaving", m.Group)
 	}
-	c.Pins[m.Shard] = m.Group
+	c.Pins[m.Shard] = shardcfg.Pin{Group: m.Group, MaxPauseMS: m.MaxPauseMS}
 	c.Shards[m.Shard] = m.Group
 	return nil
 }

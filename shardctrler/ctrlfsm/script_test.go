@@ -140,7 +140,11 @@ func (d *dialogue) config(t *testing.T, td *datadriven.TestData) string {
 		fmt.Fprintln(&out)
 	}
 	for _, s := range c.PinnedShards() {
-		fmt.Fprintf(&out, "  shard %d pinned to %d\n", s, c.Pins[s])
+		fmt.Fprintf(&out, "  shard %d pinned to %d", s, c.Pins[s].Group)
+		if ms := c.Pins[s].MaxPauseMS; ms > 0 {
+			fmt.Fprintf(&out, ", pause at most %d ms", ms)
+		}
+		fmt.Fprintln(&out)
 	}
 	return out.String()
 }
@@ -174,7 +178,7 @@ func (d *dialogue) request(t *testing.T, td *datadriven.TestData) RequestID {
 }
 
 func (d *dialogue) command(t *testing.T, td *datadriven.TestData) Command {
-	var shard, gid, adopted uint64
+	var shard, gid, adopted, pause uint64
 	var inc string
 	scan := func(name string, dst any) {
 		if td.HasArg(name) {
@@ -184,6 +188,7 @@ func (d *dialogue) command(t *testing.T, td *datadriven.TestData) Command {
 	scan("shard", &shard)
 	scan("group", &gid)
 	scan("adopted", &adopted)
+	scan("pause", &pause)
 	scan("is", &inc)
 	switch td.Cmd {
 	case "join":
@@ -191,7 +196,7 @@ func (d *dialogue) command(t *testing.T, td *datadriven.TestData) Command {
 	case "leave":
 		return Leave{Request: d.request(t, td), Groups: numbers[shardcfg.GroupID](t, td)}
 	case "move":
-		return Move{Request: d.request(t, td), Shard: shardcfg.ShardID(shard), Group: shardcfg.GroupID(gid)}
+		return Move{Request: d.request(t, td), Shard: shardcfg.ShardID(shard), Group: shardcfg.GroupID(gid), MaxPauseMS: uint32(pause)}
 	case "unpin":
 		return Unpin{Request: d.request(t, td), Shard: shardcfg.ShardID(shard)}
 	case "bind":

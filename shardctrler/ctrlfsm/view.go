@@ -90,7 +90,7 @@ func (v View) ConfigAt(num shardcfg.ConfigNum) (*shardcfg.Config, bool, error) {
 		return &shardcfg.Config{
 			Shards: make([]shardcfg.GroupID, v.shardCount),
 			Groups: map[shardcfg.GroupID]shardcfg.Group{},
-			Pins:   map[shardcfg.ShardID]shardcfg.GroupID{},
+			Pins:   map[shardcfg.ShardID]shardcfg.Pin{},
 		}, true, nil
 	}
 	b, ok, err := v.r.Get(numberKey(prefixConfig, uint64(num)))

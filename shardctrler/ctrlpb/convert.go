@@ -27,7 +27,7 @@ func FromConfig(c *shardcfg.Config) *Config {
 		m.Groups = append(m.Groups, fromGroup(gid, c.Groups[gid]))
 	}
 	for _, s := range c.PinnedShards() {
-		m.Pins = append(m.Pins, &Pin{Shard: uint32(s), Gid: uint64(c.Pins[s])})
+		m.Pins = append(m.Pins, pinMessage(s, c.Pins[s]))
 	}
 	m.Retired = fromIncarnations(c.Retired)
 	return m
@@ -43,7 +43,7 @@ func ToConfig(m *Config) (*shardcfg.Config, error) {
 		Num:    shardcfg.ConfigNum(m.GetNum()),
 		Shards: make([]shardcfg.GroupID, 0, m.GetShardCount()),
 		Groups: make(map[shardcfg.GroupID]shardcfg.Group, len(m.GetGroups())),
-		Pins:   make(map[shardcfg.ShardID]shardcfg.GroupID, len(m.GetPins())),
+		Pins:   make(map[shardcfg.ShardID]shardcfg.Pin, len(m.GetPins())),
 	}
 	for _, run := range m.GetShards() {
 		if int(run.GetLength()) > cap(c.Shards)-len(c.Shards) {
@@ -67,7 +67,7 @@ func ToConfig(m *Config) (*shardcfg.Config, error) {
 		if p.GetShard() >= m.GetShardCount() {
 			return nil, corrupt("pin of shard %d of %d", p.GetShard(), m.GetShardCount())
 		}
-		c.Pins[shardcfg.ShardID(p.GetShard())] = shardcfg.GroupID(p.GetGid())
+		c.Pins[shardcfg.ShardID(p.GetShard())] = p.pin()
 	}
 	var err error
 	c.Retired, err = toIncarnations(m.GetRetired())
@@ -87,7 +87,7 @@ func FromDelta(d *shardcfg.Delta) *Delta {
 		m.Groups = append(m.Groups, &Group{Gid: uint64(gid), State: GroupState_GONE})
 	}
 	for _, p := range d.Pins {
-		m.Pins = append(m.Pins, &Pin{Shard: uint32(p.Shard), Gid: uint64(p.Group)})
+		m.Pins = append(m.Pins, pinMessage(p.Shard, p.Pin))
 	}
 	m.Retired = fromIncarnations(d.Retired)
 	return m
@@ -122,7 +122,7 @@ func ToDelta(m *Delta, shardCount int) (*shardcfg.Delta, error) {
 		if p.GetShard() >= uint32(shardCount) {
 			return nil, corrupt("delta pins shard %d of %d", p.GetShard(), shardCount)
 		}
-		d.Pins = append(d.Pins, shardcfg.PinChange{Shard: shardcfg.ShardID(p.GetShard()), Group: shardcfg.GroupID(p.GetGid())})
+		d.Pins = append(d.Pins, shardcfg.PinChange{Shard: shardcfg.ShardID(p.GetShard()), Pin: p.pin()})
 	}
 	var err error
 	d.Retired, err = toIncarnations(m.GetRetired())
@@ -180,4 +180,12 @@ func toIncarnations(raw [][]byte) ([]shardcfg.Incarnation, error) {
 
 func corrupt(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", shardcfg.ErrCorrupt, fmt.Sprintf(format, args...))
+}
+
+func pinMessage(s shardcfg.ShardID, p shardcfg.Pin) *Pin {
+	return &Pin{Shard: uint32(s), Gid: uint64(p.Group), MaxPauseMs: p.MaxPauseMS}
+}
+
+func (x *Pin) pin() shardcfg.Pin {
+	return shardcfg.Pin{Group: shardcfg.GroupID(x.GetGid()), MaxPauseMS: x.GetMaxPauseMs()}
 }

@@ -18,7 +18,7 @@ func sample() *shardcfg.Config {
 			2: {Replicas: []string{"c:1"}, Weight: 1, State: shardcfg.GroupMember},
 			3: {Incarnation: shardcfg.Incarnation{3}, Replicas: []string{"d:1"}, Weight: 1, State: shardcfg.GroupLeaving},
 		},
-		Pins:    map[shardcfg.ShardID]shardcfg.GroupID{2: 2},
+		Pins:    map[shardcfg.ShardID]shardcfg.Pin{2: {Group: 2, MaxPauseMS: 70}},
 		Retired: []shardcfg.Incarnation{{7}, {8}},
 	}
 }
@@ -28,7 +28,7 @@ func TestConfigsAndDeltasSurviveTheWire(t *testing.T) {
 	b.Num, b.Shards[3], b.Shards[0] = 15, 1, 2
 	delete(b.Groups, 3)
 	delete(b.Pins, 2)
-	b.Pins[0] = 2
+	b.Pins[0] = shardcfg.Pin{Group: 2}
 	b.Retired = append(b.Retired, shardcfg.Incarnation{9})
 	got, err := ToConfig(wire(t, FromConfig(a), new(Config)))
 	if err != nil || !got.Equal(a) {

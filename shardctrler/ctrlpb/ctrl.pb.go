@@ -389,6 +389,7 @@ type Pin struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Shard         uint32                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
 	Gid           uint64                 `protobuf:"varint,2,opt,name=gid,proto3" json:"gid,omitempty"`
+	MaxPauseMs    uint32                 `protobuf:"varint,3,opt,name=max_pause_ms,json=maxPauseMs,proto3" json:"max_pause_ms,omitempty"` // for how long the shard may be frozen on its way; 0: as its holder has it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -433,6 +434,13 @@ func (x *Pin) GetShard() uint32 {
 func (x *Pin) GetGid() uint64 {
 	if x != nil {
 		return x.Gid
+	}
+	return 0
+}
+
+func (x *Pin) GetMaxPauseMs() uint32 {
+	if x != nil {
+		return x.MaxPauseMs
 	}
 	return 0
 }
@@ -1164,6 +1172,7 @@ type MoveRequest struct {
 	Shard         uint32                 `protobuf:"varint,3,opt,name=shard,proto3" json:"shard,omitempty"`
 	Gid           uint64                 `protobuf:"varint,4,opt,name=gid,proto3" json:"gid,omitempty"`
 	Plan          bool                   `protobuf:"varint,5,opt,name=plan,proto3" json:"plan,omitempty"`
+	MaxPauseMs    uint32                 `protobuf:"varint,6,opt,name=max_pause_ms,json=maxPauseMs,proto3" json:"max_pause_ms,omitempty"` // of the pin
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1231,6 +1240,13 @@ func (x *MoveRequest) GetPlan() bool {
 		return x.Plan
 	}
 	return false
+}
+
+func (x *MoveRequest) GetMaxPauseMs() uint32 {
+	if x != nil {
+		return x.MaxPauseMs
+	}
+	return 0
 }
 
 type UnpinRequest struct {
@@ -2453,10 +2469,12 @@ const file_shardctrler_ctrlpb_ctrl_proto_rawDesc = "" +
 	"\vincarnation\x18\x02 \x01(\fR\vincarnation\x12\x1a\n" +
 	"\breplicas\x18\x03 \x03(\tR\breplicas\x12\x16\n" +
 	"\x06weight\x18\x04 \x01(\rR\x06weight\x12/\n" +
-	"\x05state\x18\x05 \x01(\x0e2\x19.shoal.ctrl.v1.GroupStateR\x05state\"-\n" +
+	"\x05state\x18\x05 \x01(\x0e2\x19.shoal.ctrl.v1.GroupStateR\x05state\"O\n" +
 	"\x03Pin\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x10\n" +
-	"\x03gid\x18\x02 \x01(\x04R\x03gid\"G\n" +
+	"\x03gid\x18\x02 \x01(\x04R\x03gid\x12 \n" +
+	"\fmax_pause_ms\x18\x03 \x01(\rR\n" +
+	"maxPauseMs\"G\n" +
 	"\fQueryRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\fR\acluster\x12\x15\n" +
 	"\x03num\x18\x02 \x01(\x04H\x00R\x03num\x88\x01\x01B\x06\n" +
@@ -2510,13 +2528,15 @@ const file_shardctrler_ctrlpb_ctrl_proto_rawDesc = "" +
 	"\acluster\x18\x01 \x01(\fR\acluster\x122\n" +
 	"\arequest\x18\x02 \x01(\v2\x18.shoal.ctrl.v1.RequestIDR\arequest\x12\x12\n" +
 	"\x04gids\x18\x03 \x03(\x04R\x04gids\x12\x12\n" +
-	"\x04plan\x18\x04 \x01(\bR\x04plan\"\x97\x01\n" +
+	"\x04plan\x18\x04 \x01(\bR\x04plan\"\xb9\x01\n" +
 	"\vMoveRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\fR\acluster\x122\n" +
 	"\arequest\x18\x02 \x01(\v2\x18.shoal.ctrl.v1.RequestIDR\arequest\x12\x14\n" +
 	"\x05shard\x18\x03 \x01(\rR\x05shard\x12\x10\n" +
 	"\x03gid\x18\x04 \x01(\x04R\x03gid\x12\x12\n" +
-	"\x04plan\x18\x05 \x01(\bR\x04plan\"\x86\x01\n" +
+	"\x04plan\x18\x05 \x01(\bR\x04plan\x12 \n" +
+	"\fmax_pause_ms\x18\x06 \x01(\rR\n" +
+	"maxPauseMs\"\x86\x01\n" +
 	"\fUnpinRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\fR\acluster\x122\n" +
 	"\arequest\x18\x02 \x01(\v2\x18.shoal.ctrl.v1.RequestIDR\arequest\x12\x14\n" +

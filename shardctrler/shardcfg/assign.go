@@ -33,7 +33,7 @@ func Assign(c *Config) []GroupID {
 	var free []ShardID                   // those of nobody who may keep them
 	for s, owner := range c.Shards {
 		if pin, pinned := c.Pins[ShardID(s)]; pinned {
-			owners[s] = pin
+			owners[s] = pin.Group
 			continue
 		}
 		i, member := index[owner]
@@ -95,8 +95,11 @@ func (c *Config) Check() error {
 		}
 	}
 	for _, s := range c.PinnedShards() {
-		if int(s) >= len(c.Shards) || c.Shards[s] != c.Pins[s] || c.Pins[s] == 0 {
-			return fmt.Errorf("config %d: shard %d is pinned to group %d, and not owned by it", c.Num, s, c.Pins[s])
+		if c.Pins[s].MaxPauseMS > PauseMSMax {
+			return fmt.Errorf("config %d: the pause of shard %d is %d ms", c.Num, s, c.Pins[s].MaxPauseMS)
+		}
+		if int(s) >= len(c.Shards) || c.Shards[s] != c.Pins[s].Group || c.Pins[s].Group == 0 {
+			return fmt.Errorf("config %d: shard %d is pinned to group %d, and not owned by it", c.Num, s, c.Pins[s].Group)
 		}
 	}
 	seen := make(map[Incarnation]GroupID, len(c.Groups))
@@ -140,9 +143,9 @@ func memberLoads(c *Config) ([]load, map[GroupID]int) {
 		}
 	}
 	for _, s := range c.PinnedShards() {
-		i, member := index[c.Pins[s]]
+		i, member := index[c.Pins[s].Group]
 		if !member {
-			panic(fmt.Sprintf("shardcfg: shard %d is pinned to group %d, which is not a member of config %d", s, c.Pins[s], c.Num))
+			panic(fmt.Sprintf("shardcfg: shard %d is pinned to group %d, which is not a member of config %d", s, c.Pins[s].Group, c.Num))
 		}
 		loads[i].pinned++
 	}

@@ -13,7 +13,7 @@ func genConfig(t *rapid.T) *Config {
 	c := &Config{
 		Num:    ConfigNum(rapid.Uint64Range(0, 9).Draw(t, "num")),
 		Groups: map[GroupID]Group{},
-		Pins:   map[ShardID]GroupID{},
+		Pins:   map[ShardID]Pin{},
 		Shards: make([]GroupID, 1<<rapid.IntRange(0, 4).Draw(t, "log2 shards")),
 	}
 	var members []GroupID
@@ -34,7 +34,7 @@ func genConfig(t *rapid.T) *Config {
 	for s := range c.Shards {
 		c.Shards[s] = GroupID(rapid.IntRange(0, 6).Draw(t, "owner"))
 		if len(members) > 0 && rapid.IntRange(0, 3).Draw(t, "pinned") == 0 {
-			c.Pins[ShardID(s)] = rapid.SampledFrom(members).Draw(t, "pin")
+			c.Pins[ShardID(s)] = Pin{Group: rapid.SampledFrom(members).Draw(t, "pin")}
 		}
 	}
 	return c
@@ -126,7 +126,7 @@ func TestAssignIsBalancedAndMovesTheFewestShards(t *testing.T) {
 			var pin, cur, load int
 			for s := range c.Shards {
 				p, pinned := c.Pins[ShardID(s)]
-				pin += boolInt(pinned && p == gid)
+				pin += boolInt(pinned && p.Group == gid)
 				cur += boolInt(!pinned && c.Shards[s] == gid)
 				load += boolInt(got[s] == gid)
 			}
@@ -146,8 +146,8 @@ func TestAssignIsBalancedAndMovesTheFewestShards(t *testing.T) {
 		for s, owner := range got {
 			pin, pinned := c.Pins[ShardID(s)]
 			switch {
-			case pinned && owner != pin:
-				t.Fatalf("shard %d is pinned to %d and given to %d", s, pin, owner)
+			case pinned && owner != pin.Group:
+				t.Fatalf("shard %d is pinned to %d and given to %d", s, pin.Group, owner)
 			case !slices.Contains(gids, owner):
 				t.Fatalf("shard %d is given to %d, not a member", s, owner)
 			case !pinned:

@@ -17,7 +17,8 @@ import (
 //	groups   uvarint  count; each, in ascending order of gid:
 //	                  { gid uvarint, state u8, bound u8, incarnation [16]byte if bound is 1,
 //	                    weight uvarint, count uvarint x { length uvarint, address } }
-//	pins     uvarint  count; each, in ascending order of shard: { shard uvarint, gid uvarint }
+//	pins     uvarint  count; each, in ascending order of shard: { shard uvarint, gid uvarint,
+//	                  max pause uvarint (ms) }
 //	retired  uvarint  count; each [16]byte, ascending
 //
 // It is canonical: equal configs have equal bytes, and the decoder refuses
@@ -33,6 +34,7 @@ const (
 	AddressBytesMax = 262     // a host name of 255 bytes, a colon, a port, and a byte to spare
 	WeightMax       = 1 << 20 // largest weight of a group
 	RetiredMax      = 1 << 16 // incarnations ever retired
+	PauseMSMax      = 60_000  // longest pause of a shard that a pin may allow, in ms
 )
 
 // ErrCorrupt is wrapped by the errors of DecodeConfig and Delta.Apply.
@@ -58,7 +60,8 @@ func AppendConfig(dst []byte, c *Config) []byte {
 	dst = binary.AppendUvarint(dst, uint64(len(pins)))
 	for _, s := range pins {
 		dst = binary.AppendUvarint(dst, uint64(s))
-		dst = binary.AppendUvarint(dst, uint64(c.Pins[s]))
+		dst = binary.AppendUvarint(dst, uint64(c.Pins[s].Group))
+		dst = binary.AppendUvarint(dst, uint64(c.Pins[s].MaxPauseMS))
 	}
 	return appendRetired(dst, c.Retired)
 }
@@ -260,20 +263,21 @@ func (r *reader) group() (GroupID, Group) {
 	return gid, g
 }
 
-func (r *reader) pins(shardCount int) map[ShardID]GroupID {
-	pins := map[ShardID]GroupID{}
+func (r *reader) pins(shardCount int) map[ShardID]Pin {
+	pins := map[ShardID]Pin{}
 	n := int(r.uvarint(uint64(shardCount), "pin count"))
 	last := -1
 	for range n {
 		s := int(r.uvarint(uint64(shardCount), "pinned shard"))
-		gid := GroupID(r.uvarint(uint64Max, "pin's group"))
+		pin := Pin{Group: GroupID(r.uvarint(uint64Max, "pin's group"))}
+		pin.MaxPauseMS = uint32(r.uvarint(PauseMSMax, "pin's pause"))
 		if r.err == nil && (s <= last || s >= shardCount) {
 			r.fail("pin of shard %d after %d, of %d", s, last, shardCount)
 		}
 		if r.err != nil {
 			break
 		}
-		pins[ShardID(s)], last = gid, s
+		pins[ShardID(s)], last = pin, s
 	}
 	return pins
 }

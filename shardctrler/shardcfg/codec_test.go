@@ -20,7 +20,7 @@ func sample() *Config {
 			1: {Incarnation: Incarnation{0xAA, 15: 1}, Replicas: []string{"a:1", "a:2"}, Weight: 1, State: GroupMember},
 			9: {Incarnation: Incarnation{0xBB}, Weight: 1, State: GroupLeaving},
 		},
-		Pins:    map[ShardID]GroupID{7: 1, 4: 2},
+		Pins:    map[ShardID]Pin{7: {Group: 1, MaxPauseMS: 250}, 4: {Group: 2}},
 		Retired: []Incarnation{{1}, {2}},
 	}
 }
@@ -32,7 +32,7 @@ func TestConfigEncodingNeverChanges(t *testing.T) {
 		"010101aa000000000000000000000000000001" + "01" + "02" + "03613a31" + "03613a32" +
 		"020100" + "c801" + "01" + "03623a31" +
 		"090201bb000000000000000000000000000000" + "01" + "00" +
-		"02" + "0402" + "0701" +
+		"02" + "040200" + "0701fa01" +
 		"02" + "01000000000000000000000000000000" + "02000000000000000000000000000000"
 	if got := hex.EncodeToString(AppendConfig(nil, sample())); got != golden {
 		t.Errorf("got\n%s, want\n%s", got, golden)
@@ -148,8 +148,9 @@ func TestCheckNamesWhatNoConfigMayHold(t *testing.T) {
 	for name, spoil := range map[string]func(*Config){
 		"owner not listed":     func(c *Config) { c.Shards[0] = 77 },
 		"owner leaving":        func(c *Config) { c.Shards[0] = 9 },
-		"pin elsewhere":        func(c *Config) { c.Pins[0] = 2 },
-		"pin out of range":     func(c *Config) { c.Pins[8] = 1 },
+		"pin elsewhere":        func(c *Config) { c.Pins[0] = Pin{Group: 2} },
+		"pin out of range":     func(c *Config) { c.Pins[8] = Pin{Group: 1} },
+		"pause too long":       func(c *Config) { c.Pins[7] = Pin{Group: 1, MaxPauseMS: PauseMSMax + 1} },
 		"incarnation retired":  func(c *Config) { c.Retired = []Incarnation{{0xBB}} },
 		"incarnation twice":    func(c *Config) { c.Groups[3] = c.Groups[1] },
 		"shard count":          func(c *Config) { c.Shards = c.Shards[:7] },

@@ -38,6 +38,14 @@ type Group struct {
 	State  GroupState
 }
 
+// A Pin says where a shard was placed by hand.
+type Pin struct {
+	Group GroupID
+	// MaxPauseMS is for how long the shard may be frozen on its way there, in ms,
+	// by estimate; 0: as long as its holder allows every shard.
+	MaxPauseMS uint32
+}
+
 // A Config is one numbered configuration: where every shard should be. Once
 // published it is never changed; all its readers may share it.
 type Config struct {
@@ -49,7 +57,7 @@ type Config struct {
 	Groups map[GroupID]Group
 	// Pins are shards placed by hand. A pinned shard stays at its group until
 	// it is unpinned or the group leaves.
-	Pins map[ShardID]GroupID
+	Pins map[ShardID]Pin
 	// Retired are the incarnations that an operator declared destroyed, in
 	// ascending order.
 	Retired []Incarnation
@@ -66,7 +74,7 @@ func (c *Config) Clone() *Config {
 	}
 	n.Pins = maps.Clone(c.Pins)
 	if n.Pins == nil {
-		n.Pins = map[ShardID]GroupID{}
+		n.Pins = map[ShardID]Pin{}
 	}
 	n.Retired = slices.Clone(c.Retired)
 	return &n

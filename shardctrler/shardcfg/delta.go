@@ -24,7 +24,7 @@ type Delta struct {
 	// Groups are new or changed; Gone are no longer listed. Both ascend.
 	Groups []GroupChange
 	Gone   []GroupID
-	// Pins are new or changed (gid 0: removed), in ascending order of shard.
+	// Pins are new or changed (group 0: removed), in ascending order of shard.
 	Pins []PinChange
 	// Retired are newly retired, ascending.
 	Retired []Incarnation
@@ -43,10 +43,10 @@ type GroupChange struct {
 	Group Group
 }
 
-// A PinChange is a shard's pin after a delta; Group 0 means that it has none.
+// A PinChange is a shard's pin after a delta; group 0 means that it has none.
 type PinChange struct {
 	Shard ShardID
-	Group GroupID
+	Pin   Pin
 }
 
 // DeltaBetween returns the delta that leads from one config to another of the
@@ -113,10 +113,10 @@ func (d *Delta) Apply(c *Config) (*Config, error) {
 		switch {
 		case int(p.Shard) >= len(n.Shards):
 			return nil, fmt.Errorf("%w: delta pins shard %d of %d", ErrCorrupt, p.Shard, len(n.Shards))
-		case p.Group == 0:
+		case p.Pin.Group == 0:
 			delete(n.Pins, p.Shard)
 		default:
-			n.Pins[p.Shard] = p.Group
+			n.Pins[p.Shard] = p.Pin
 		}
 	}
 	n.Retired = append(n.Retired, d.Retired...)
@@ -148,7 +148,7 @@ func pinChanges(from, to *Config) []PinChange {
 	var out []PinChange
 	for _, s := range to.PinnedShards() {
 		if from.Pins[s] != to.Pins[s] {
-			out = append(out, PinChange{Shard: s, Group: to.Pins[s]})
+			out = append(out, PinChange{Shard: s, Pin: to.Pins[s]})
 		}
 	}
 	for _, s := range from.PinnedShards() {

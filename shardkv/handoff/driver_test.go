@@ -208,6 +208,38 @@ func TestFreezeFitsBudget(t *testing.T) {
 	}
 }
 
+// The pause budget of a pin counts for the handoff to its group, and for no
+// other; a new config may change it while the shard is on its way.
+func TestMaxPauseOfAPin(t *testing.T) {
+	w, a, b := pair(t, 3)
+	w.stage(a, b)
+	pin := func(p shardcfg.Pin) {
+		w.ownerIs(b)
+		w.latest().Pins[0] = p
+		w.apply(a, &kvfsm.Adopt{Cluster: cluster, Config: w.latest()})
+	}
+	w.put(a, 3000) // 150 ms, by the rate that is assumed
+	w.fetch(a, b)
+	w.put(a, 3000)
+	freeze := &kvfsm.Freeze{Epoch: shardcfg.Epoch{Num: 1}, Handoff: 2}
+	for _, c := range []struct {
+		pin  shardcfg.Pin
+		fits bool
+	}{
+		{shardcfg.Pin{Group: b.id.Peer.Group}, false},
+		{shardcfg.Pin{Group: b.id.Peer.Group, MaxPauseMS: 100}, false},
+		{shardcfg.Pin{Group: w.groups[2].id.Peer.Group, MaxPauseMS: 1000}, false},
+		{shardcfg.Pin{Group: b.id.Peer.Group, MaxPauseMS: 1000}, true},
+	} {
+		pin(c.pin)
+		if acts := w.next(a); c.fits {
+			wantProposals(t, acts, freeze)
+		} else {
+			wantProposals(t, acts)
+		}
+	}
+}
+
 // A slow disk alone may use up the budget; a short tail freezes nevertheless.
 func TestFreezeOnSlowDisk(t *testing.T) {
 	w, a, b := pair(t, 2)

@@ -23,7 +23,7 @@ func newFetching() *fetching {
 		return kvfsm.Peer{Incarnation: shardcfg.Incarnation{byte(gid)}, Group: gid}
 	}
 	f := &fetching{from: peer(1), driver: handoff.NewDriver(handoff.Identity{Peer: peer(2)}, handoff.DefaultParams())}
-	f.view.Config = &shardcfg.Config{Num: 2, Shards: []shardcfg.GroupID{2, 2}, Pins: map[shardcfg.ShardID]shardcfg.GroupID{},
+	f.view.Config = &shardcfg.Config{Num: 2, Shards: []shardcfg.GroupID{2, 2}, Pins: map[shardcfg.ShardID]shardcfg.Pin{},
 		Groups: map[shardcfg.GroupID]shardcfg.Group{
 			1: {Incarnation: peer(1).Incarnation, Replicas: []string{"listed:1"}, Weight: 1, State: shardcfg.GroupMember},
 			2: {Incarnation: peer(2).Incarnation, Replicas: []string{"here:1"}, Weight: 1, State: shardcfg.GroupMember},

@@ -156,7 +156,7 @@ func (d *Driver) stepFreeze(v *View, rec *kvfsm.Record, l *leaving) error {
 	if err := d.measure(v, rec, l); err != nil {
 		return err
 	}
-	if l.rest <= d.restMax() {
+	if l.rest <= d.restMax(d.budget(v, rec)) {
 		d.propose(v, rec, &kvfsm.Freeze{Shard: rec.Shard, Epoch: rec.Epoch, Handoff: rec.Handoff})
 		return nil
 	}
@@ -172,17 +172,27 @@ func (d *Driver) stepFreeze(v *View, rec *kvfsm.Record, l *leaving) error {
 // last fetch, the Freeze and the Install.
 func (d *Driver) fixed() time.Duration { return 2*d.rates.RoundTrip + 2*d.rates.Commit }
 
+// budget is for how long a shard may be frozen: what an operator who moved it by
+// hand allowed, or else what all shards may.
+func (d *Driver) budget(v *View, rec *kvfsm.Record) time.Duration {
+	pin, pinned := v.Config.Pins[rec.Shard]
+	if pinned && pin.MaxPauseMS > 0 && pin.Group == rec.To.Group {
+		return time.Duration(pin.MaxPauseMS) * time.Millisecond
+	}
+	return d.p.PauseBudget
+}
+
 // restMax is how long the tail may take for Freeze. Where commits are so slow
 // that the fixed part alone uses up the budget, waiting would not help: then a
 // quarter of the budget is allowed on top, or nothing would ever move (INV-5).
-func (d *Driver) restMax() time.Duration {
-	return max(d.p.PauseBudget-d.fixed(), d.p.PauseBudget/4)
+func (d *Driver) restMax(budget time.Duration) time.Duration {
+	return max(budget-d.fixed(), budget/4)
 }
 
 // measure estimates how long the tail behind the receiver's cursor takes.
 func (d *Driver) measure(v *View, rec *kvfsm.Record, l *leaving) error {
 	// Beyond what fits the budget twice, counting on changes nothing.
-	limit := 2*int(uint64(d.p.PauseBudget)*d.rates.ChangesPerSecond/uint64(time.Second)) + 1
+	limit := 2*int(uint64(d.budget(v, rec))*d.rates.ChangesPerSecond/uint64(time.Second)) + 1
 	changes, size, err := kvfsm.ReadTailSize(v.Reader, rec, l.tailRevision, limit)
 	if err != nil {
 		return err

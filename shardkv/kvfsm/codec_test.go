@@ -30,7 +30,7 @@ var goldens = []struct {
 	{&RaiseFloor{Shard: 300, Floor: 7}, "01ac0207"},
 	{&Prune{Shard: 1, Max: 128}, "01018001"},
 	{&Adopt{Cluster: shardcfg.ClusterID{1}, Config: &shardcfg.Config{Num: 1, Shards: []shardcfg.GroupID{2},
-		Groups: map[shardcfg.GroupID]shardcfg.Group{}, Pins: map[shardcfg.ShardID]shardcfg.GroupID{}}},
+		Groups: map[shardcfg.GroupID]shardcfg.Group{}, Pins: map[shardcfg.ShardID]shardcfg.Pin{}}},
 		"0101000000000000000000000000000000" + "010101" + "0102" + "000000"},
 	{&Create{Shard: 2, Claimer: inc(3), Gen: 1}, "010203000000000000000000000000000000" + "01"},
 	{&Start{Shard: 2, Handoff: 9}, "010209"},

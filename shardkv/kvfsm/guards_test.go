@@ -53,7 +53,7 @@ func (h *holder) apply(c kvfsm.Command) {
 func (h *holder) adopt(num shardcfg.ConfigNum, owner int) {
 	h.t.Helper()
 	c := &shardcfg.Config{Num: num, Shards: []shardcfg.GroupID{shardcfg.GroupID(owner)},
-		Groups: map[shardcfg.GroupID]shardcfg.Group{}, Pins: map[shardcfg.ShardID]shardcfg.GroupID{}}
+		Groups: map[shardcfg.GroupID]shardcfg.Group{}, Pins: map[shardcfg.ShardID]shardcfg.Pin{}}
 	for gid := 1; gid <= 3; gid++ {
 		c.Groups[shardcfg.GroupID(gid)] = shardcfg.Group{Incarnation: incOf(gid), Replicas: []string{"a:1"}, Weight: 1, State: shardcfg.GroupMember}
 	}

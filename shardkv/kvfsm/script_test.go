@@ -107,7 +107,7 @@ func (w *scriptWorld) config(t *testing.T, a scriptArgs) {
 		t.Fatal(err)
 	}
 	c := &shardcfg.Config{Num: shardcfg.ConfigNum(num), Shards: make([]shardcfg.GroupID, a.num("shards", 1)),
-		Groups: map[shardcfg.GroupID]shardcfg.Group{}, Pins: map[shardcfg.ShardID]shardcfg.GroupID{}}
+		Groups: map[shardcfg.GroupID]shardcfg.Group{}, Pins: map[shardcfg.ShardID]shardcfg.Pin{}}
 	c.Shards[0] = shardcfg.GroupID(a.num("owner", 0))
 	for gid := 1; gid <= 3; gid++ {
 		g := shardcfg.Group{Incarnation: incOf(gid), Replicas: []string{"a:1"}, Weight: 1, State: shardcfg.GroupMember}

@@ -257,13 +257,13 @@ func TestJSONShapes(t *testing.T) {
 	config := &shardcfg.Config{
 		Num: 7, Shards: []shardcfg.GroupID{2, 0},
 		Groups: map[shardcfg.GroupID]shardcfg.Group{2: {Replicas: []string{"h:1"}, Weight: 3, State: shardcfg.GroupLeaving}},
-		Pins:   map[shardcfg.ShardID]shardcfg.GroupID{1: 2},
+		Pins:   map[shardcfg.ShardID]shardcfg.Pin{1: {Group: 2, MaxPauseMS: 70}},
 	}
 	for _, c := range []struct {
 		v    any
 		want string
 	}{
-		{configJSON(config), `{"num":7,"shards":[2,0],"groups":{"2":{"replicas":["h:1"],"weight":3,"state":"leaving"}},"pins":{"1":2}}`},
+		{configJSON(config), `{"num":7,"shards":[2,0],"groups":{"2":{"replicas":["h:1"],"weight":3,"state":"leaving"}},"pins":{"1":2},"max_pause_ms":{"1":70}}`},
 		{configJSON(&shardcfg.Config{}), `{"num":0,"shards":[],"groups":{},"pins":{}}`},
 		{statusJSON(&clerk.Status{Total: 4}), `{"config":0,"controllers":[],"groups":[],"shards":{"total":4,"settled":0,"moving":0},"handoffs":[]}`},
 		{statusJSON(&clerk.Status{

@@ -54,6 +54,8 @@ type configResult struct {
 	Shards []shardcfg.GroupID                    `json:"shards"`
 	Groups map[shardcfg.GroupID]configGroup      `json:"groups"`
 	Pins   map[shardcfg.ShardID]shardcfg.GroupID `json:"pins"`
+	// MaxPauseMS are the pins with a pause budget of their own.
+	MaxPauseMS map[shardcfg.ShardID]uint32 `json:"max_pause_ms,omitempty"`
 }
 
 type configGroup struct {
@@ -67,6 +69,7 @@ func configJSON(c *shardcfg.Config) configResult {
 	r := configResult{
 		Num: c.Num, Shards: append([]shardcfg.GroupID{}, c.Shards...),
 		Groups: map[shardcfg.GroupID]configGroup{}, Pins: map[shardcfg.ShardID]shardcfg.GroupID{},
+		MaxPauseMS: map[shardcfg.ShardID]uint32{},
 	}
 	for gid, g := range c.Groups {
 		out := configGroup{Replicas: append([]string{}, g.Replicas...), Weight: g.Weight, State: g.State.String()}
@@ -75,8 +78,11 @@ func configJSON(c *shardcfg.Config) configResult {
 		}
 		r.Groups[gid] = out
 	}
-	for shard, gid := range c.Pins {
-		r.Pins[shard] = gid
+	for shard, pin := range c.Pins {
+		r.Pins[shard] = pin.Group
+		if pin.MaxPauseMS > 0 {
+			r.MaxPauseMS[shard] = pin.MaxPauseMS
+		}
 	}
 	return r
 }
@@ -86,8 +92,8 @@ func (a *app) printConfig(c *shardcfg.Config) error {
 	for _, gid := range c.Shards {
 		owned[gid]++
 	}
-	for _, gid := range c.Pins {
-		pinned[gid]++
+	for _, pin := range c.Pins {
+		pinned[pin.Group]++
 	}
 	if err := a.out.Linef("config %d: %s, %s", c.Num, output.Plural(len(c.Shards), "shard"), output.Plural(len(c.Groups), "group")); err != nil {
 		return err

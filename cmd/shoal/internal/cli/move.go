@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -15,11 +16,18 @@ func (a *app) moveCommand() *cobra.Command {
 		Use:   "move SHARD GID",
 		Short: "Place one shard by hand",
 		Long: `Moves one shard to a group and pins it there: it stays, whatever joins and leaves,
-until "shoal unpin", or until its group leaves.`,
-		Example: "  shoal move 17 2 --wait",
+until "shoal unpin", or until its group leaves.
+
+The shard keeps serving while it is copied, and is frozen for its last changes only,
+for 50 ms at most by the holder's estimate. --max-pause gives this shard another
+budget: a longer one lets a shard with many writes go sooner; with a shorter one its
+writes may be slowed for a while.`,
+		Example: "  shoal move 17 2 --wait\n  shoal move 17 2 --max-pause 500ms",
 		Args:    arguments(2, 2),
 	}
+	var maxPause time.Duration
 	cmd.Flags().BoolVar(&plan, "plan", false, "change nothing, and print what would move")
+	cmd.Flags().DurationVar(&maxPause, "max-pause", 0, "for how long the shard may be frozen, from 1ms to 1m; 0: as the servers have it")
 	w.flags(cmd.Flags(), "every shard has arrived")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		shard, err := parseShard(args[0])
@@ -31,7 +39,7 @@ until "shoal unpin", or until its group leaves.`,
 			return err
 		}
 		return a.changeCommand(&w, &plan, func(ctx context.Context, admin *clerk.Admin, options []clerk.ChangeOption, _ []string) (clerk.Change, error) {
-			return admin.Move(ctx, shard, gid, options...)
+			return admin.Move(ctx, shard, gid, append(options, clerk.MaxPause(maxPause))...)
 		})(cmd, args)
 	}
 	return cmd
