@@ -4,9 +4,9 @@ package main
 var foundBugs = []bug{
 	{name: "a value under the empty key reaches Pebble", edits: one("raftgroup/pebblestore/batch.go",
 		"if len(key) == 0 {\n\t\treturn store.ErrEmptyKey\n\t}\n", ""), catchers: []catcher{tests("./raftgroup/pebblestore", "TestContract|TestStoresAgree")}},
-	{name: "claims of a poll are taken after its config", edits: one("shardkv/poll.go",
-		"p.m.claimed(reply.GetClaimed(), p.n.identity.ShardCount)\n\tif err := p.adopt(ctx, reply); err != nil {\n\t\treturn err\n\t}\n",
-		"if err := p.adopt(ctx, reply); err != nil {\n\t\treturn err\n\t}\n\tp.m.claimed(reply.GetClaimed(), p.n.identity.ShardCount)\n"),
+	{name: "claims of a poll are taken after its config", edits: one("shardkv/handoff/conversation.go",
+		"return r.Num > v.Adopted(), c.claimed(v, r.Claimed)",
+		"if r.Num > v.Adopted() {\n\t\treturn true, false\n\t}\n\treturn false, c.claimed(v, r.Claimed)"),
 		catchers: []catcher{tests("./shardkv", "TestClaimsComeBeforeTheConfig")}},
 	{name: "expired fetches are freed one step late", edits: one("shardkv/handoff/arriving.go",
 		"\td.expireFetches()\n\tdue := map[shardcfg.Incarnation][]want{}\n", "\tdefer d.expireFetches()\n\tdue := map[shardcfg.Incarnation][]want{}\n"),
