@@ -13,6 +13,6 @@ var foundBugs = []bug{
 		catchers: []catcher{world}},
 	{name: "another group says that it is ready", edits: one("shardkv/handoff/arriving.go",
 		"st.Ready = in.To.Incarnation == self.Peer.Incarnation &&\n\t\t\tready(", "st.Ready = ready("), catchers: []catcher{world}},
-	{name: "a controller behind the group's config answers its poll", edits: one("shardctrler/poll.go",
-		"if rd.latest.Num < shardcfg.ConfigNum(req.GetAdopted()) {", "if false {"), catchers: []catcher{served("")}},
+	{name: "a controller behind the group's config answers its poll", edits: one("shardctrler/report/report.go",
+		"if latest.Num < r.Adopted {", "if false {"), catchers: []catcher{served("")}},
 }
