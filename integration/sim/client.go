@@ -80,7 +80,7 @@ func (c *clerk) refresh() {
 				c.book.Observe(a.clock)
 				c.table.LearnConfig(a.config)
 				for _, h := range a.hints {
-					c.table.LearnHint(route.Hint{Shard: h.shard, GID: h.by.Group, Incarnation: h.by.Incarnation, Epoch: h.epoch, Replicas: h.replicas})
+					c.table.LearnHint(route.Hint{Shard: h.Shard, GID: h.Group, Incarnation: h.Incarnation, Epoch: h.Epoch, Replicas: h.Replicas})
 				}
 			}
 			if c.table.Learned() == before {

@@ -1,12 +1,12 @@
 package sim
 
 import (
-	"slices"
 	"time"
 
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/handoff"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
+	"github.com/shoalkv/shoal/shardkv/placement"
 )
 
 // peerTimeout is how long a call to another group may take.
@@ -70,10 +70,14 @@ func serverOf(n *node, inc *shardcfg.Incarnation, unfenced bool) *server {
 func (s *server) invited(in handoff.Invite, reply func(inviteAnswer)) {
 	asked := in.To.Incarnation
 	in.To.Incarnation = s.l.self.Incarnation // differs only where it is not fenced
-	s.hear(in.From.Peer.Incarnation, in.From.Replicas)
+	s.heard.Hear(in.From.Peer.Incarnation, in.From.Replicas)
+	var told []shardcfg.ShardID
 	for _, v := range in.Shards {
-		s.noteInvitation(v.Shard, invitation{in.From.Peer, v.Mark, v.Phase})
+		if s.heard.Invited(v.Shard, placement.Invitation{From: in.From.Peer, Mark: v.Mark, Phase: v.Phase}) {
+			told = append(told, v.Shard)
+		}
 	}
+	s.lot.Wake(told, s.wake)
 	if s.driver != nil {
 		s.driver.Invited(s.w.now, in)
 		s.passSoon(0)
@@ -94,7 +98,7 @@ type pagesAnswer struct {
 func (s *server) fetch(f handoff.Fetch) {
 	replicas := f.Replicas
 	if len(replicas) == 0 {
-		replicas = s.addresses[f.From.Incarnation]
+		replicas = s.heard.Addresses(s.config(), f.From)
 	}
 	to := s.target(f.From.Incarnation, replicas)
 	leads := s.leads
@@ -148,11 +152,4 @@ func (s *server) wanted(f handoff.Fetch) pagesAnswer {
 		}
 	}
 	return pagesAnswer{pages: pages, leading: s.driver != nil}
-}
-
-// hear remembers the addresses of a group.
-func (s *server) hear(inc shardcfg.Incarnation, replicas []string) {
-	if len(replicas) > 0 {
-		s.addresses[inc] = slices.Clone(replicas)
-	}
 }

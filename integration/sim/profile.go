@@ -134,6 +134,7 @@ type Profile struct {
 	PageBytes                          int
 	ValueBytes                         int
 	Leave, Move, Ghost, Rejoin         bool
+	Parked                             int // requests that a replica may park
 }
 
 func draw(seed uint64, o Options) Profile {
@@ -190,6 +191,7 @@ func draw(seed uint64, o Options) Profile {
 			p.Faults = append(p.Faults, k)
 		}
 	}
+	p.Parked = pick(1, 1000, 1000, 1000)
 	if o.Clients > 0 {
 		p.Clients, p.Lanes = o.Clients, 1
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/shoalkv/shoal/raftgroup/entry"
 	"github.com/shoalkv/shoal/raftgroup/store"
 	"github.com/shoalkv/shoal/shardkv/handoff"
+	"github.com/shoalkv/shoal/shardkv/placement"
 )
 
 // A machine is a step machine of the product.
@@ -44,7 +45,8 @@ type state struct {
 	mem                *store.Mem
 	p                  *packet
 	results            []any // one for each command of the entry
-	handoff            bool  // some command was not a write
+	changes            placement.Changes
+	unnoted            bool // what changed is not known: it was not computed from the state before
 	view               *handoff.View
 }
 
@@ -80,7 +82,7 @@ func (g *raftGroup) at(index uint64) *state {
 func (g *raftGroup) compute(rec record) {
 	st, e := g.apply(g.machine, g.mem, g.newest, rec)
 	g.w.check(g.mem.Sync(), "sync")
-	st.mem = g.mem.Clone()
+	st.mem, st.unnoted = g.mem.Clone(), false
 	g.newest = st
 	g.states = append(g.states, st)
 	if len(g.states) > 2*statesMax {
@@ -97,7 +99,7 @@ var positionKey = []byte{0xFF, 0xFF, 1}
 // apply applies one entry to a store, as raftgroup's fsm does.
 func (g *raftGroup) apply(m machine, mem *store.Mem, before *state, rec record) (*state, entry.Entry) {
 	w := g.w
-	st := &state{index: before.index + 1, term: rec.term, p: rec.p, mem: mem}
+	st := &state{index: before.index + 1, term: rec.term, p: rec.p, mem: mem, unnoted: true}
 	raw := bytes.Clone(rec.p.raw)
 	e, err := entry.Decode(raw)
 	w.check(err, "decode an entry")
@@ -226,7 +228,7 @@ func (s *replicaState) take(st *state) {
 func (s *replicaState) compute(mem *store.Mem) {
 	w := s.r.g.w
 	at := w.position(mem)
-	at.mem = mem
+	at.mem, at.unnoted = mem, true
 	s.at = &at
 	s.own = s.r.g.fresh()
 	s.durable, s.unsynced = nil, nil
