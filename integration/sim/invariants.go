@@ -87,6 +87,7 @@ func (w *World) commanded(l *life, c kvfsm.Command, v kvfsm.Verdict) {
 	case *kvfsm.Discard:
 		w.stats.Discards++
 	case *kvfsm.RaiseFloor:
+		w.stats.happened(KindExpiry)
 		w.model.floor[c.Shard] = max(w.model.floor[c.Shard], c.Floor)
 	}
 }

@@ -249,6 +249,7 @@ func (s *server) poll() {
 
 const (
 	pollTimeout = 500 * time.Millisecond
+	pruneRest   = 20 * time.Millisecond
 	retryEvery  = 150 * time.Millisecond
 	pollMoving  = 200 * time.Millisecond
 	pollIdle    = time.Second
@@ -354,29 +355,21 @@ func (s *server) expireLater() {
 }
 
 func (s *server) expire(age uint64) {
-	v := s.view()
-	target := s.r.n.clock() - age
-	var list []entry.Command
-	for i := range v.Records {
-		rec := &v.Records[i]
-		if !rec.Phase.Serves() {
-			continue
-		}
-		floor, err := kvfsm.ReadFloor(v.Reader, rec)
-		s.w.check(err, "read a floor")
-		old, err := kvfsm.HasSessionsBefore(v.Reader, rec, target)
-		s.w.check(err, "look for sessions")
-		if old && target >= floor+age/4 {
-			list = append(list, kvfsm.Encode(&kvfsm.RaiseFloor{Shard: rec.Shard, Floor: target}))
-		}
-		if below, err := kvfsm.HasSessionsBefore(v.Reader, rec, floor); below && err == nil || len(list) > 0 {
-			list = append(list, kvfsm.Encode(&kvfsm.Prune{Shard: rec.Shard, Max: 2}))
-		}
+	due, err := kvfsm.Expiry{TargetMS: s.r.n.clock() - age, StepMS: age / 4, SessionsMax: 2, CommandsMax: 8}.Due(s.view().Reader)
+	s.w.check(err, "look for old sessions")
+	if len(due) == 0 {
+		return
 	}
-	if len(list) > 0 {
-		s.w.stats.happened(KindExpiry)
-		s.r.propose(list, func([]any, fate) {})
+	list := make([]entry.Command, len(due))
+	for i, c := range due {
+		list[i] = kvfsm.Encode(c)
 	}
+	again := s.mine(func() { s.expire(age) })
+	s.r.propose(list, func(_ []any, how fate) {
+		if how == fateDone {
+			s.r.n.after(pruneRest, again)
+		}
+	})
 }
 
 type fateError struct{}
