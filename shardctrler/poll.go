@@ -65,21 +65,36 @@ func (s *Server) Poll(ctx context.Context, req *ctrlpb.PollRequest) (*ctrlpb.Pol
 		}
 		s.reports.take(rep)
 		reply.Hints = s.reports.hintsFor(rd.latest, rep)
-		claims, err := s.reports.claimsOf(rd.View, inc)
-		if err != nil {
-			return internal("read the claims", err)
-		}
-		for _, shard := range claims {
-			if _, created := holdings[shard]; !created {
-				reply.Claimed = append(reply.Claimed, uint32(shard))
-			}
-		}
-		return nil
+		return s.grants(rd, inc, holdings, reply)
 	})
 	if err != nil {
 		return nil, err
 	}
 	return reply, nil
+}
+
+// grants tells a group which tokens it must make: those that it claimed, and those
+// of repairs, as far as its report does not show that it has made them.
+func (s *Server) grants(rd *reading, inc shardcfg.Incarnation, holdings map[shardcfg.ShardID]*ctrlpb.Holding, reply *ctrlpb.PollReply) error {
+	claims, err := s.reports.claimsOf(rd.View, inc)
+	if err != nil {
+		return internal("read the claims", err)
+	}
+	for _, shard := range claims {
+		if _, created := holdings[shard]; !created {
+			reply.Claimed = append(reply.Claimed, uint32(shard))
+		}
+	}
+	repairs, err := s.reports.repairsOf(rd.View, inc)
+	if err != nil {
+		return internal("read the repairs", err)
+	}
+	for _, g := range repairs {
+		if holdings[shardcfg.ShardID(g.GetShard())].GetEpochGen() < g.GetGen() {
+			reply.Repairs = append(reply.Repairs, g)
+		}
+	}
+	return nil
 }
 
 // dueCommand returns the command that a report calls for, or nil. It refuses a

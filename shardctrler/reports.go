@@ -64,6 +64,7 @@ type reports struct {
 
 		// claims are those of claimsVersion.
 		claims        map[shardcfg.Incarnation][]shardcfg.ShardID
+		repairs       map[shardcfg.Incarnation][]*ctrlpb.RepairGrant
 		claimsVersion uint64
 	}
 }
@@ -137,7 +138,7 @@ func (rs *reports) hints(c *shardcfg.Config) []*ctrlpb.Hint {
 	for shard := range c.Shards {
 		h, known := rs.mu.holders[shardcfg.ShardID(shard)]
 		_, owner := c.Owner(shardcfg.ShardID(shard))
-		if !known || h.incarnation == owner {
+		if !known || h.incarnation == owner || c.IsRetired(h.incarnation) {
 			continue
 		}
 		hints = append(hints, h.hint(c, shardcfg.ShardID(shard)))
@@ -182,20 +183,43 @@ func (h holder) hint(c *shardcfg.Config, shard shardcfg.ShardID) *ctrlpb.Hint {
 // claimsOf lists the shards that an incarnation claimed, as v has it. The list
 // is shared: never change it.
 func (rs *reports) claimsOf(v ctrlfsm.View, inc shardcfg.Incarnation) ([]shardcfg.ShardID, error) {
-	version, err := v.ClaimsVersion()
-	if err != nil {
-		return nil, err
-	}
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
-	if rs.mu.claims == nil || rs.mu.claimsVersion != version {
-		claims, err := v.Claims()
-		if err != nil {
-			return nil, err
-		}
-		rs.mu.claims, rs.mu.claimsVersion = claims, version
+	err := rs.readClaimsLocked(v)
+	return rs.mu.claims[inc], err
+}
+
+// repairsOf lists the repairs that an incarnation was granted, as v has them, in
+// ascending order of shard. The list is shared: never change it.
+func (rs *reports) repairsOf(v ctrlfsm.View, inc shardcfg.Incarnation) ([]*ctrlpb.RepairGrant, error) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	err := rs.readClaimsLocked(v)
+	return rs.mu.repairs[inc], err
+}
+
+// readClaimsLocked reads claims and repairs, if they changed since they were read.
+func (rs *reports) readClaimsLocked(v ctrlfsm.View) error {
+	version, err := v.ClaimsVersion()
+	if err != nil || rs.mu.claims != nil && rs.mu.claimsVersion == version {
+		return err
 	}
-	return rs.mu.claims[inc], nil
+	claims, err := v.Claims()
+	if err != nil {
+		return err
+	}
+	repairs, err := v.Repairs()
+	if err != nil {
+		return err
+	}
+	rs.mu.repairs = map[shardcfg.Incarnation][]*ctrlpb.RepairGrant{}
+	for _, s := range slices.Sorted(maps.Keys(repairs)) {
+		r := repairs[s]
+		rs.mu.repairs[r.Group] = append(rs.mu.repairs[r.Group], &ctrlpb.RepairGrant{
+			Shard: uint32(s), FrozenGen: r.Frozen.Gen, FrozenNum: r.Frozen.Num, Gen: r.Gen})
+	}
+	rs.mu.claims, rs.mu.claimsVersion = claims, version
+	return nil
 }
 
 // all lists the reports in ascending order of gid, then of incarnation.

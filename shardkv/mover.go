@@ -10,6 +10,7 @@ import (
 	"github.com/shoalkv/shoal/raftgroup"
 	"github.com/shoalkv/shoal/raftgroup/entry"
 	"github.com/shoalkv/shoal/raftgroup/failpoint"
+	"github.com/shoalkv/shoal/shardctrler/ctrlpb"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/handoff"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
@@ -334,6 +335,8 @@ func nameOf(c kvfsm.Command) string {
 		return "drop"
 	case *kvfsm.Discard:
 		return "discard"
+	case *kvfsm.Thaw:
+		return "thaw"
 	}
 	return "other"
 }
@@ -351,6 +354,24 @@ func (m *mover) claimed(granted []uint32, shardCount int) {
 	}
 	m.mu.Lock()
 	m.mu.driver.Claimed(list)
+	m.mu.Unlock()
+	m.poke()
+}
+
+// granted tells the driver which repairs are this group's to carry out.
+func (m *mover) granted(list []*ctrlpb.RepairGrant, shardCount int) {
+	var grants []handoff.Grant
+	for _, g := range list {
+		if g.GetShard() < uint32(shardCount) && m.n.places.record(shardcfg.ShardID(g.GetShard())).Epoch.Gen < g.GetGen() {
+			grants = append(grants, handoff.Grant{Shard: shardcfg.ShardID(g.GetShard()),
+				Frozen: shardcfg.Epoch{Gen: g.GetFrozenGen(), Num: g.GetFrozenNum()}, Gen: g.GetGen()})
+		}
+	}
+	if len(grants) == 0 {
+		return
+	}
+	m.mu.Lock()
+	m.mu.driver.Granted(grants)
 	m.mu.Unlock()
 	m.poke()
 }

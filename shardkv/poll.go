@@ -45,6 +45,13 @@ func (p *poller) run(ctx context.Context) {
 		wait := p.interval()
 		if err != nil && ctx.Err() == nil {
 			p.s.metrics.polls.WithLabelValues("failed").Inc()
+			if ctrlpb.ReasonOf(err) == ctrlpb.Reason_INCARNATION_RETIRED {
+				select {
+				case p.s.retired <- err:
+				default:
+				}
+				return
+			}
 			wait = retry.next()
 			if !p.failing {
 				p.failing = true
@@ -103,6 +110,7 @@ func (p *poller) poll(ctx context.Context) error {
 	// drained unless an uncreated claim is known. Creating is legal whatever the
 	// config says.
 	p.m.claimed(reply.GetClaimed(), p.n.identity.ShardCount)
+	p.m.granted(reply.GetRepairs(), p.n.identity.ShardCount)
 	if err := p.adopt(ctx, reply); err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@
 //	on an InviteReply:             d.Answered(now, invite, reply)
 //	on pages for a Fetch:          d.Fetched(now, fetch, pages), or d.FetchFailed(now, fetch)
 //	on the end of a proposal:      d.Proposed(command, verdict, err)
-//	on a poll of the controllers:  d.Claimed(shards), d.ClaimRefused(now, shards), d.Heard(shard, epoch, holder)
+//	on a poll of the controllers:  d.Claimed(shards), d.ClaimRefused(now, shards), d.Granted(grants), d.Heard(shard, epoch, holder)
 //	on wants, at the leader:       d.Wanted(from, wants)
 //	then, and whenever applied state changed or Actions.Wait has passed:
 //	                               actions := d.Step(now, view); carry them out
