@@ -34,8 +34,8 @@ type Repairing struct {
 // A ShardFate is what becomes of a shard that was looked at.
 type ShardFate struct {
 	Shard shardcfg.ShardID
-	// Fate in one word: uncreated, served, moving, granted, thawed, lost, ownerless
-	// or unclear. ctrlfsm.Fate has what each means.
+	// Fate in one word: uncreated, served, moving, granted, thawed, lost or
+	// ownerless. ctrlfsm.Fate has what each means.
 	Fate string
 	// Group is who it concerns: who serves it, or will; 0: nobody.
 	Group shardcfg.GroupID

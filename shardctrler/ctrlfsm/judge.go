@@ -64,8 +64,6 @@ const (
 	// FateOwnerless: as FateLost, but the config gives the shard to nobody who
 	// could begin it anew.
 	FateOwnerless
-	// FateUnclear: the answers contradict each other; nothing is done.
-	FateUnclear
 )
 
 var fateTexts = [...]string{
@@ -76,7 +74,6 @@ var fateTexts = [...]string{
 	FateThawed:    "thawed",
 	FateLost:      "lost",
 	FateOwnerless: "ownerless",
-	FateUnclear:   "unclear",
 }
 
 // String names the fate.
@@ -104,59 +101,73 @@ type Case struct {
 
 // Judge decides the fate of a shard, and who the repair concerns: the group that
 // holds the frozen copy, or that shall create the shard; else the group that has
-// it. c is the latest config; every group that it lists and binds was asked after
-// it had adopted c.
+// it, or will. c is the latest config; every group that it lists and binds was
+// asked after it had adopted c.
 //
 // Why this suffices though groups answer at different times: no group of c takes
-// anything from a group that c retires, epochs never fall, and tombstones stay.
-// So a token can't slip from a group that has not answered to one that has
-// without leaving a greater epoch behind. A group that c does not list, and that
-// is not retired, was drained: it passed on all that it had, with proof
-// (handoff.md, INV-8).
+// anything from a group that c retires, epochs never fall, and tombstones stay. So
+// a token that slips from a group that has not answered to one that has leaves a
+// tombstone, which names the latter at an epoch above its answer. A group that c
+// does not list, and that is not retired, was drained: it made the token that it
+// was to make, and passed it on, with proof (handoff.md, INV-8).
 func Judge(c *shardcfg.Config, k Case) (Fate, shardcfg.Incarnation) {
 	if k.Claimer.IsZero() {
 		return FateUncreated, shardcfg.Incarnation{}
 	}
-	var newest Answer
-	for _, a := range k.Answers {
-		if order := a.Epoch.Compare(newest.Epoch); order > 0 || order == 0 && a.Holding > newest.Holding {
-			newest = a
-		}
-	}
-	for _, a := range k.Answers {
-		switch {
-		case a.Holding == HoldsToken && a.Group != newest.Group:
-			return FateUnclear, a.Group // an older token, beside a newer one
-		case newest.Holding == HoldsNothing && a.Group == newest.To && a.Epoch.Less(newest.Epoch):
-			return FateUnclear, a.Group // passed on to a group that knows nothing of it
-		}
-	}
+	newest := k.newest()
 	if newest.Holding == HoldsToken {
 		return FateServed, newest.Group
 	}
-	// Who was last allowed to make a token, and has not made it.
-	maker, gen := k.Claimer, uint32(0)
-	if k.Last.Gen != 0 {
-		maker, gen = k.Last.Group, k.Last.Gen
-	}
-	made := !newest.Epoch.IsZero() && newest.Epoch.Gen >= gen
-	thaw := k.Last.Gen != 0 && !k.Last.Frozen.IsZero()
-	stillFrozen := newest.Holding == HoldsFrozen && newest.Group == maker && newest.Epoch == k.Last.Frozen
-	if !made && !c.IsRetired(maker) && (!thaw || stillFrozen) {
-		if k.Last.Gen == 0 {
-			return FateUncreated, maker
-		}
+	if maker, pending := k.pending(c, newest); pending && k.Last.Gen == 0 {
+		return FateUncreated, maker
+	} else if pending {
 		return FateGranted, maker
 	}
-	if newest.Holding == HoldsFrozen {
-		if !c.IsRetired(newest.To) {
-			return FateMoving, newest.To
-		}
+	_, lives := c.GroupOf(newest.To)
+	switch {
+	case newest.Holding == HoldsFrozen && c.IsRetired(newest.To):
 		return FateThawed, newest.Group
+	case newest.Holding == HoldsFrozen, lives && epochOf(k.Answers, newest.To).Less(newest.Epoch):
+		return FateMoving, newest.To
 	}
 	_, owner := c.Owner(k.Shard)
 	if owner.IsZero() {
 		return FateOwnerless, owner
 	}
 	return FateLost, owner
+}
+
+// newest returns the answer that shows the newest state of the shard; zero if
+// there is none.
+func (k *Case) newest() (newest Answer) {
+	for _, a := range k.Answers {
+		if order := a.Epoch.Compare(newest.Epoch); order > 0 || order == 0 && a.Holding > newest.Holding {
+			newest = a
+		}
+	}
+	return newest
+}
+
+// epochOf returns what a group showed; zero if it never met the shard.
+func epochOf(answers []Answer, group shardcfg.Incarnation) shardcfg.Epoch {
+	for _, a := range answers {
+		if a.Group == group {
+			return a.Epoch
+		}
+	}
+	return shardcfg.Epoch{}
+}
+
+// pending returns who was last allowed to make a token, and whether it has not
+// made it and still may.
+func (k *Case) pending(c *shardcfg.Config, newest Answer) (maker shardcfg.Incarnation, pending bool) {
+	maker = k.Claimer
+	if k.Last.Gen != 0 {
+		maker = k.Last.Group
+	}
+	_, lives := c.GroupOf(maker)
+	made := !newest.Epoch.IsZero() && newest.Epoch.Gen >= k.Last.Gen
+	// The grant of a thaw is void once the copy is not there any more.
+	void := !k.Last.Frozen.IsZero() && (newest.Group != maker || newest.Holding != HoldsFrozen || newest.Epoch != k.Last.Frozen)
+	return maker, lives && !made && !void
 }

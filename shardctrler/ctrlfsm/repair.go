@@ -105,7 +105,7 @@ func (s *step) repair(c RepairShards) (Result, error) {
 		s.meta.generation++
 		v.Granted = Repair{Group: v.Group, Gen: uint32(s.meta.generation)}
 		if v.Fate == FateThawed {
-			v.Granted.Frozen = frozenEpoch(c.Cases[i].Answers, v.Group)
+			v.Granted.Frozen = epochOf(c.Cases[i].Answers, v.Group)
 		}
 		if err := s.b.Set(repairKey(v.Shard), encodeRepair(v.Granted)); err != nil {
 			return Result{}, err
@@ -114,15 +114,6 @@ func (s *step) repair(c RepairShards) (Result, error) {
 	}
 	res.Repairs = list
 	return res, nil
-}
-
-func frozenEpoch(answers []Answer, group shardcfg.Incarnation) shardcfg.Epoch {
-	for _, a := range answers {
-		if a.Group == group {
-			return a.Epoch
-		}
-	}
-	return shardcfg.Epoch{}
 }
 
 // Repair returns the last repair that was granted for a shard; its Gen is 0 if

@@ -99,7 +99,6 @@ const (
 	Fate_THAWED       Fate = 5 // frozen for a destroyed group; gid serves it again
 	Fate_LOST         Fate = 6 // its holder was destroyed; gid begins it anew, if the loss is accepted
 	Fate_OWNERLESS    Fate = 7 // as LOST, but no group is there to begin it anew
-	Fate_UNCLEAR      Fate = 8 // the answers contradict each other
 )
 
 // Enum value maps for Fate.
@@ -113,7 +112,6 @@ var (
 		5: "THAWED",
 		6: "LOST",
 		7: "OWNERLESS",
-		8: "UNCLEAR",
 	}
 	Fate_value = map[string]int32{
 		"FATE_UNKNOWN": 0,
@@ -124,7 +122,6 @@ var (
 		"THAWED":       5,
 		"LOST":         6,
 		"OWNERLESS":    7,
-		"UNCLEAR":      8,
 	}
 )
 
@@ -3080,7 +3077,7 @@ const file_shardctrler_ctrlpb_ctrl_proto_rawDesc = "" +
 	"\x04GONE\x10\x00\x12\n" +
 	"\n" +
 	"\x06MEMBER\x10\x01\x12\v\n" +
-	"\aLEAVING\x10\x02*~\n" +
+	"\aLEAVING\x10\x02*q\n" +
 	"\x04Fate\x12\x10\n" +
 	"\fFATE_UNKNOWN\x10\x00\x12\r\n" +
 	"\tUNCREATED\x10\x01\x12\n" +
@@ -3092,8 +3089,7 @@ const file_shardctrler_ctrlpb_ctrl_proto_rawDesc = "" +
 	"\n" +
 	"\x06THAWED\x10\x05\x12\b\n" +
 	"\x04LOST\x10\x06\x12\r\n" +
-	"\tOWNERLESS\x10\a\x12\v\n" +
-	"\aUNCLEAR\x10\b*\xd4\x02\n" +
+	"\tOWNERLESS\x10\a*\xd4\x02\n" +
 	"\x06Reason\x12\x12\n" +
 	"\x0eREASON_UNKNOWN\x10\x00\x12\x0f\n" +
 	"\vBAD_REQUEST\x10\x01\x12\x11\n" +

@@ -168,9 +168,6 @@ func leftLost(fates []clerk.ShardFate) error {
 	if n := counts["ownerless"]; n > 0 {
 		left = append(left, output.Plural(n, "shard")+" lost, and no group is a member: join one first")
 	}
-	if n := counts["unclear"]; n > 0 {
-		left = append(left, output.Plural(n, "shard")+" about which the groups contradict each other: nothing was done, please report it")
-	}
 	if len(left) == 0 {
 		return nil
 	}
