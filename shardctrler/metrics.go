@@ -14,6 +14,7 @@ type counters struct {
 	polls    atomic.Uint64 // reports of groups
 	changes  atomic.Uint64 // admin requests that went to the log
 	refusals atomic.Uint64 // requests and polls that were refused
+	repairs  atomic.Uint64 // requests to repair shards, for which all groups answered
 }
 
 var (
@@ -22,6 +23,7 @@ var (
 	descWatches  = prometheus.NewDesc("shoal_controller_watches", "Open watches.", nil, nil)
 	descPolls    = prometheus.NewDesc("shoal_controller_polls_total", "Reports of groups.", nil, nil)
 	descChanges  = prometheus.NewDesc("shoal_controller_changes_total", "Admin requests that went to the log.", nil, nil)
+	descRepairs  = prometheus.NewDesc("shoal_controller_repairs_total", "Requests to repair shards for which all groups answered.", nil, nil)
 	descRefusals = prometheus.NewDesc("shoal_controller_refusals_total", "Requests and reports that were refused.", nil, nil)
 )
 
@@ -30,7 +32,7 @@ type collector struct{ s *Server }
 
 // Describe names the figures.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descConfig, descShards, descWatches, descPolls, descChanges, descRefusals} {
+	for _, d := range []*prometheus.Desc{descConfig, descShards, descWatches, descPolls, descChanges, descRefusals, descRepairs} {
 		ch <- d
 	}
 }
@@ -43,6 +45,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	count(descPolls, &c.s.counts.polls)
 	count(descChanges, &c.s.counts.changes)
 	count(descRefusals, &c.s.counts.refusals)
+	count(descRepairs, &c.s.counts.repairs)
 	ch <- prometheus.MustNewConstMetric(descWatches, prometheus.GaugeValue, float64(c.s.watchers.Load()))
 	r, err := c.s.ready(nil)
 	if err != nil {

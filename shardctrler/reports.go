@@ -59,6 +59,10 @@ func (rs *reports) answer(rd *reading, r *report.Report, reply *ctrlpb.PollReply
 	for _, s := range a.Claimed {
 		reply.Claimed = append(reply.Claimed, uint32(s))
 	}
+	for _, g := range a.Repairs {
+		reply.Repairs = append(reply.Repairs, &ctrlpb.RepairGrant{
+			Shard: uint32(g.Shard), FrozenGen: g.Frozen.Gen, FrozenNum: g.Frozen.Num, Gen: g.Gen})
+	}
 	return true, nil
 }
 

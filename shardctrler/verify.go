@@ -16,6 +16,16 @@ import (
 // groups' identities. It refuses replicas that don't answer, or belong to
 // another cluster or gid, or to several incarnations.
 func (s *Server) verify(ctx context.Context, r *replica, groups []ctrlfsm.JoinGroup) error {
+	for i, replies := range s.hellos(ctx, groups) {
+		if err := judge(&groups[i], replies, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hellos asks all replicas of groups who they are, all at once.
+func (s *Server) hellos(ctx context.Context, groups []ctrlfsm.JoinGroup) [][]hello {
 	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
 	defer cancel()
 	replies := make([][]hello, len(groups))
@@ -32,12 +42,7 @@ func (s *Server) verify(ctx context.Context, r *replica, groups []ctrlfsm.JoinGr
 		}
 	}
 	wg.Wait()
-	for i := range groups {
-		if err := judge(&groups[i], replies[i], r); err != nil {
-			return err
-		}
-	}
-	return nil
+	return replies
 }
 
 // A hello is one replica's answer.

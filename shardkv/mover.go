@@ -327,6 +327,8 @@ func nameOf(c kvfsm.Command) string {
 		return "drop"
 	case *kvfsm.Discard:
 		return "discard"
+	case *kvfsm.Thaw:
+		return "thaw"
 	}
 	return "other"
 }

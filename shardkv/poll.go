@@ -45,6 +45,13 @@ func (p *poller) run(ctx context.Context) {
 		wait := p.interval()
 		if err != nil && ctx.Err() == nil {
 			p.s.metrics.polls.WithLabelValues("failed").Inc()
+			if ctrlpb.ReasonOf(err) == ctrlpb.Reason_INCARNATION_RETIRED {
+				select {
+				case p.s.retired <- err:
+				default:
+				}
+				return
+			}
 			wait = retry.next()
 			if !p.failing {
 				p.failing = true
@@ -173,6 +180,12 @@ func voters(s raftgroup.Status) []string {
 // answer reads a reply. What no cluster of this shape can mean is left out.
 func (p *poller) answer(reply *ctrlpb.PollReply) *handoff.PollReply {
 	a := &handoff.PollReply{Num: shardcfg.ConfigNum(reply.GetConfig().GetNum()), Claimed: p.shards(reply.GetClaimed())}
+	for _, g := range reply.GetRepairs() {
+		if g.GetShard() < uint32(p.n.identity.ShardCount) {
+			a.Repairs = append(a.Repairs, handoff.Grant{Shard: shardcfg.ShardID(g.GetShard()),
+				Frozen: shardcfg.Epoch{Gen: g.GetFrozenGen(), Num: g.GetFrozenNum()}, Gen: g.GetGen()})
+		}
+	}
 	for _, h := range reply.GetHints() {
 		inc, ok := shardcfg.To128[shardcfg.Incarnation](h.GetIncarnation())
 		if !ok || h.GetShard() >= uint32(p.n.identity.ShardCount) {

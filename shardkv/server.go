@@ -140,10 +140,18 @@ type Server struct {
 	limiter *rate.Limiter
 
 	// node is the open replica; nil before.
-	node     atomic.Pointer[node]
+	node atomic.Pointer[node]
+	// retired receives the refusal of the controllers if they know that the group
+	// was declared destroyed. Capacity one.
+	retired  chan error
 	draining chan struct{}
 	drain    sync.Once
 }
+
+// ErrRetired is wrapped by the error of Run if an operator declared the group
+// destroyed: its shards are elsewhere, or will be, and it must never serve them
+// again.
+var ErrRetired = errors.New("this group was declared destroyed; delete its directories, and join new replicas in its place")
 
 var errOptions = errors.New("shardkv: a server needs a group, a label and the controllers' addresses")
 
@@ -176,6 +184,7 @@ func newServer(o Options, dial dialer, registry prometheus.Registerer) *Server {
 		total:       newBudget(o.Limits.Requests, o.Limits.Bytes),
 		parking:     newParking(o.Limits.Parked, o.Limits.ParkedBytes),
 		limiter:     rate.NewLimiter(rate.Limit(o.Moving.BytesPerSecond), limiterBurst),
+		retired:     make(chan error, 1),
 		draining:    make(chan struct{}),
 	}
 	s.metrics = newMetrics(registry, s)
@@ -216,7 +225,7 @@ func (s *Server) respond(outcomes []*kvpb.Outcome, clock uint64) *kvpb.ExecuteRe
 // ends or the host drains. It may be called once, after the host serves. Closing
 // the host afterwards closes the replica.
 //
-// Errors wrap those of host.Replica.
+// Errors wrap those of host.Replica, or ErrRetired.
 func (s *Server) Run(ctx context.Context) error {
 	var n *node
 	r, id, err := s.host.Replica(ctx, host.ReplicaOptions{
@@ -248,12 +257,14 @@ func (s *Server) Run(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 	case <-s.host.Draining():
+	case err = <-s.retired:
+		err = fmt.Errorf("group %d, incarnation %s: %w (%w)", id.Group, id.Incarnation, ErrRetired, err)
 	}
 	// Calls are still answered while the host hands leadership over; what is
 	// parked need not wait for that, and streams take no more.
 	s.Drain()
 	close(n.closed)
-	return nil
+	return err
 }
 
 // askCluster asks the controllers which cluster this is, until they answer.

@@ -38,7 +38,7 @@ var controllerBugs = []bug{
 	{name: "a leaving group is gone at once", edits: one("shardctrler/ctrlfsm/plan.go",
 		"g.State = shardcfg.GroupLeaving\n\t\tc.Groups[gid] = g", "delete(c.Groups, gid)"), catchers: []catcher{controller}},
 	{name: "a leave keeps the pins", edits: one("shardctrler/ctrlfsm/plan.go",
-		"if c.Pins[s].Group == gid {", "if false {"), catchers: []catcher{controller}},
+		"\t\tunpinAll(c, gid)\n\t\tif g.Incarnation", "\t\tif g.Incarnation"), catchers: []catcher{controller}},
 	{name: "new replicas under a bound gid", edits: one("shardctrler/ctrlfsm/plan.go",
 		"case g.Identity == IdentityEmpty && !bound.IsZero():", "case false:"), catchers: []catcher{controller}},
 	{name: "a claim granted twice", edits: one("shardctrler/ctrlfsm/machine.go",

@@ -23,17 +23,18 @@ const (
 	KindClaim   = entry.KindMachineMin + 5
 	KindDrained = entry.KindMachineMin + 6
 
-	// KindRetire and KindThaw are reserved for the repair of disasters.
 	KindRetire = entry.KindMachineMin + 7
-	KindThaw   = entry.KindMachineMin + 8
+	KindRepair = entry.KindMachineMin + 8
 )
 
 const commandFormat = 1
 
 // Bounds of the lists in a command.
 const (
-	JoinGroupsMax = shardcfg.GroupsMax
-	LeaveGIDsMax  = shardcfg.GroupsMax
+	JoinGroupsMax    = shardcfg.GroupsMax
+	LeaveGIDsMax     = shardcfg.GroupsMax
+	RepairCasesMax   = 1024
+	RepairAnswersMax = 32_768 // of all cases together
 )
 
 // ErrCommand is wrapped by the errors of Decode. A replica that meets one in
@@ -47,7 +48,8 @@ type RequestID struct {
 	BirthMS uint64
 }
 
-// A Command is one of the types Join, Leave, Move, Unpin, Bind, Claim, Drained.
+// A Command is one of the types Join, Leave, Move, Unpin, Bind, Claim, Drained,
+// Retire, RepairShards.
 type Command interface {
 	// Encode returns the command for a log entry.
 	Encode() entry.Command
@@ -126,6 +128,33 @@ type Drained struct {
 	Adopted     shardcfg.ConfigNum
 }
 
+// Retire declares an incarnation destroyed, for good. Its group is not listed any
+// more, and nobody takes anything from it.
+type Retire struct {
+	Request     RequestID
+	Incarnation shardcfg.Incarnation
+}
+
+// RepairShards grants repairs, by the answers that the groups gave after they had
+// adopted config Num. Apply judges them, see Judge.
+type RepairShards struct {
+	Num shardcfg.ConfigNum
+	// Asked are the groups that answered, in ascending order.
+	Asked []shardcfg.Incarnation
+	// LossAccepted lets lost shards begin anew.
+	LossAccepted bool
+	Cases        []RepairCase
+}
+
+// A RepairCase is one shard of RepairShards.
+type RepairCase struct {
+	Shard shardcfg.ShardID
+	// LastGen is the generation of the shard's last repair when the groups were
+	// asked; 0: none.
+	LastGen uint32
+	Answers []Answer
+}
+
 // Encode returns the command for a log entry.
 func (c Join) Encode() entry.Command {
 	b := appendRequest(nil, c.Request)
@@ -187,6 +216,43 @@ func (c Drained) Encode() entry.Command {
 	return entry.Command{Kind: KindDrained, Body: binary.AppendUvarint(b, uint64(c.Adopted))}
 }
 
+// Encode returns the command for a log entry.
+func (c Retire) Encode() entry.Command {
+	b := appendRequest(nil, c.Request)
+	return entry.Command{Kind: KindRetire, Body: append(b, c.Incarnation[:]...)}
+}
+
+// Encode returns the command for a log entry.
+func (c RepairShards) Encode() entry.Command {
+	b := binary.AppendUvarint([]byte{commandFormat}, uint64(c.Num))
+	b = binary.AppendUvarint(b, uint64(len(c.Asked)))
+	for _, inc := range c.Asked {
+		b = append(b, inc[:]...)
+	}
+	b = append(b, flag(c.LossAccepted))
+	b = binary.AppendUvarint(b, uint64(len(c.Cases)))
+	for _, k := range c.Cases {
+		b = binary.AppendUvarint(b, uint64(k.Shard))
+		b = binary.AppendUvarint(b, uint64(k.LastGen))
+		b = binary.AppendUvarint(b, uint64(len(k.Answers)))
+		for _, a := range k.Answers {
+			b = append(b, a.Group[:]...)
+			b = binary.AppendUvarint(b, uint64(a.Epoch.Gen))
+			b = binary.AppendUvarint(b, a.Epoch.Num)
+			b = append(b, byte(a.Holding))
+			b = append(b, a.To[:]...)
+		}
+	}
+	return entry.Command{Kind: KindRepair, Body: b}
+}
+
+func flag(set bool) byte {
+	if set {
+		return 1
+	}
+	return 0
+}
+
 // Decode reads a command of the log; it shares no memory with it. Errors wrap
 // ErrCommand. It judges the form only: what the command asks for may be
 // nonsense, which Apply refuses.
@@ -211,6 +277,10 @@ func Decode(ec entry.Command) (Command, error) {
 		c = Claim{Incarnation: r.name(), Shards: list(r, shardcfg.ShardCountMax, r.shard)}
 	case KindDrained:
 		c = Drained{Incarnation: r.name(), Adopted: shardcfg.ConfigNum(r.uvarint(^uint64(0)))}
+	case KindRetire:
+		c = Retire{Request: r.request(), Incarnation: r.name()}
+	case KindRepair:
+		c = r.repairShards()
 	default:
 		r.fail("kind %d", ec.Kind)
 	}

@@ -20,8 +20,11 @@
 // leave.
 //
 // A shard's first token is claimed once, by the group that owns the shard in
-// the latest config, and the claim is permanent: no second token is ever
-// created for a shard.
+// the latest config, and the claim is permanent. Another token of a shard is
+// created, or a frozen one served again, only by a repair: after an operator
+// declared the groups destroyed that could hold the token, and every other group
+// was asked. Each repair has a generation of its own (Judge says why that is
+// safe).
 //
 // INV-8 (Drained): a leaving group is dropped only on a report made at or after
 // the config in which it leaves.
@@ -87,6 +90,8 @@ type Result struct {
 	// Claimed are the shards of a Claim that are the claimer's, in the order in
 	// which it named them.
 	Claimed []shardcfg.ShardID
+	// Repairs are what became of the cases of a RepairShards, in their order.
+	Repairs []Verdict
 	// Refusal is not nil if the command was refused.
 	Refusal *Refusal
 }
@@ -162,8 +167,12 @@ func (s *step) command(c Command) (Result, error) {
 		return s.once(c.Request, c)
 	case Unpin:
 		return s.once(c.Request, c)
+	case Retire:
+		return s.once(c.Request, c)
 	case Claim:
 		return s.claim(c)
+	case RepairShards:
+		return s.repair(c)
 	default:
 		return s.change(c)
 	}
@@ -269,7 +278,7 @@ func (s *step) claim(c Claim) (Result, error) {
 		}
 		if _, owner := s.latest.Owner(shard); by.IsZero() && owner == c.Incarnation {
 			by = owner
-			// Generation 0: only the repair of a disaster raises it.
+			// Generation 0: others are granted by repairs.
 			if err := s.b.Set(claimKey(shard), append(by[:], 0, 0, 0, 0)); err != nil {
 				return Result{}, err
 			}

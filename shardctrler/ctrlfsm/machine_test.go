@@ -36,6 +36,12 @@ var samples = []struct {
 		"01" + "08000000000000000000000000000000" + "02" + "00" + "c801"},
 	{Drained{Incarnation: shardcfg.Incarnation{9}, Adopted: 12}, 22,
 		"01" + "09000000000000000000000000000000" + "0c"},
+	{Retire{Request: RequestID{ID: shardcfg.ID128{5}, BirthMS: 1}, Incarnation: shardcfg.Incarnation{9}}, 23,
+		"01" + "05000000000000000000000000000000" + "01" + "09000000000000000000000000000000"},
+	{RepairShards{Num: 12, Asked: []shardcfg.Incarnation{{7}}, LossAccepted: true, Cases: []RepairCase{
+		{Shard: 300, LastGen: 2, Answers: []Answer{{Group: shardcfg.Incarnation{7}, Epoch: shardcfg.Epoch{Gen: 1, Num: 4}, Holding: HoldsFrozen, To: shardcfg.Incarnation{9}}}}}}, 24,
+		"01" + "0c" + "01" + "07000000000000000000000000000000" + "01" + "01" + "ac02" + "02" + "01" +
+			"07000000000000000000000000000000" + "01" + "04" + "01" + "09000000000000000000000000000000"},
 }
 
 // TestCommandEncodingNeverChanges holds the bytes of the log.
@@ -55,11 +61,16 @@ func TestCommandEncodingNeverChanges(t *testing.T) {
 
 // TestStoredEncodingNeverChanges holds the bytes of the store.
 func TestStoredEncodingNeverChanges(t *testing.T) {
-	m := meta{num: 1, oldest: 2, historyBytes: 3, floorMS: 4, clockMS: 5, requests: 6, claims: 7}
+	m := meta{num: 1, oldest: 2, historyBytes: 3, floorMS: 4, clockMS: 5, requests: 6, claims: 7, generation: 8}
 	const wantMeta = "01" + "00000400" + "0000000000000001" + "0000000000000002" + "0000000000000003" +
-		"0000000000000004" + "0000000000000005" + "0000000000000006" + "0000000000000007"
+		"0000000000000004" + "0000000000000005" + "0000000000000006" + "0000000000000007" + "0000000000000008"
 	if got := hex.EncodeToString(m.encode(1024)); got != wantMeta {
 		t.Errorf("meta: %s, want %s", got, wantMeta)
+	}
+	const wantRepair = "09000000000000000000000000000000" + "00000001" + "0000000000000002" + "00000003"
+	repair := Repair{Group: shardcfg.Incarnation{9}, Frozen: shardcfg.Epoch{Gen: 1, Num: 2}, Gen: 3}
+	if got := hex.EncodeToString(encodeRepair(repair)); got != wantRepair {
+		t.Errorf("repair: %s, want %s", got, wantRepair)
 	}
 	for want, r := range map[string]Result{
 		"01000000000000000701" + "00": {Num: 7, Changed: true},
@@ -93,7 +104,7 @@ func FuzzDecodeCommand(f *testing.F) {
 }
 
 func TestUnknownKindsStopTheReplica(t *testing.T) {
-	for _, kind := range []entry.Kind{KindRetire, KindThaw, 200} {
+	for _, kind := range []entry.Kind{KindRepair + 1, 200} {
 		b, err := store.NewMem().NewBatch()
 		if err != nil {
 			t.Fatal(err)

@@ -9,8 +9,8 @@ import (
 
 // Plan returns the configuration that a command would make of the latest one,
 // numbered one higher; nil if it would change nothing. It writes nothing, and
-// is what Apply does too: a plan is never a second opinion. Claim changes no
-// configuration.
+// is what Apply does too: a plan is never a second opinion. Claim and RepairShards
+// change no configuration.
 //
 // A Move moves exactly its shard. The others are balanced again by the next
 // change of membership, weight or pins that is not a Move.
@@ -38,7 +38,9 @@ func plan(v View, latest *shardcfg.Config, c Command) (next *shardcfg.Config, re
 		ref, err = planBind(v, n, c)
 	case Drained:
 		ref, err = planDrained(v, n, c)
-	case Claim:
+	case Retire:
+		ref, err = planRetire(v, n, c)
+	case Claim, RepairShards:
 		return nil, nil, nil
 	default:
 		panic(fmt.Sprintf("ctrlfsm: no plan for a %T", c))
@@ -210,11 +212,7 @@ func planLeave(v View, c *shardcfg.Config, l Leave) (*Refusal, error) {
 			continue // named twice, or on its way out
 		}
 		changed = true
-		for _, s := range c.PinnedShards() {
-			if c.Pins[s].Group == gid {
-				delete(c.Pins, s)
-			}
-		}
+		unpinAll(c, gid)
 		if g.Incarnation.IsZero() {
 			// It never came to life: it holds nothing and never will.
 			delete(c.Groups, gid)
@@ -238,6 +236,15 @@ func planLeave(v View, c *shardcfg.Config, l Leave) (*Refusal, error) {
 	}
 	c.Shards = shardcfg.Assign(c)
 	return nil, nil
+}
+
+// unpinAll lets go of all shards that are pinned to a group.
+func unpinAll(c *shardcfg.Config, gid shardcfg.GroupID) {
+	for _, s := range c.PinnedShards() {
+		if c.Pins[s].Group == gid {
+			delete(c.Pins, s)
+		}
+	}
 }
 
 func members(c *shardcfg.Config) int {

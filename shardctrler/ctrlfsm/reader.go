@@ -3,6 +3,7 @@ package ctrlfsm
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 )
@@ -80,6 +81,35 @@ func (r *reader) join() Join {
 		g.Incarnation = r.name()
 		return g
 	})}
+}
+
+func (r *reader) repairShards() RepairShards {
+	c := RepairShards{Num: shardcfg.ConfigNum(r.uvarint(^uint64(0))), Asked: list(r, shardcfg.GroupsMax, r.name)}
+	c.LossAccepted = r.flag()
+	answers := uint64(RepairAnswersMax)
+	c.Cases = list(r, RepairCasesMax, func() RepairCase {
+		k := RepairCase{Shard: r.shard(), LastGen: uint32(r.uvarint(math.MaxUint32)), Answers: list(r, answers, r.answer)}
+		answers -= uint64(len(k.Answers))
+		return k
+	})
+	return c
+}
+
+func (r *reader) answer() Answer {
+	a := Answer{Group: r.name(), Epoch: shardcfg.Epoch{Gen: uint32(r.uvarint(math.MaxUint32)), Num: r.uvarint(^uint64(0))}}
+	if a.Holding = Holding(r.byte()); a.Holding > HoldsToken {
+		r.fail("holding %d", a.Holding)
+	}
+	a.To = r.name()
+	return a
+}
+
+func (r *reader) flag() bool {
+	b := r.byte()
+	if b > 1 {
+		r.fail("flag %d", b)
+	}
+	return b == 1
 }
 
 // list reads a count, at most limit, and as many items.

@@ -36,6 +36,10 @@ const (
 	StaleReport Reason = 13
 	// AddressInUse: a replica's address belongs to another group.
 	AddressInUse Reason = 14
+	// GroupSilent: a group that must be asked did not answer.
+	GroupSilent Reason = 15
+	// GroupAlive is not the machine's: see ctrlpb.
+	GroupAlive Reason = 16
 )
 
 var reasonTexts = [...]string{
@@ -53,6 +57,8 @@ var reasonTexts = [...]string{
 	NotLeaving:         "the group is not leaving",
 	StaleReport:        "the report is stale",
 	AddressInUse:       "the address is in use",
+	GroupSilent:        "a group does not answer",
+	GroupAlive:         "the group lives",
 }
 
 // String names the reason for people.

@@ -81,6 +81,8 @@ func (d *dialogue) run(t *testing.T, td *datadriven.TestData) string {
 		return fmt.Sprintf("refused (%v): %s\n", res.Refusal.Reason, res.Refusal.Message)
 	case td.Cmd == "claim":
 		return fmt.Sprintf("claimed %v\n", res.Claimed)
+	case td.Cmd == "repair":
+		return verdictsText(res.Repairs)
 	case !res.Changed:
 		return fmt.Sprintf("no change at %d\n", res.Num)
 	}
@@ -211,9 +213,76 @@ func (d *dialogue) command(t *testing.T, td *datadriven.TestData) Command {
 		return Claim{Incarnation: incarnation(inc), Shards: numbers[shardcfg.ShardID](t, td)}
 	case "drained":
 		return Drained{Incarnation: incarnation(inc), Adopted: shardcfg.ConfigNum(adopted)}
+	case "retire":
+		return Retire{Request: d.request(t, td), Incarnation: incarnation(td.CmdArgs[0].Key)}
+	case "repair":
+		return d.repair(t, td)
 	}
 	t.Fatalf("unknown command %q", td.Cmd)
 	return nil
+}
+
+// repair reads num=, asked=(LETTER,...), loss, and for each case a line: the
+// shard, its last repair's generation, and for each answer
+// LETTER:nothing|frozen|token@GEN.NUM, with >LETTER for who comes next.
+func (d *dialogue) repair(t *testing.T, td *datadriven.TestData) Command {
+	c := RepairShards{Num: d.latest(t).Num, LossAccepted: td.HasArg("loss")}
+	for _, a := range td.CmdArgs {
+		switch a.Key {
+		case "num":
+			n, err := strconv.ParseUint(a.Vals[0], 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Num = shardcfg.ConfigNum(n)
+		case "asked":
+			for _, letter := range addresses(a.Vals) {
+				c.Asked = append(c.Asked, incarnation(letter))
+			}
+		}
+	}
+	for line := range strings.Lines(td.Input) {
+		words := strings.Fields(line)
+		var k RepairCase
+		if _, err := fmt.Sscan(words[0]+" "+words[1], &k.Shard, &k.LastGen); err != nil {
+			t.Fatal(err)
+		}
+		for _, word := range words[2:] {
+			k.Answers = append(k.Answers, answer(t, word))
+		}
+		c.Cases = append(c.Cases, k)
+	}
+	return c
+}
+
+func answer(t *testing.T, word string) Answer {
+	a := Answer{Group: incarnation(word[:1])}
+	word, to, _ := strings.Cut(word[2:], ">")
+	a.To = incarnation(to)
+	what, epoch, _ := strings.Cut(word, "@")
+	a.Holding = map[string]Holding{"nothing": HoldsNothing, "frozen": HoldsFrozen, "token": HoldsToken}[what]
+	if _, err := fmt.Sscanf(epoch, "%d.%d", &a.Epoch.Gen, &a.Epoch.Num); err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func verdictsText(list []Verdict) string {
+	var out strings.Builder
+	for _, v := range list {
+		fmt.Fprintf(&out, "shard %d: %v", v.Shard, v.Fate)
+		if !v.Group.IsZero() {
+			fmt.Fprintf(&out, ", %c", v.Group[0])
+		}
+		if v.Granted.Gen != 0 {
+			fmt.Fprintf(&out, "; granted generation %d", v.Granted.Gen)
+			if !v.Granted.Frozen.IsZero() {
+				fmt.Fprintf(&out, " for epoch %v", v.Granted.Frozen)
+			}
+		}
+		fmt.Fprintln(&out)
+	}
+	return out.String()
 }
 
 // joinGroups reads GID=(ADDR,...), and weight=, empty or is= for all of them.

@@ -18,6 +18,7 @@ import (
 //	0x04 | incarnation           registered: gid u64, num of the config that first bound it u64
 //	0x05 | birth u64 | id        result of an admin request
 //	0x06 | gid u64               num of the config in which the group began to leave u64
+//	0x07 | shard u16             last repair: group [16]byte, frozen gen u32, frozen num u64, gen u32
 const (
 	prefixMeta       = 0x01
 	prefixConfig     = 0x02
@@ -25,6 +26,7 @@ const (
 	prefixRegistered = 0x04
 	prefixRequest    = 0x05
 	prefixLeave      = 0x06
+	prefixRepair     = 0x07
 )
 
 // ErrState is wrapped by errors about a stored state that this version cannot
@@ -49,12 +51,13 @@ type meta struct {
 	floorMS      uint64             // requests born earlier are refused
 	clockMS      uint64             // of the last entry with a command
 	requests     uint64             // results kept
-	claims       uint64             // how often claims changed
+	claims       uint64             // how often claims, or repairs, changed
+	generation   uint64             // of the last repair that was ever granted; 0: none
 }
 
 const (
 	metaFormat = 1
-	metaBytes  = 1 + 4 + 7*8
+	metaBytes  = 1 + 4 + 8*8
 )
 
 // Num is the latest config's number.
@@ -135,8 +138,8 @@ func (v View) ClaimsOf(inc shardcfg.Incarnation) ([]shardcfg.ShardID, error) {
 	return out, err
 }
 
-// ClaimsVersion rises whenever a shard is claimed, so that a reader may keep
-// what it made of the claims.
+// ClaimsVersion rises whenever a shard is claimed or repaired, so that a reader
+// may keep what it made of claims and repairs.
 func (v View) ClaimsVersion() (uint64, error) {
 	m, err := v.meta()
 	return m.claims, err
@@ -236,13 +239,13 @@ func (v View) meta() (meta, error) {
 	u := func(i int) uint64 { return binary.BigEndian.Uint64(b[5+8*i:]) }
 	return meta{
 		num: shardcfg.ConfigNum(u(0)), oldest: shardcfg.ConfigNum(u(1)), historyBytes: u(2),
-		floorMS: u(3), clockMS: u(4), requests: u(5), claims: u(6),
+		floorMS: u(3), clockMS: u(4), requests: u(5), claims: u(6), generation: u(7),
 	}, nil
 }
 
 func (m meta) encode(shardCount int) []byte {
 	b := binary.BigEndian.AppendUint32([]byte{metaFormat}, uint32(shardCount))
-	for _, u := range []uint64{uint64(m.num), uint64(m.oldest), m.historyBytes, m.floorMS, m.clockMS, m.requests, m.claims} {
+	for _, u := range []uint64{uint64(m.num), uint64(m.oldest), m.historyBytes, m.floorMS, m.clockMS, m.requests, m.claims, m.generation} {
 		b = binary.BigEndian.AppendUint64(b, u)
 	}
 	return b

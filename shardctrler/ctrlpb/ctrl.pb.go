@@ -88,6 +88,70 @@ func (GroupState) EnumDescriptor() ([]byte, []int) {
 	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{0}
 }
 
+type Fate int32
+
+const (
+	Fate_FATE_UNKNOWN Fate = 0
+	Fate_UNCREATED    Fate = 1 // its owner will create it
+	Fate_SERVED       Fate = 2 // by gid
+	Fate_MOVING       Fate = 3 // to gid, which lives
+	Fate_GRANTED      Fate = 4 // an earlier repair is under way, at gid
+	Fate_THAWED       Fate = 5 // frozen for a destroyed group; gid serves it again
+	Fate_LOST         Fate = 6 // its holder was destroyed; gid begins it anew, if the loss is accepted
+	Fate_OWNERLESS    Fate = 7 // as LOST, but no group is there to begin it anew
+)
+
+// Enum value maps for Fate.
+var (
+	Fate_name = map[int32]string{
+		0: "FATE_UNKNOWN",
+		1: "UNCREATED",
+		2: "SERVED",
+		3: "MOVING",
+		4: "GRANTED",
+		5: "THAWED",
+		6: "LOST",
+		7: "OWNERLESS",
+	}
+	Fate_value = map[string]int32{
+		"FATE_UNKNOWN": 0,
+		"UNCREATED":    1,
+		"SERVED":       2,
+		"MOVING":       3,
+		"GRANTED":      4,
+		"THAWED":       5,
+		"LOST":         6,
+		"OWNERLESS":    7,
+	}
+)
+
+func (x Fate) Enum() *Fate {
+	p := new(Fate)
+	*p = x
+	return p
+}
+
+func (x Fate) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Fate) Descriptor() protoreflect.EnumDescriptor {
+	return file_shardctrler_ctrlpb_ctrl_proto_enumTypes[1].Descriptor()
+}
+
+func (Fate) Type() protoreflect.EnumType {
+	return &file_shardctrler_ctrlpb_ctrl_proto_enumTypes[1]
+}
+
+func (x Fate) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Fate.Descriptor instead.
+func (Fate) EnumDescriptor() ([]byte, []int) {
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{1}
+}
+
 type Reason int32
 
 const (
@@ -106,6 +170,8 @@ const (
 	Reason_NOT_LEAVING         Reason = 12 // a group that is not leaving says that it is drained
 	Reason_STALE_REPORT        Reason = 13 // drained as of a config before the one in which it leaves
 	Reason_ADDRESS_IN_USE      Reason = 14 // a replica's address belongs to another group
+	Reason_GROUP_SILENT        Reason = 15 // a group that must be asked did not answer
+	Reason_GROUP_ALIVE         Reason = 16 // a group that shall be retired answers
 )
 
 // Enum value maps for Reason.
@@ -126,6 +192,8 @@ var (
 		12: "NOT_LEAVING",
 		13: "STALE_REPORT",
 		14: "ADDRESS_IN_USE",
+		15: "GROUP_SILENT",
+		16: "GROUP_ALIVE",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNKNOWN":      0,
@@ -143,6 +211,8 @@ var (
 		"NOT_LEAVING":         12,
 		"STALE_REPORT":        13,
 		"ADDRESS_IN_USE":      14,
+		"GROUP_SILENT":        15,
+		"GROUP_ALIVE":         16,
 	}
 )
 
@@ -157,11 +227,11 @@ func (x Reason) String() string {
 }
 
 func (Reason) Descriptor() protoreflect.EnumDescriptor {
-	return file_shardctrler_ctrlpb_ctrl_proto_enumTypes[1].Descriptor()
+	return file_shardctrler_ctrlpb_ctrl_proto_enumTypes[2].Descriptor()
 }
 
 func (Reason) Type() protoreflect.EnumType {
-	return &file_shardctrler_ctrlpb_ctrl_proto_enumTypes[1]
+	return &file_shardctrler_ctrlpb_ctrl_proto_enumTypes[2]
 }
 
 func (x Reason) Number() protoreflect.EnumNumber {
@@ -170,7 +240,7 @@ func (x Reason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Reason.Descriptor instead.
 func (Reason) EnumDescriptor() ([]byte, []int) {
-	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{1}
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{2}
 }
 
 type Config struct {
@@ -1317,6 +1387,274 @@ func (x *UnpinRequest) GetPlan() bool {
 	return false
 }
 
+// Retire declares an incarnation destroyed, for good. What it acknowledged last
+// may be lost.
+type RetireRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       []byte                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Request       *RequestID             `protobuf:"bytes,2,opt,name=request,proto3" json:"request,omitempty"`
+	Incarnation   []byte                 `protobuf:"bytes,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Plan          bool                   `protobuf:"varint,4,opt,name=plan,proto3" json:"plan,omitempty"`
+	Force         bool                   `protobuf:"varint,5,opt,name=force,proto3" json:"force,omitempty"` // do not ask its replicas whether they live
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetireRequest) Reset() {
+	*x = RetireRequest{}
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetireRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetireRequest) ProtoMessage() {}
+
+func (x *RetireRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetireRequest.ProtoReflect.Descriptor instead.
+func (*RetireRequest) Descriptor() ([]byte, []int) {
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *RetireRequest) GetCluster() []byte {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
+func (x *RetireRequest) GetRequest() *RequestID {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *RetireRequest) GetIncarnation() []byte {
+	if x != nil {
+		return x.Incarnation
+	}
+	return nil
+}
+
+func (x *RetireRequest) GetPlan() bool {
+	if x != nil {
+		return x.Plan
+	}
+	return false
+}
+
+func (x *RetireRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type RepairRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       []byte                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Shards        []uint32               `protobuf:"varint,2,rep,packed,name=shards,proto3" json:"shards,omitempty"`                          // empty: all that need it
+	Plan          bool                   `protobuf:"varint,3,opt,name=plan,proto3" json:"plan,omitempty"`                                     // grant nothing
+	LossAccepted  bool                   `protobuf:"varint,4,opt,name=loss_accepted,json=lossAccepted,proto3" json:"loss_accepted,omitempty"` // begin anew, empty, the shards whose data was destroyed
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepairRequest) Reset() {
+	*x = RepairRequest{}
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepairRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepairRequest) ProtoMessage() {}
+
+func (x *RepairRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepairRequest.ProtoReflect.Descriptor instead.
+func (*RepairRequest) Descriptor() ([]byte, []int) {
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *RepairRequest) GetCluster() []byte {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
+func (x *RepairRequest) GetShards() []uint32 {
+	if x != nil {
+		return x.Shards
+	}
+	return nil
+}
+
+func (x *RepairRequest) GetPlan() bool {
+	if x != nil {
+		return x.Plan
+	}
+	return false
+}
+
+func (x *RepairRequest) GetLossAccepted() bool {
+	if x != nil {
+		return x.LossAccepted
+	}
+	return false
+}
+
+type RepairReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Num   uint64                 `protobuf:"varint,1,opt,name=num,proto3" json:"num,omitempty"` // of the config that the groups were asked about
+	// Of the shards that were named; or else of those that are neither served nor
+	// waiting for their first token, in ascending order.
+	Shards        []*ShardFate `protobuf:"bytes,2,rep,name=shards,proto3" json:"shards,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepairReply) Reset() {
+	*x = RepairReply{}
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepairReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepairReply) ProtoMessage() {}
+
+func (x *RepairReply) ProtoReflect() protoreflect.Message {
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepairReply.ProtoReflect.Descriptor instead.
+func (*RepairReply) Descriptor() ([]byte, []int) {
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *RepairReply) GetNum() uint64 {
+	if x != nil {
+		return x.Num
+	}
+	return 0
+}
+
+func (x *RepairReply) GetShards() []*ShardFate {
+	if x != nil {
+		return x.Shards
+	}
+	return nil
+}
+
+type ShardFate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shard         uint32                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	Fate          Fate                   `protobuf:"varint,2,opt,name=fate,proto3,enum=shoal.ctrl.v1.Fate" json:"fate,omitempty"`
+	Gid           uint64                 `protobuf:"varint,3,opt,name=gid,proto3" json:"gid,omitempty"` // of who it concerns; 0: nobody, or not listed
+	Gen           uint32                 `protobuf:"varint,4,opt,name=gen,proto3" json:"gen,omitempty"` // of the repair that was granted; 0: none was
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShardFate) Reset() {
+	*x = ShardFate{}
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShardFate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShardFate) ProtoMessage() {}
+
+func (x *ShardFate) ProtoReflect() protoreflect.Message {
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShardFate.ProtoReflect.Descriptor instead.
+func (*ShardFate) Descriptor() ([]byte, []int) {
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ShardFate) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *ShardFate) GetFate() Fate {
+	if x != nil {
+		return x.Fate
+	}
+	return Fate_FATE_UNKNOWN
+}
+
+func (x *ShardFate) GetGid() uint64 {
+	if x != nil {
+		return x.Gid
+	}
+	return 0
+}
+
+func (x *ShardFate) GetGen() uint32 {
+	if x != nil {
+		return x.Gen
+	}
+	return 0
+}
+
 type ChangeReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Num           uint64                 `protobuf:"varint,1,opt,name=num,proto3" json:"num,omitempty"` // the config that this change made, or the present one if it changed nothing
@@ -1328,7 +1666,7 @@ type ChangeReply struct {
 
 func (x *ChangeReply) Reset() {
 	*x = ChangeReply{}
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[17]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1340,7 +1678,7 @@ func (x *ChangeReply) String() string {
 func (*ChangeReply) ProtoMessage() {}
 
 func (x *ChangeReply) ProtoReflect() protoreflect.Message {
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[17]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1353,7 +1691,7 @@ func (x *ChangeReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeReply.ProtoReflect.Descriptor instead.
 func (*ChangeReply) Descriptor() ([]byte, []int) {
-	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{17}
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ChangeReply) GetNum() uint64 {
@@ -1389,7 +1727,7 @@ type PlannedMove struct {
 
 func (x *PlannedMove) Reset() {
 	*x = PlannedMove{}
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[18]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1401,7 +1739,7 @@ func (x *PlannedMove) String() string {
 func (*PlannedMove) ProtoMessage() {}
 
 func (x *PlannedMove) ProtoReflect() protoreflect.Message {
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[18]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1414,7 +1752,7 @@ func (x *PlannedMove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlannedMove.ProtoReflect.Descriptor instead.
 func (*PlannedMove) Descriptor() ([]byte, []int) {
-	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{18}
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PlannedMove) GetShard() uint32 {
@@ -1456,7 +1794,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[19]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1468,7 +1806,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[19]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1481,7 +1819,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{19}
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Refusal) GetReason() Reason {
@@ -1509,7 +1847,7 @@ type LeaderHint struct {
 
 func (x *LeaderHint) Reset() {
 	*x = LeaderHint{}
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[20]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1521,7 +1859,7 @@ func (x *LeaderHint) String() string {
 func (*LeaderHint) ProtoMessage() {}
 
 func (x *LeaderHint) ProtoReflect() protoreflect.Message {
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[20]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1534,7 +1872,7 @@ func (x *LeaderHint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaderHint.ProtoReflect.Descriptor instead.
 func (*LeaderHint) Descriptor() ([]byte, []int) {
-	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{20}
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LeaderHint) GetLeader() string {
@@ -1560,7 +1898,7 @@ type PollRequest struct {
 
 func (x *PollRequest) Reset() {
 	*x = PollRequest{}
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[21]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1572,7 +1910,7 @@ func (x *PollRequest) String() string {
 func (*PollRequest) ProtoMessage() {}
 
 func (x *PollRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[21]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1585,7 +1923,7 @@ func (x *PollRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PollRequest.ProtoReflect.Descriptor instead.
 func (*PollRequest) Descriptor() ([]byte, []int) {
-	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{21}
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PollRequest) GetCluster() []byte {
@@ -1660,7 +1998,7 @@ type Holding struct {
 
 func (x *Holding) Reset() {
 	*x = Holding{}
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[22]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1672,7 +2010,7 @@ func (x *Holding) String() string {
 func (*Holding) ProtoMessage() {}
 
 func (x *Holding) ProtoReflect() protoreflect.Message {
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[22]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1685,7 +2023,7 @@ func (x *Holding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Holding.ProtoReflect.Descriptor instead.
 func (*Holding) Descriptor() ([]byte, []int) {
-	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{22}
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Holding) GetShard() uint32 {
@@ -1736,18 +2074,21 @@ type PollReply struct {
 	Config  *Config                `protobuf:"bytes,2,opt,name=config,proto3" json:"config,omitempty"` // if newer than adopted
 	// Shards whose first token this incarnation must create: all that it claimed
 	// and that are not among the holdings of the request.
-	Claimed       []uint32 `protobuf:"varint,3,rep,packed,name=claimed,proto3" json:"claimed,omitempty"`
-	Hints         []*Hint  `protobuf:"bytes,4,rep,name=hints,proto3" json:"hints,omitempty"`
-	ShardCount    uint32   `protobuf:"varint,5,opt,name=shard_count,json=shardCount,proto3" json:"shard_count,omitempty"`
-	ClockMs       uint64   `protobuf:"varint,6,opt,name=clock_ms,json=clockMs,proto3" json:"clock_ms,omitempty"`
-	Num           uint64   `protobuf:"varint,7,opt,name=num,proto3" json:"num,omitempty"` // the latest config's number
+	Claimed    []uint32 `protobuf:"varint,3,rep,packed,name=claimed,proto3" json:"claimed,omitempty"`
+	Hints      []*Hint  `protobuf:"bytes,4,rep,name=hints,proto3" json:"hints,omitempty"`
+	ShardCount uint32   `protobuf:"varint,5,opt,name=shard_count,json=shardCount,proto3" json:"shard_count,omitempty"`
+	ClockMs    uint64   `protobuf:"varint,6,opt,name=clock_ms,json=clockMs,proto3" json:"clock_ms,omitempty"`
+	Num        uint64   `protobuf:"varint,7,opt,name=num,proto3" json:"num,omitempty"` // the latest config's number
+	// Repairs that were granted to this incarnation, and are not among the holdings
+	// of the request.
+	Repairs       []*RepairGrant `protobuf:"bytes,8,rep,name=repairs,proto3" json:"repairs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PollReply) Reset() {
 	*x = PollReply{}
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[23]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1759,7 +2100,7 @@ func (x *PollReply) String() string {
 func (*PollReply) ProtoMessage() {}
 
 func (x *PollReply) ProtoReflect() protoreflect.Message {
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[23]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1772,7 +2113,7 @@ func (x *PollReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PollReply.ProtoReflect.Descriptor instead.
 func (*PollReply) Descriptor() ([]byte, []int) {
-	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{23}
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PollReply) GetCluster() []byte {
@@ -1824,6 +2165,83 @@ func (x *PollReply) GetNum() uint64 {
 	return 0
 }
 
+func (x *PollReply) GetRepairs() []*RepairGrant {
+	if x != nil {
+		return x.Repairs
+	}
+	return nil
+}
+
+// RepairGrant lets a group make a token of a new generation.
+type RepairGrant struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Shard uint32                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	// Epoch of the frozen copy that shall serve again; 0 and 0: create the shard.
+	FrozenGen     uint32 `protobuf:"varint,2,opt,name=frozen_gen,json=frozenGen,proto3" json:"frozen_gen,omitempty"`
+	FrozenNum     uint64 `protobuf:"varint,3,opt,name=frozen_num,json=frozenNum,proto3" json:"frozen_num,omitempty"`
+	Gen           uint32 `protobuf:"varint,4,opt,name=gen,proto3" json:"gen,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepairGrant) Reset() {
+	*x = RepairGrant{}
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepairGrant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepairGrant) ProtoMessage() {}
+
+func (x *RepairGrant) ProtoReflect() protoreflect.Message {
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepairGrant.ProtoReflect.Descriptor instead.
+func (*RepairGrant) Descriptor() ([]byte, []int) {
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *RepairGrant) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *RepairGrant) GetFrozenGen() uint32 {
+	if x != nil {
+		return x.FrozenGen
+	}
+	return 0
+}
+
+func (x *RepairGrant) GetFrozenNum() uint64 {
+	if x != nil {
+		return x.FrozenNum
+	}
+	return 0
+}
+
+func (x *RepairGrant) GetGen() uint32 {
+	if x != nil {
+		return x.Gen
+	}
+	return 0
+}
+
 type BindRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Cluster       []byte                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
@@ -1836,7 +2254,7 @@ type BindRequest struct {
 
 func (x *BindRequest) Reset() {
 	*x = BindRequest{}
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[24]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1848,7 +2266,7 @@ func (x *BindRequest) String() string {
 func (*BindRequest) ProtoMessage() {}
 
 func (x *BindRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[24]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1861,7 +2279,7 @@ func (x *BindRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BindRequest.ProtoReflect.Descriptor instead.
 func (*BindRequest) Descriptor() ([]byte, []int) {
-	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{24}
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *BindRequest) GetCluster() []byte {
@@ -1901,7 +2319,7 @@ type BindReply struct {
 
 func (x *BindReply) Reset() {
 	*x = BindReply{}
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[25]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1913,7 +2331,7 @@ func (x *BindReply) String() string {
 func (*BindReply) ProtoMessage() {}
 
 func (x *BindReply) ProtoReflect() protoreflect.Message {
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[25]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1926,7 +2344,7 @@ func (x *BindReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BindReply.ProtoReflect.Descriptor instead.
 func (*BindReply) Descriptor() ([]byte, []int) {
-	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{25}
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *BindReply) GetNum() uint64 {
@@ -1947,7 +2365,7 @@ type ClaimRequest struct {
 
 func (x *ClaimRequest) Reset() {
 	*x = ClaimRequest{}
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[26]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1959,7 +2377,7 @@ func (x *ClaimRequest) String() string {
 func (*ClaimRequest) ProtoMessage() {}
 
 func (x *ClaimRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[26]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1972,7 +2390,7 @@ func (x *ClaimRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimRequest.ProtoReflect.Descriptor instead.
 func (*ClaimRequest) Descriptor() ([]byte, []int) {
-	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{26}
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ClaimRequest) GetCluster() []byte {
@@ -2005,7 +2423,7 @@ type ClaimReply struct {
 
 func (x *ClaimReply) Reset() {
 	*x = ClaimReply{}
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[27]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2017,7 +2435,7 @@ func (x *ClaimReply) String() string {
 func (*ClaimReply) ProtoMessage() {}
 
 func (x *ClaimReply) ProtoReflect() protoreflect.Message {
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[27]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2030,7 +2448,7 @@ func (x *ClaimReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimReply.ProtoReflect.Descriptor instead.
 func (*ClaimReply) Descriptor() ([]byte, []int) {
-	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{27}
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ClaimReply) GetClaimed() []uint32 {
@@ -2051,7 +2469,7 @@ type DrainedRequest struct {
 
 func (x *DrainedRequest) Reset() {
 	*x = DrainedRequest{}
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[28]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2063,7 +2481,7 @@ func (x *DrainedRequest) String() string {
 func (*DrainedRequest) ProtoMessage() {}
 
 func (x *DrainedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[28]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2076,7 +2494,7 @@ func (x *DrainedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainedRequest.ProtoReflect.Descriptor instead.
 func (*DrainedRequest) Descriptor() ([]byte, []int) {
-	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{28}
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DrainedRequest) GetCluster() []byte {
@@ -2109,7 +2527,7 @@ type DrainedReply struct {
 
 func (x *DrainedReply) Reset() {
 	*x = DrainedReply{}
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[29]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2121,7 +2539,7 @@ func (x *DrainedReply) String() string {
 func (*DrainedReply) ProtoMessage() {}
 
 func (x *DrainedReply) ProtoReflect() protoreflect.Message {
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[29]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2134,7 +2552,7 @@ func (x *DrainedReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainedReply.ProtoReflect.Descriptor instead.
 func (*DrainedReply) Descriptor() ([]byte, []int) {
-	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{29}
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DrainedReply) GetNum() uint64 {
@@ -2153,7 +2571,7 @@ type InfoRequest struct {
 
 func (x *InfoRequest) Reset() {
 	*x = InfoRequest{}
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[30]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2165,7 +2583,7 @@ func (x *InfoRequest) String() string {
 func (*InfoRequest) ProtoMessage() {}
 
 func (x *InfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[30]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2178,7 +2596,7 @@ func (x *InfoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InfoRequest.ProtoReflect.Descriptor instead.
 func (*InfoRequest) Descriptor() ([]byte, []int) {
-	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{30}
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *InfoRequest) GetCluster() []byte {
@@ -2205,7 +2623,7 @@ type InfoReply struct {
 
 func (x *InfoReply) Reset() {
 	*x = InfoReply{}
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[31]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2217,7 +2635,7 @@ func (x *InfoReply) String() string {
 func (*InfoReply) ProtoMessage() {}
 
 func (x *InfoReply) ProtoReflect() protoreflect.Message {
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[31]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2230,7 +2648,7 @@ func (x *InfoReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InfoReply.ProtoReflect.Descriptor instead.
 func (*InfoReply) Descriptor() ([]byte, []int) {
-	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{31}
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *InfoReply) GetCluster() []byte {
@@ -2308,7 +2726,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[32]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2320,7 +2738,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[32]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2333,7 +2751,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{32}
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Member) GetId() string {
@@ -2378,7 +2796,7 @@ type GroupReport struct {
 
 func (x *GroupReport) Reset() {
 	*x = GroupReport{}
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[33]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2390,7 +2808,7 @@ func (x *GroupReport) String() string {
 func (*GroupReport) ProtoMessage() {}
 
 func (x *GroupReport) ProtoReflect() protoreflect.Message {
-	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[33]
+	mi := &file_shardctrler_ctrlpb_ctrl_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2403,7 +2821,7 @@ func (x *GroupReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupReport.ProtoReflect.Descriptor instead.
 func (*GroupReport) Descriptor() ([]byte, []int) {
-	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{33}
+	return file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *GroupReport) GetGid() uint64 {
@@ -2541,7 +2959,26 @@ const file_shardctrler_ctrlpb_ctrl_proto_rawDesc = "" +
 	"\acluster\x18\x01 \x01(\fR\acluster\x122\n" +
 	"\arequest\x18\x02 \x01(\v2\x18.shoal.ctrl.v1.RequestIDR\arequest\x12\x14\n" +
 	"\x05shard\x18\x03 \x01(\rR\x05shard\x12\x12\n" +
-	"\x04plan\x18\x04 \x01(\bR\x04plan\"k\n" +
+	"\x04plan\x18\x04 \x01(\bR\x04plan\"\xa9\x01\n" +
+	"\rRetireRequest\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\fR\acluster\x122\n" +
+	"\arequest\x18\x02 \x01(\v2\x18.shoal.ctrl.v1.RequestIDR\arequest\x12 \n" +
+	"\vincarnation\x18\x03 \x01(\fR\vincarnation\x12\x12\n" +
+	"\x04plan\x18\x04 \x01(\bR\x04plan\x12\x14\n" +
+	"\x05force\x18\x05 \x01(\bR\x05force\"z\n" +
+	"\rRepairRequest\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\fR\acluster\x12\x16\n" +
+	"\x06shards\x18\x02 \x03(\rR\x06shards\x12\x12\n" +
+	"\x04plan\x18\x03 \x01(\bR\x04plan\x12#\n" +
+	"\rloss_accepted\x18\x04 \x01(\bR\flossAccepted\"Q\n" +
+	"\vRepairReply\x12\x10\n" +
+	"\x03num\x18\x01 \x01(\x04R\x03num\x120\n" +
+	"\x06shards\x18\x02 \x03(\v2\x18.shoal.ctrl.v1.ShardFateR\x06shards\"n\n" +
+	"\tShardFate\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\rR\x05shard\x12'\n" +
+	"\x04fate\x18\x02 \x01(\x0e2\x13.shoal.ctrl.v1.FateR\x04fate\x12\x10\n" +
+	"\x03gid\x18\x03 \x01(\x04R\x03gid\x12\x10\n" +
+	"\x03gen\x18\x04 \x01(\rR\x03gen\"k\n" +
 	"\vChangeReply\x12\x10\n" +
 	"\x03num\x18\x01 \x01(\x04R\x03num\x120\n" +
 	"\x05moves\x18\x02 \x03(\v2\x1a.shoal.ctrl.v1.PlannedMoveR\x05moves\x12\x18\n" +
@@ -2572,7 +3009,7 @@ const file_shardctrler_ctrlpb_ctrl_proto_rawDesc = "" +
 	"\tepoch_num\x18\x03 \x01(\x04R\bepochNum\x12\x18\n" +
 	"\aserving\x18\x04 \x01(\bR\aserving\x12\x12\n" +
 	"\x04keys\x18\x05 \x01(\x04R\x04keys\x12\x14\n" +
-	"\x05bytes\x18\x06 \x01(\x04R\x05bytes\"\xe7\x01\n" +
+	"\x05bytes\x18\x06 \x01(\x04R\x05bytes\"\x9d\x02\n" +
 	"\tPollReply\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\fR\acluster\x12-\n" +
 	"\x06config\x18\x02 \x01(\v2\x15.shoal.ctrl.v1.ConfigR\x06config\x12\x18\n" +
@@ -2581,7 +3018,15 @@ const file_shardctrler_ctrlpb_ctrl_proto_rawDesc = "" +
 	"\vshard_count\x18\x05 \x01(\rR\n" +
 	"shardCount\x12\x19\n" +
 	"\bclock_ms\x18\x06 \x01(\x04R\aclockMs\x12\x10\n" +
-	"\x03num\x18\a \x01(\x04R\x03num\"w\n" +
+	"\x03num\x18\a \x01(\x04R\x03num\x124\n" +
+	"\arepairs\x18\b \x03(\v2\x1a.shoal.ctrl.v1.RepairGrantR\arepairs\"s\n" +
+	"\vRepairGrant\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x1d\n" +
+	"\n" +
+	"frozen_gen\x18\x02 \x01(\rR\tfrozenGen\x12\x1d\n" +
+	"\n" +
+	"frozen_num\x18\x03 \x01(\x04R\tfrozenNum\x12\x10\n" +
+	"\x03gen\x18\x04 \x01(\rR\x03gen\"w\n" +
 	"\vBindRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\fR\acluster\x12\x10\n" +
 	"\x03gid\x18\x02 \x01(\x04R\x03gid\x12 \n" +
@@ -2632,7 +3077,19 @@ const file_shardctrler_ctrlpb_ctrl_proto_rawDesc = "" +
 	"\x04GONE\x10\x00\x12\n" +
 	"\n" +
 	"\x06MEMBER\x10\x01\x12\v\n" +
-	"\aLEAVING\x10\x02*\xb1\x02\n" +
+	"\aLEAVING\x10\x02*q\n" +
+	"\x04Fate\x12\x10\n" +
+	"\fFATE_UNKNOWN\x10\x00\x12\r\n" +
+	"\tUNCREATED\x10\x01\x12\n" +
+	"\n" +
+	"\x06SERVED\x10\x02\x12\n" +
+	"\n" +
+	"\x06MOVING\x10\x03\x12\v\n" +
+	"\aGRANTED\x10\x04\x12\n" +
+	"\n" +
+	"\x06THAWED\x10\x05\x12\b\n" +
+	"\x04LOST\x10\x06\x12\r\n" +
+	"\tOWNERLESS\x10\a*\xd4\x02\n" +
 	"\x06Reason\x12\x12\n" +
 	"\x0eREASON_UNKNOWN\x10\x00\x12\x0f\n" +
 	"\vBAD_REQUEST\x10\x01\x12\x11\n" +
@@ -2650,7 +3107,9 @@ const file_shardctrler_ctrlpb_ctrl_proto_rawDesc = "" +
 	"\x0eUNKNOWN_CONFIG\x10\v\x12\x0f\n" +
 	"\vNOT_LEAVING\x10\f\x12\x10\n" +
 	"\fSTALE_REPORT\x10\r\x12\x12\n" +
-	"\x0eADDRESS_IN_USE\x10\x0e2\xd6\x05\n" +
+	"\x0eADDRESS_IN_USE\x10\x0e\x12\x10\n" +
+	"\fGROUP_SILENT\x10\x0f\x12\x0f\n" +
+	"\vGROUP_ALIVE\x10\x102\xde\x06\n" +
 	"\n" +
 	"Controller\x12?\n" +
 	"\x05Query\x12\x1b.shoal.ctrl.v1.QueryRequest\x1a\x19.shoal.ctrl.v1.QueryReply\x12A\n" +
@@ -2658,7 +3117,9 @@ const file_shardctrler_ctrlpb_ctrl_proto_rawDesc = "" +
 	"\x04Join\x12\x1a.shoal.ctrl.v1.JoinRequest\x1a\x1a.shoal.ctrl.v1.ChangeReply\x12@\n" +
 	"\x05Leave\x12\x1b.shoal.ctrl.v1.LeaveRequest\x1a\x1a.shoal.ctrl.v1.ChangeReply\x12>\n" +
 	"\x04Move\x12\x1a.shoal.ctrl.v1.MoveRequest\x1a\x1a.shoal.ctrl.v1.ChangeReply\x12@\n" +
-	"\x05Unpin\x12\x1b.shoal.ctrl.v1.UnpinRequest\x1a\x1a.shoal.ctrl.v1.ChangeReply\x12<\n" +
+	"\x05Unpin\x12\x1b.shoal.ctrl.v1.UnpinRequest\x1a\x1a.shoal.ctrl.v1.ChangeReply\x12B\n" +
+	"\x06Retire\x12\x1c.shoal.ctrl.v1.RetireRequest\x1a\x1a.shoal.ctrl.v1.ChangeReply\x12B\n" +
+	"\x06Repair\x12\x1c.shoal.ctrl.v1.RepairRequest\x1a\x1a.shoal.ctrl.v1.RepairReply\x12<\n" +
 	"\x04Poll\x12\x1a.shoal.ctrl.v1.PollRequest\x1a\x18.shoal.ctrl.v1.PollReply\x12<\n" +
 	"\x04Bind\x12\x1a.shoal.ctrl.v1.BindRequest\x1a\x18.shoal.ctrl.v1.BindReply\x12?\n" +
 	"\x05Claim\x12\x1b.shoal.ctrl.v1.ClaimRequest\x1a\x19.shoal.ctrl.v1.ClaimReply\x12E\n" +
@@ -2677,98 +3138,112 @@ func file_shardctrler_ctrlpb_ctrl_proto_rawDescGZIP() []byte {
 	return file_shardctrler_ctrlpb_ctrl_proto_rawDescData
 }
 
-var file_shardctrler_ctrlpb_ctrl_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_shardctrler_ctrlpb_ctrl_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_shardctrler_ctrlpb_ctrl_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_shardctrler_ctrlpb_ctrl_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_shardctrler_ctrlpb_ctrl_proto_goTypes = []any{
 	(GroupState)(0),        // 0: shoal.ctrl.v1.GroupState
-	(Reason)(0),            // 1: shoal.ctrl.v1.Reason
-	(*Config)(nil),         // 2: shoal.ctrl.v1.Config
-	(*Run)(nil),            // 3: shoal.ctrl.v1.Run
-	(*Group)(nil),          // 4: shoal.ctrl.v1.Group
-	(*Pin)(nil),            // 5: shoal.ctrl.v1.Pin
-	(*QueryRequest)(nil),   // 6: shoal.ctrl.v1.QueryRequest
-	(*QueryReply)(nil),     // 7: shoal.ctrl.v1.QueryReply
-	(*Hint)(nil),           // 8: shoal.ctrl.v1.Hint
-	(*WatchRequest)(nil),   // 9: shoal.ctrl.v1.WatchRequest
-	(*WatchReply)(nil),     // 10: shoal.ctrl.v1.WatchReply
-	(*Delta)(nil),          // 11: shoal.ctrl.v1.Delta
-	(*ShardRun)(nil),       // 12: shoal.ctrl.v1.ShardRun
-	(*RequestID)(nil),      // 13: shoal.ctrl.v1.RequestID
-	(*JoinRequest)(nil),    // 14: shoal.ctrl.v1.JoinRequest
-	(*JoinGroup)(nil),      // 15: shoal.ctrl.v1.JoinGroup
-	(*LeaveRequest)(nil),   // 16: shoal.ctrl.v1.LeaveRequest
-	(*MoveRequest)(nil),    // 17: shoal.ctrl.v1.MoveRequest
-	(*UnpinRequest)(nil),   // 18: shoal.ctrl.v1.UnpinRequest
-	(*ChangeReply)(nil),    // 19: shoal.ctrl.v1.ChangeReply
-	(*PlannedMove)(nil),    // 20: shoal.ctrl.v1.PlannedMove
-	(*Refusal)(nil),        // 21: shoal.ctrl.v1.Refusal
-	(*LeaderHint)(nil),     // 22: shoal.ctrl.v1.LeaderHint
-	(*PollRequest)(nil),    // 23: shoal.ctrl.v1.PollRequest
-	(*Holding)(nil),        // 24: shoal.ctrl.v1.Holding
-	(*PollReply)(nil),      // 25: shoal.ctrl.v1.PollReply
-	(*BindRequest)(nil),    // 26: shoal.ctrl.v1.BindRequest
-	(*BindReply)(nil),      // 27: shoal.ctrl.v1.BindReply
-	(*ClaimRequest)(nil),   // 28: shoal.ctrl.v1.ClaimRequest
-	(*ClaimReply)(nil),     // 29: shoal.ctrl.v1.ClaimReply
-	(*DrainedRequest)(nil), // 30: shoal.ctrl.v1.DrainedRequest
-	(*DrainedReply)(nil),   // 31: shoal.ctrl.v1.DrainedReply
-	(*InfoRequest)(nil),    // 32: shoal.ctrl.v1.InfoRequest
-	(*InfoReply)(nil),      // 33: shoal.ctrl.v1.InfoReply
-	(*Member)(nil),         // 34: shoal.ctrl.v1.Member
-	(*GroupReport)(nil),    // 35: shoal.ctrl.v1.GroupReport
+	(Fate)(0),              // 1: shoal.ctrl.v1.Fate
+	(Reason)(0),            // 2: shoal.ctrl.v1.Reason
+	(*Config)(nil),         // 3: shoal.ctrl.v1.Config
+	(*Run)(nil),            // 4: shoal.ctrl.v1.Run
+	(*Group)(nil),          // 5: shoal.ctrl.v1.Group
+	(*Pin)(nil),            // 6: shoal.ctrl.v1.Pin
+	(*QueryRequest)(nil),   // 7: shoal.ctrl.v1.QueryRequest
+	(*QueryReply)(nil),     // 8: shoal.ctrl.v1.QueryReply
+	(*Hint)(nil),           // 9: shoal.ctrl.v1.Hint
+	(*WatchRequest)(nil),   // 10: shoal.ctrl.v1.WatchRequest
+	(*WatchReply)(nil),     // 11: shoal.ctrl.v1.WatchReply
+	(*Delta)(nil),          // 12: shoal.ctrl.v1.Delta
+	(*ShardRun)(nil),       // 13: shoal.ctrl.v1.ShardRun
+	(*RequestID)(nil),      // 14: shoal.ctrl.v1.RequestID
+	(*JoinRequest)(nil),    // 15: shoal.ctrl.v1.JoinRequest
+	(*JoinGroup)(nil),      // 16: shoal.ctrl.v1.JoinGroup
+	(*LeaveRequest)(nil),   // 17: shoal.ctrl.v1.LeaveRequest
+	(*MoveRequest)(nil),    // 18: shoal.ctrl.v1.MoveRequest
+	(*UnpinRequest)(nil),   // 19: shoal.ctrl.v1.UnpinRequest
+	(*RetireRequest)(nil),  // 20: shoal.ctrl.v1.RetireRequest
+	(*RepairRequest)(nil),  // 21: shoal.ctrl.v1.RepairRequest
+	(*RepairReply)(nil),    // 22: shoal.ctrl.v1.RepairReply
+	(*ShardFate)(nil),      // 23: shoal.ctrl.v1.ShardFate
+	(*ChangeReply)(nil),    // 24: shoal.ctrl.v1.ChangeReply
+	(*PlannedMove)(nil),    // 25: shoal.ctrl.v1.PlannedMove
+	(*Refusal)(nil),        // 26: shoal.ctrl.v1.Refusal
+	(*LeaderHint)(nil),     // 27: shoal.ctrl.v1.LeaderHint
+	(*PollRequest)(nil),    // 28: shoal.ctrl.v1.PollRequest
+	(*Holding)(nil),        // 29: shoal.ctrl.v1.Holding
+	(*PollReply)(nil),      // 30: shoal.ctrl.v1.PollReply
+	(*RepairGrant)(nil),    // 31: shoal.ctrl.v1.RepairGrant
+	(*BindRequest)(nil),    // 32: shoal.ctrl.v1.BindRequest
+	(*BindReply)(nil),      // 33: shoal.ctrl.v1.BindReply
+	(*ClaimRequest)(nil),   // 34: shoal.ctrl.v1.ClaimRequest
+	(*ClaimReply)(nil),     // 35: shoal.ctrl.v1.ClaimReply
+	(*DrainedRequest)(nil), // 36: shoal.ctrl.v1.DrainedRequest
+	(*DrainedReply)(nil),   // 37: shoal.ctrl.v1.DrainedReply
+	(*InfoRequest)(nil),    // 38: shoal.ctrl.v1.InfoRequest
+	(*InfoReply)(nil),      // 39: shoal.ctrl.v1.InfoReply
+	(*Member)(nil),         // 40: shoal.ctrl.v1.Member
+	(*GroupReport)(nil),    // 41: shoal.ctrl.v1.GroupReport
 }
 var file_shardctrler_ctrlpb_ctrl_proto_depIdxs = []int32{
-	3,  // 0: shoal.ctrl.v1.Config.shards:type_name -> shoal.ctrl.v1.Run
-	4,  // 1: shoal.ctrl.v1.Config.groups:type_name -> shoal.ctrl.v1.Group
-	5,  // 2: shoal.ctrl.v1.Config.pins:type_name -> shoal.ctrl.v1.Pin
+	4,  // 0: shoal.ctrl.v1.Config.shards:type_name -> shoal.ctrl.v1.Run
+	5,  // 1: shoal.ctrl.v1.Config.groups:type_name -> shoal.ctrl.v1.Group
+	6,  // 2: shoal.ctrl.v1.Config.pins:type_name -> shoal.ctrl.v1.Pin
 	0,  // 3: shoal.ctrl.v1.Group.state:type_name -> shoal.ctrl.v1.GroupState
-	2,  // 4: shoal.ctrl.v1.QueryReply.config:type_name -> shoal.ctrl.v1.Config
-	8,  // 5: shoal.ctrl.v1.QueryReply.hints:type_name -> shoal.ctrl.v1.Hint
-	2,  // 6: shoal.ctrl.v1.WatchReply.config:type_name -> shoal.ctrl.v1.Config
-	11, // 7: shoal.ctrl.v1.WatchReply.delta:type_name -> shoal.ctrl.v1.Delta
-	12, // 8: shoal.ctrl.v1.Delta.shards:type_name -> shoal.ctrl.v1.ShardRun
-	4,  // 9: shoal.ctrl.v1.Delta.groups:type_name -> shoal.ctrl.v1.Group
-	5,  // 10: shoal.ctrl.v1.Delta.pins:type_name -> shoal.ctrl.v1.Pin
-	13, // 11: shoal.ctrl.v1.JoinRequest.request:type_name -> shoal.ctrl.v1.RequestID
-	15, // 12: shoal.ctrl.v1.JoinRequest.groups:type_name -> shoal.ctrl.v1.JoinGroup
-	13, // 13: shoal.ctrl.v1.LeaveRequest.request:type_name -> shoal.ctrl.v1.RequestID
-	13, // 14: shoal.ctrl.v1.MoveRequest.request:type_name -> shoal.ctrl.v1.RequestID
-	13, // 15: shoal.ctrl.v1.UnpinRequest.request:type_name -> shoal.ctrl.v1.RequestID
-	20, // 16: shoal.ctrl.v1.ChangeReply.moves:type_name -> shoal.ctrl.v1.PlannedMove
-	1,  // 17: shoal.ctrl.v1.Refusal.reason:type_name -> shoal.ctrl.v1.Reason
-	24, // 18: shoal.ctrl.v1.PollRequest.holdings:type_name -> shoal.ctrl.v1.Holding
-	2,  // 19: shoal.ctrl.v1.PollReply.config:type_name -> shoal.ctrl.v1.Config
-	8,  // 20: shoal.ctrl.v1.PollReply.hints:type_name -> shoal.ctrl.v1.Hint
-	34, // 21: shoal.ctrl.v1.InfoReply.members:type_name -> shoal.ctrl.v1.Member
-	35, // 22: shoal.ctrl.v1.InfoReply.groups:type_name -> shoal.ctrl.v1.GroupReport
-	24, // 23: shoal.ctrl.v1.GroupReport.holdings:type_name -> shoal.ctrl.v1.Holding
-	6,  // 24: shoal.ctrl.v1.Controller.Query:input_type -> shoal.ctrl.v1.QueryRequest
-	9,  // 25: shoal.ctrl.v1.Controller.Watch:input_type -> shoal.ctrl.v1.WatchRequest
-	14, // 26: shoal.ctrl.v1.Controller.Join:input_type -> shoal.ctrl.v1.JoinRequest
-	16, // 27: shoal.ctrl.v1.Controller.Leave:input_type -> shoal.ctrl.v1.LeaveRequest
-	17, // 28: shoal.ctrl.v1.Controller.Move:input_type -> shoal.ctrl.v1.MoveRequest
-	18, // 29: shoal.ctrl.v1.Controller.Unpin:input_type -> shoal.ctrl.v1.UnpinRequest
-	23, // 30: shoal.ctrl.v1.Controller.Poll:input_type -> shoal.ctrl.v1.PollRequest
-	26, // 31: shoal.ctrl.v1.Controller.Bind:input_type -> shoal.ctrl.v1.BindRequest
-	28, // 32: shoal.ctrl.v1.Controller.Claim:input_type -> shoal.ctrl.v1.ClaimRequest
-	30, // 33: shoal.ctrl.v1.Controller.Drained:input_type -> shoal.ctrl.v1.DrainedRequest
-	32, // 34: shoal.ctrl.v1.Controller.Info:input_type -> shoal.ctrl.v1.InfoRequest
-	7,  // 35: shoal.ctrl.v1.Controller.Query:output_type -> shoal.ctrl.v1.QueryReply
-	10, // 36: shoal.ctrl.v1.Controller.Watch:output_type -> shoal.ctrl.v1.WatchReply
-	19, // 37: shoal.ctrl.v1.Controller.Join:output_type -> shoal.ctrl.v1.ChangeReply
-	19, // 38: shoal.ctrl.v1.Controller.Leave:output_type -> shoal.ctrl.v1.ChangeReply
-	19, // 39: shoal.ctrl.v1.Controller.Move:output_type -> shoal.ctrl.v1.ChangeReply
-	19, // 40: shoal.ctrl.v1.Controller.Unpin:output_type -> shoal.ctrl.v1.ChangeReply
-	25, // 41: shoal.ctrl.v1.Controller.Poll:output_type -> shoal.ctrl.v1.PollReply
-	27, // 42: shoal.ctrl.v1.Controller.Bind:output_type -> shoal.ctrl.v1.BindReply
-	29, // 43: shoal.ctrl.v1.Controller.Claim:output_type -> shoal.ctrl.v1.ClaimReply
-	31, // 44: shoal.ctrl.v1.Controller.Drained:output_type -> shoal.ctrl.v1.DrainedReply
-	33, // 45: shoal.ctrl.v1.Controller.Info:output_type -> shoal.ctrl.v1.InfoReply
-	35, // [35:46] is the sub-list for method output_type
-	24, // [24:35] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	3,  // 4: shoal.ctrl.v1.QueryReply.config:type_name -> shoal.ctrl.v1.Config
+	9,  // 5: shoal.ctrl.v1.QueryReply.hints:type_name -> shoal.ctrl.v1.Hint
+	3,  // 6: shoal.ctrl.v1.WatchReply.config:type_name -> shoal.ctrl.v1.Config
+	12, // 7: shoal.ctrl.v1.WatchReply.delta:type_name -> shoal.ctrl.v1.Delta
+	13, // 8: shoal.ctrl.v1.Delta.shards:type_name -> shoal.ctrl.v1.ShardRun
+	5,  // 9: shoal.ctrl.v1.Delta.groups:type_name -> shoal.ctrl.v1.Group
+	6,  // 10: shoal.ctrl.v1.Delta.pins:type_name -> shoal.ctrl.v1.Pin
+	14, // 11: shoal.ctrl.v1.JoinRequest.request:type_name -> shoal.ctrl.v1.RequestID
+	16, // 12: shoal.ctrl.v1.JoinRequest.groups:type_name -> shoal.ctrl.v1.JoinGroup
+	14, // 13: shoal.ctrl.v1.LeaveRequest.request:type_name -> shoal.ctrl.v1.RequestID
+	14, // 14: shoal.ctrl.v1.MoveRequest.request:type_name -> shoal.ctrl.v1.RequestID
+	14, // 15: shoal.ctrl.v1.UnpinRequest.request:type_name -> shoal.ctrl.v1.RequestID
+	14, // 16: shoal.ctrl.v1.RetireRequest.request:type_name -> shoal.ctrl.v1.RequestID
+	23, // 17: shoal.ctrl.v1.RepairReply.shards:type_name -> shoal.ctrl.v1.ShardFate
+	1,  // 18: shoal.ctrl.v1.ShardFate.fate:type_name -> shoal.ctrl.v1.Fate
+	25, // 19: shoal.ctrl.v1.ChangeReply.moves:type_name -> shoal.ctrl.v1.PlannedMove
+	2,  // 20: shoal.ctrl.v1.Refusal.reason:type_name -> shoal.ctrl.v1.Reason
+	29, // 21: shoal.ctrl.v1.PollRequest.holdings:type_name -> shoal.ctrl.v1.Holding
+	3,  // 22: shoal.ctrl.v1.PollReply.config:type_name -> shoal.ctrl.v1.Config
+	9,  // 23: shoal.ctrl.v1.PollReply.hints:type_name -> shoal.ctrl.v1.Hint
+	31, // 24: shoal.ctrl.v1.PollReply.repairs:type_name -> shoal.ctrl.v1.RepairGrant
+	40, // 25: shoal.ctrl.v1.InfoReply.members:type_name -> shoal.ctrl.v1.Member
+	41, // 26: shoal.ctrl.v1.InfoReply.groups:type_name -> shoal.ctrl.v1.GroupReport
+	29, // 27: shoal.ctrl.v1.GroupReport.holdings:type_name -> shoal.ctrl.v1.Holding
+	7,  // 28: shoal.ctrl.v1.Controller.Query:input_type -> shoal.ctrl.v1.QueryRequest
+	10, // 29: shoal.ctrl.v1.Controller.Watch:input_type -> shoal.ctrl.v1.WatchRequest
+	15, // 30: shoal.ctrl.v1.Controller.Join:input_type -> shoal.ctrl.v1.JoinRequest
+	17, // 31: shoal.ctrl.v1.Controller.Leave:input_type -> shoal.ctrl.v1.LeaveRequest
+	18, // 32: shoal.ctrl.v1.Controller.Move:input_type -> shoal.ctrl.v1.MoveRequest
+	19, // 33: shoal.ctrl.v1.Controller.Unpin:input_type -> shoal.ctrl.v1.UnpinRequest
+	20, // 34: shoal.ctrl.v1.Controller.Retire:input_type -> shoal.ctrl.v1.RetireRequest
+	21, // 35: shoal.ctrl.v1.Controller.Repair:input_type -> shoal.ctrl.v1.RepairRequest
+	28, // 36: shoal.ctrl.v1.Controller.Poll:input_type -> shoal.ctrl.v1.PollRequest
+	32, // 37: shoal.ctrl.v1.Controller.Bind:input_type -> shoal.ctrl.v1.BindRequest
+	34, // 38: shoal.ctrl.v1.Controller.Claim:input_type -> shoal.ctrl.v1.ClaimRequest
+	36, // 39: shoal.ctrl.v1.Controller.Drained:input_type -> shoal.ctrl.v1.DrainedRequest
+	38, // 40: shoal.ctrl.v1.Controller.Info:input_type -> shoal.ctrl.v1.InfoRequest
+	8,  // 41: shoal.ctrl.v1.Controller.Query:output_type -> shoal.ctrl.v1.QueryReply
+	11, // 42: shoal.ctrl.v1.Controller.Watch:output_type -> shoal.ctrl.v1.WatchReply
+	24, // 43: shoal.ctrl.v1.Controller.Join:output_type -> shoal.ctrl.v1.ChangeReply
+	24, // 44: shoal.ctrl.v1.Controller.Leave:output_type -> shoal.ctrl.v1.ChangeReply
+	24, // 45: shoal.ctrl.v1.Controller.Move:output_type -> shoal.ctrl.v1.ChangeReply
+	24, // 46: shoal.ctrl.v1.Controller.Unpin:output_type -> shoal.ctrl.v1.ChangeReply
+	24, // 47: shoal.ctrl.v1.Controller.Retire:output_type -> shoal.ctrl.v1.ChangeReply
+	22, // 48: shoal.ctrl.v1.Controller.Repair:output_type -> shoal.ctrl.v1.RepairReply
+	30, // 49: shoal.ctrl.v1.Controller.Poll:output_type -> shoal.ctrl.v1.PollReply
+	33, // 50: shoal.ctrl.v1.Controller.Bind:output_type -> shoal.ctrl.v1.BindReply
+	35, // 51: shoal.ctrl.v1.Controller.Claim:output_type -> shoal.ctrl.v1.ClaimReply
+	37, // 52: shoal.ctrl.v1.Controller.Drained:output_type -> shoal.ctrl.v1.DrainedReply
+	39, // 53: shoal.ctrl.v1.Controller.Info:output_type -> shoal.ctrl.v1.InfoReply
+	41, // [41:54] is the sub-list for method output_type
+	28, // [28:41] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_shardctrler_ctrlpb_ctrl_proto_init() }
@@ -2782,8 +3257,8 @@ func file_shardctrler_ctrlpb_ctrl_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shardctrler_ctrlpb_ctrl_proto_rawDesc), len(file_shardctrler_ctrlpb_ctrl_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   34,
+			NumEnums:      3,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

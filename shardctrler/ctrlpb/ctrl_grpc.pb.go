@@ -43,6 +43,8 @@ const (
 	Controller_Leave_FullMethodName   = "/shoal.ctrl.v1.Controller/Leave"
 	Controller_Move_FullMethodName    = "/shoal.ctrl.v1.Controller/Move"
 	Controller_Unpin_FullMethodName   = "/shoal.ctrl.v1.Controller/Unpin"
+	Controller_Retire_FullMethodName  = "/shoal.ctrl.v1.Controller/Retire"
+	Controller_Repair_FullMethodName  = "/shoal.ctrl.v1.Controller/Repair"
 	Controller_Poll_FullMethodName    = "/shoal.ctrl.v1.Controller/Poll"
 	Controller_Bind_FullMethodName    = "/shoal.ctrl.v1.Controller/Bind"
 	Controller_Claim_FullMethodName   = "/shoal.ctrl.v1.Controller/Claim"
@@ -65,6 +67,11 @@ type ControllerClient interface {
 	Leave(ctx context.Context, in *LeaveRequest, opts ...grpc.CallOption) (*ChangeReply, error)
 	Move(ctx context.Context, in *MoveRequest, opts ...grpc.CallOption) (*ChangeReply, error)
 	Unpin(ctx context.Context, in *UnpinRequest, opts ...grpc.CallOption) (*ChangeReply, error)
+	Retire(ctx context.Context, in *RetireRequest, opts ...grpc.CallOption) (*ChangeReply, error)
+	// Repair lets the shards be served again that waited for groups that were
+	// retired. It asks all other groups first, and is refused if one of them is
+	// silent. It may be repeated.
+	Repair(ctx context.Context, in *RepairRequest, opts ...grpc.CallOption) (*RepairReply, error)
 	// From the leader of a replica group.
 	Poll(ctx context.Context, in *PollRequest, opts ...grpc.CallOption) (*PollReply, error)
 	Bind(ctx context.Context, in *BindRequest, opts ...grpc.CallOption) (*BindReply, error)
@@ -152,6 +159,26 @@ func (c *controllerClient) Unpin(ctx context.Context, in *UnpinRequest, opts ...
 	return out, nil
 }
 
+func (c *controllerClient) Retire(ctx context.Context, in *RetireRequest, opts ...grpc.CallOption) (*ChangeReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ChangeReply)
+	err := c.cc.Invoke(ctx, Controller_Retire_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controllerClient) Repair(ctx context.Context, in *RepairRequest, opts ...grpc.CallOption) (*RepairReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RepairReply)
+	err := c.cc.Invoke(ctx, Controller_Repair_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *controllerClient) Poll(ctx context.Context, in *PollRequest, opts ...grpc.CallOption) (*PollReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(PollReply)
@@ -217,6 +244,11 @@ type ControllerServer interface {
 	Leave(context.Context, *LeaveRequest) (*ChangeReply, error)
 	Move(context.Context, *MoveRequest) (*ChangeReply, error)
 	Unpin(context.Context, *UnpinRequest) (*ChangeReply, error)
+	Retire(context.Context, *RetireRequest) (*ChangeReply, error)
+	// Repair lets the shards be served again that waited for groups that were
+	// retired. It asks all other groups first, and is refused if one of them is
+	// silent. It may be repeated.
+	Repair(context.Context, *RepairRequest) (*RepairReply, error)
 	// From the leader of a replica group.
 	Poll(context.Context, *PollRequest) (*PollReply, error)
 	Bind(context.Context, *BindRequest) (*BindReply, error)
@@ -252,6 +284,12 @@ func (UnimplementedControllerServer) Move(context.Context, *MoveRequest) (*Chang
 }
 func (UnimplementedControllerServer) Unpin(context.Context, *UnpinRequest) (*ChangeReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Unpin not implemented")
+}
+func (UnimplementedControllerServer) Retire(context.Context, *RetireRequest) (*ChangeReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Retire not implemented")
+}
+func (UnimplementedControllerServer) Repair(context.Context, *RepairRequest) (*RepairReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Repair not implemented")
 }
 func (UnimplementedControllerServer) Poll(context.Context, *PollRequest) (*PollReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Poll not implemented")
@@ -390,6 +428,42 @@ func _Controller_Unpin_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Controller_Retire_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RetireRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControllerServer).Retire(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Controller_Retire_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControllerServer).Retire(ctx, req.(*RetireRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Controller_Repair_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RepairRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControllerServer).Repair(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Controller_Repair_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControllerServer).Repair(ctx, req.(*RepairRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Controller_Poll_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(PollRequest)
 	if err := dec(in); err != nil {
@@ -506,6 +580,14 @@ var Controller_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Unpin",
 			Handler:    _Controller_Unpin_Handler,
+		},
+		{
+			MethodName: "Retire",
+			Handler:    _Controller_Retire_Handler,
+		},
+		{
+			MethodName: "Repair",
+			Handler:    _Controller_Repair_Handler,
 		},
 		{
 			MethodName: "Poll",

@@ -22,8 +22,9 @@ type Memory struct {
 	// hints are those of config hintsNum; nil if they must be made anew.
 	hints    *Hints
 	hintsNum shardcfg.ConfigNum
-	// claims are those of claimsVersion; nil: none were read.
+	// claims and repairs are those of claimsVersion; nil: none were read.
 	claims        map[shardcfg.Incarnation][]shardcfg.ShardID
+	repairs       map[shardcfg.Incarnation][]Grant
 	claimsVersion uint64
 }
 
@@ -113,7 +114,7 @@ func (m *Memory) Hints(c *shardcfg.Config) *Hints {
 	for i := range c.Shards {
 		s := shardcfg.ShardID(i)
 		h, known := m.holders[s]
-		if _, owner := c.Owner(s); known && h.incarnation != owner {
+		if _, owner := c.Owner(s); known && h.incarnation != owner && !c.IsRetired(h.incarnation) {
 			hints.List = append(hints.List, h.hint(c))
 		}
 	}
@@ -146,21 +147,27 @@ func (h holder) hint(c *shardcfg.Config) Hint {
 	return hint
 }
 
-// claimsOf lists the shards that an incarnation claimed, as v has it. The list is
-// shared: never change it.
-func (m *Memory) claimsOf(v ctrlfsm.View, inc shardcfg.Incarnation) ([]shardcfg.ShardID, error) {
+// readClaims reads claims and repairs, if they changed since they were read.
+func (m *Memory) readClaims(v ctrlfsm.View) error {
 	version, err := v.ClaimsVersion()
+	if err != nil || m.claims != nil && m.claimsVersion == version {
+		return err
+	}
+	claims, err := v.Claims()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if m.claims == nil || m.claimsVersion != version {
-		claims, err := v.Claims()
-		if err != nil {
-			return nil, err
-		}
-		m.claims, m.claimsVersion = claims, version
+	repairs, err := v.Repairs()
+	if err != nil {
+		return err
 	}
-	return m.claims[inc], nil
+	m.repairs = map[shardcfg.Incarnation][]Grant{}
+	for _, s := range slices.Sorted(maps.Keys(repairs)) {
+		r := repairs[s]
+		m.repairs[r.Group] = append(m.repairs[r.Group], Grant{s, r})
+	}
+	m.claims, m.claimsVersion = claims, version
+	return nil
 }
 
 // All lists the reports in ascending order of gid, then of incarnation.

@@ -120,6 +120,15 @@ type Answer struct {
 	// Claimed are the shards that it claimed, as far as its report does not show
 	// that it has created them.
 	Claimed []shardcfg.ShardID
+	// Repairs are those that it was granted, as far as its report does not show
+	// that it has carried them out.
+	Repairs []Grant
+}
+
+// A Grant is a repair that a group was granted.
+type Grant struct {
+	Shard shardcfg.ShardID
+	ctrlfsm.Repair
 }
 
 // Answer takes in a report and answers it. v and its latest config are applied
@@ -137,13 +146,17 @@ func (m *Memory) Answer(v ctrlfsm.View, latest *shardcfg.Config, r *Report, now 
 	}
 	m.Take(r, now)
 	a.Hints, a.More = m.Hints(latest), m.more(latest, r)
-	claims, err := m.claimsOf(v, r.Incarnation)
-	if err != nil {
+	if err := m.readClaims(v); err != nil {
 		return Answer{}, err
 	}
-	for _, s := range claims {
+	for _, s := range m.claims[r.Incarnation] {
 		if _, created := r.Holding(s); !created {
 			a.Claimed = append(a.Claimed, s)
+		}
+	}
+	for _, g := range m.repairs[r.Incarnation] {
+		if h, _ := r.Holding(g.Shard); h.Epoch.Gen < g.Gen {
+			a.Repairs = append(a.Repairs, g)
 		}
 	}
 	return a, nil

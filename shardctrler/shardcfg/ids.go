@@ -49,6 +49,17 @@ func (c ClusterID) IsZero() bool { return c == ClusterID{} }
 // String is the name in hexadecimal.
 func (i Incarnation) String() string { return hex.EncodeToString(i[:]) }
 
+// ParseIncarnation reads what Incarnation.String wrote. The zero incarnation is
+// none.
+func ParseIncarnation(s string) (Incarnation, error) {
+	b, err := hex.DecodeString(s)
+	i, ok := To128[Incarnation](b)
+	if err != nil || !ok || i.IsZero() {
+		return Incarnation{}, fmt.Errorf("%q is not an incarnation: 32 hexadecimal digits", s)
+	}
+	return i, nil
+}
+
 // String is the name in hexadecimal.
 func (c ClusterID) String() string { return hex.EncodeToString(c[:]) }
 

@@ -150,7 +150,7 @@ func (d *Driver) stepStage(v *View, rec *kvfsm.Record, a *arriving) bool {
 	// An invitation of a shard that still serves only asks; and one that its own
 	// sender, or the token, has moved past is not worth a staging that must go
 	// again.
-	if a.inv.Phase == kvfsm.PhaseServing || !d.heard[rec.Shard].Less(mark.Epoch) || (a.shownBy == a.from.Peer.Incarnation && a.inv.Mark.Compare(a.shown) < 0) ||
+	if a.inv.Phase == kvfsm.PhaseServing || !d.heardOf(v, rec.Shard).Less(mark.Epoch) || (a.shownBy == a.from.Peer.Incarnation && a.inv.Mark.Compare(a.shown) < 0) ||
 		!ready(v, d.self.Peer.Incarnation, rec, a.from.Peer.Incarnation, a.inv) ||
 		(rec.Staging != nil && rec.Staging.Mark() == mark) {
 		return false
@@ -172,7 +172,7 @@ func (d *Driver) stepDiscard(v *View, rec *kvfsm.Record, a *arriving) bool {
 	past := a.shownBy == st.From.Incarnation && a.shown.Compare(st.Wanted()) > 0
 	// The config is not older than the handoff: Stage required that.
 	past = past || v.Config.Groups[st.From.Group].Incarnation != st.From.Incarnation
-	if !past && d.heard[rec.Shard].Less(st.Epoch) {
+	if !past && d.heardOf(v, rec.Shard).Less(st.Epoch) {
 		return false
 	}
 	if a.invited && a.from.Peer.Incarnation == st.From.Incarnation && a.inv.Mark.Compare(st.Wanted()) <= 0 {

@@ -80,6 +80,8 @@ type PollReply struct {
 	Hints []placement.Hint
 	// Claimed are shards whose first token is this group's to create.
 	Claimed []shardcfg.ShardID
+	// Repairs are tokens of new generations that are this group's to make.
+	Repairs []Grant
 	// Num is their latest config; 0: none.
 	Num shardcfg.ConfigNum
 }
@@ -89,10 +91,10 @@ type PollReply struct {
 // state; what is older errs on the side of doing things twice. Hints at nobody or
 // at the group itself are removed from r.
 //
-// Claims come before the config (INV-8): once a config that lets the group go is
-// adopted, even by a proposal whose outcome is unknown, the next report says
-// drained unless an uncreated claim is known. Creating is legal whatever the
-// config says.
+// Claims and repairs come before the config (INV-8): once a config that lets the
+// group go is adopted, even by a proposal whose outcome is unknown, the next
+// report says drained unless an uncreated claim is known. Creating is legal
+// whatever the config says.
 func (c *Conversation) Heard(v *View, r *PollReply) (adopt, news bool) {
 	r.Hints = slices.DeleteFunc(r.Hints, func(h placement.Hint) bool {
 		return h.Holder.IsZero() || h.Holder.Incarnation == c.d.self.Peer.Incarnation
@@ -100,17 +102,23 @@ func (c *Conversation) Heard(v *View, r *PollReply) (adopt, news bool) {
 	for _, h := range r.Hints {
 		c.d.Heard(h.Shard, h.Epoch, h.Holder.Incarnation)
 	}
-	return r.Num > v.Adopted(), c.claimed(v, r.Claimed)
+	return r.Num > v.Adopted(), c.claimed(v, r.Claimed, r.Repairs)
 }
 
-// claimed passes on the claims to shards that were never created here.
-func (c *Conversation) claimed(v *View, granted []shardcfg.ShardID) (news bool) {
+// claimed passes on the claims to shards that were never created here, and the
+// repairs of a generation above what is known here.
+func (c *Conversation) claimed(v *View, granted []shardcfg.ShardID, repairs []Grant) (news bool) {
 	list := slices.DeleteFunc(slices.Clone(granted), func(s shardcfg.ShardID) bool {
 		rec := v.Record(s)
 		return !rec.Epoch.IsZero()
 	})
+	grants := slices.DeleteFunc(slices.Clone(repairs), func(g Grant) bool {
+		rec := v.Record(g.Shard)
+		return rec.Epoch.Gen >= g.Gen
+	})
 	c.d.Claimed(list)
-	return len(list) > 0
+	c.d.Granted(grants)
+	return len(list)+len(grants) > 0
 }
 
 // Settled ends a poll whose config, if it was to be adopted, is. It returns the
@@ -129,7 +137,7 @@ func (c *Conversation) Granted(now time.Duration, v *View, asked, granted []shar
 		ours[s] = true
 	}
 	c.d.ClaimRefused(now, slices.DeleteFunc(slices.Clone(asked), func(s shardcfg.ShardID) bool { return ours[s] }))
-	return c.claimed(v, granted)
+	return c.claimed(v, granted, nil)
 }
 
 // Idle reports whether a pass decided nothing.

@@ -10,7 +10,8 @@ import (
 // at the adopted config (INV-8); if not, it says what is left, in words. Only
 // the controllers know whether that config is the one that the group left with.
 //
-// claimed is the number of claims that are granted and not yet created.
+// claimed is the number of claims and repairs that are granted and not yet
+// carried out.
 func Drained(self Identity, v *View, claimed int) (bool, string) {
 	if v.Config == nil {
 		return false, "no config is adopted"
@@ -35,6 +36,6 @@ func Drained(self Identity, v *View, claimed int) (bool, string) {
 	return true, ""
 }
 
-// Uncreated returns the number of claims that are granted and not yet created,
-// as far as this Driver was told: for Drained.
-func (d *Driver) Uncreated() int { return len(d.claimed) }
+// Uncreated returns the number of claims and repairs that are granted and not yet
+// carried out, as far as this Driver was told: for Drained.
+func (d *Driver) Uncreated() int { return len(d.claimed) + len(d.granted) }

@@ -26,9 +26,11 @@ type Driver struct {
 	// says when a claim may be asked for (again).
 	claimed map[shardcfg.ShardID]bool
 	asked   map[shardcfg.ShardID]time.Duration
+	// granted are the repairs that this group must carry out.
+	granted map[shardcfg.ShardID]Grant
 	// heard is the greatest epoch at which another group was heard to hold each
 	// shard.
-	heard map[shardcfg.ShardID]shardcfg.Epoch
+	heard map[shardcfg.ShardID]hearsay
 
 	fetches uint64 // how many were ever made
 
@@ -48,7 +50,8 @@ func NewDriver(self Identity, p Params) *Driver {
 		pending:  map[shardcfg.ShardID]pending{},
 		claimed:  map[shardcfg.ShardID]bool{},
 		asked:    map[shardcfg.ShardID]time.Duration{},
-		heard:    map[shardcfg.ShardID]shardcfg.Epoch{},
+		granted:  map[shardcfg.ShardID]Grant{},
+		heard:    map[shardcfg.ShardID]hearsay{},
 	}
 }
 
@@ -99,12 +102,39 @@ func (d *Driver) ClaimRefused(now time.Duration, shards []shardcfg.ShardID) {
 	}
 }
 
+// Granted says which repairs the controllers granted this group. Like a claimer
+// it carries them out whatever configs say later; they are forgotten once done.
+func (d *Driver) Granted(grants []Grant) {
+	for _, g := range grants {
+		if d.granted[g.Shard].Gen < g.Gen {
+			d.granted[g.Shard] = g
+		}
+	}
+}
+
+// hearsay is what was heard of a shard's holder.
+type hearsay struct {
+	epoch  shardcfg.Epoch
+	holder shardcfg.Incarnation
+}
+
 // Heard says that a group other than this one was reported to hold a shard, or
 // to have held it, at an epoch. Such reports only grow true, so they may be old.
 func (d *Driver) Heard(s shardcfg.ShardID, e shardcfg.Epoch, holder shardcfg.Incarnation) {
-	if holder != d.self.Peer.Incarnation && d.heard[s].Less(e) {
-		d.heard[s] = e
+	if holder != d.self.Peer.Incarnation && d.heard[s].epoch.Less(e) {
+		d.heard[s] = hearsay{e, holder}
 	}
+}
+
+// heardOf returns the greatest epoch at which another group was heard to hold a
+// shard; zero: none was. A group that was destroyed holds nothing, and what it
+// held is no reason to give up a copy that may be the last.
+func (d *Driver) heardOf(v *View, s shardcfg.ShardID) shardcfg.Epoch {
+	h := d.heard[s]
+	if v.Config.IsRetired(h.holder) {
+		return shardcfg.Epoch{}
+	}
+	return h.epoch
 }
 
 // Step says what to do next. v is the group's newest applied state. An error is
@@ -125,6 +155,7 @@ func (d *Driver) Step(now time.Duration, v View) (Actions, error) {
 	d.actions.Invites = d.invites(&v, out)
 	d.stepArriving(&v)
 	d.stepClaims(&v)
+	d.stepGrants(&v)
 	a := d.actions
 	d.actions = Actions{}
 	return a, nil
@@ -159,7 +190,7 @@ func (d *Driver) stepClaims(v *View) {
 	}
 	for i := range v.Config.Shards {
 		s := shardcfg.ShardID(i)
-		if v.Config.Shards[i] != d.self.Peer.Group || d.claimed[s] || !d.heard[s].IsZero() || d.arriving[s] != nil {
+		if v.Config.Shards[i] != d.self.Peer.Group || d.claimed[s] || !d.heardOf(v, s).IsZero() || d.arriving[s] != nil {
 			continue
 		}
 		rec := v.Record(s)
@@ -174,6 +205,25 @@ func (d *Driver) stepClaims(v *View) {
 		d.asked[s] = d.now + claimRetry
 		d.wake(d.now + claimRetry)
 		d.actions.Claims = append(d.actions.Claims, s)
+	}
+}
+
+// stepGrants: a shard whose receiver was destroyed serves again, and one whose
+// data was destroyed begins anew. A grant for a frozen copy that is not there any
+// more is void: the controllers will see that, and grant another.
+func (d *Driver) stepGrants(v *View) {
+	for _, s := range slices.Sorted(maps.Keys(d.granted)) {
+		rec, g := v.Record(s), d.granted[s]
+		switch {
+		case rec.Epoch.Gen >= g.Gen:
+			delete(d.granted, s)
+		case g.Frozen.IsZero():
+			d.propose(v, &rec, &kvfsm.Create{Shard: s, Claimer: d.self.Peer.Incarnation, Gen: g.Gen})
+		case rec.Phase == kvfsm.PhaseFrozen && rec.Epoch == g.Frozen:
+			d.propose(v, &rec, &kvfsm.Thaw{Shard: s, Epoch: g.Frozen, Gen: g.Gen})
+		default:
+			delete(d.granted, s)
+		}
 	}
 }
 

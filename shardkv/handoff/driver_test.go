@@ -3,6 +3,7 @@ package handoff_test
 import (
 	"fmt"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -247,6 +248,60 @@ func TestFreezeOnSlowDisk(t *testing.T) {
 	a.driver.SetRates(handoff.Rates{Commit: time.Second})
 	w.fetch(a, b)
 	wantProposals(t, w.next(a), &kvfsm.Freeze{Epoch: shardcfg.Epoch{Num: 1}, Handoff: 2})
+}
+
+// A copy that was frozen for a group that is retired is not dropped, whatever that
+// group once showed, and serves again by a grant for its epoch.
+func TestThawFollowsTheGrant(t *testing.T) {
+	w, a, b := pair(t, 3)
+	w.stage(a, b)
+	w.apply(a, &kvfsm.Freeze{Epoch: shardcfg.Epoch{Num: 1}, Handoff: 2})
+	a.driver.Heard(0, shardcfg.Epoch{Num: 2}, b.id.Peer.Incarnation)
+	w.ownerIs(w.groups[2])
+	c := w.latest()
+	delete(c.Groups, b.id.Peer.Group)
+	c.Retired = []shardcfg.Incarnation{b.id.Peer.Incarnation}
+	w.apply(a, &kvfsm.Adopt{Cluster: cluster, Config: c})
+	wantProposals(t, w.next(a))
+	if p := a.driver.Progress(w.now); len(p) != 1 || !strings.Contains(p[0].Waiting, "destroyed") {
+		t.Errorf("progress is %+v", p)
+	}
+	a.driver.Granted([]handoff.Grant{{Frozen: shardcfg.Epoch{Num: 3}, Gen: 1}})
+	if a.driver.Uncreated() != 1 {
+		t.Error("a group with a grant that it has not looked at is drained")
+	}
+	wantProposals(t, w.next(a)) // void: no such copy
+	if a.driver.Uncreated() != 0 {
+		t.Error("a void grant is kept")
+	}
+	a.driver.Granted([]handoff.Grant{{Frozen: shardcfg.Epoch{Num: 1}, Gen: 5}, {Frozen: shardcfg.Epoch{Num: 1}, Gen: 4}})
+	wantProposals(t, w.next(a), &kvfsm.Thaw{Epoch: shardcfg.Epoch{Num: 1}, Gen: 5})
+}
+
+// A shard whose data was destroyed is created anew by who is granted that, though
+// it once had it, and though the group that was destroyed was heard to hold it.
+func TestCreateFollowsTheGrant(t *testing.T) {
+	w, a, b := pair(t, 2)
+	w.stage(a, b)
+	w.apply(a, &kvfsm.Freeze{Epoch: shardcfg.Epoch{Num: 1}, Handoff: 2})
+	w.fetch(a, b)
+	w.apply(a, &kvfsm.Drop{Epoch: shardcfg.Epoch{Num: 1}})
+	w.groups = w.groups[:1]
+	a.driver.Heard(0, shardcfg.Epoch{Num: 2}, b.id.Peer.Incarnation)
+	w.ownerIs(a)
+	c := w.latest()
+	delete(c.Groups, b.id.Peer.Group)
+	c.Retired = []shardcfg.Incarnation{b.id.Peer.Incarnation}
+	w.apply(a, &kvfsm.Adopt{Cluster: cluster, Config: c})
+	wantProposals(t, w.next(a))
+	a.driver.Granted([]handoff.Grant{{Gen: 3}})
+	create := &kvfsm.Create{Claimer: a.id.Peer.Incarnation, Gen: 3}
+	wantProposals(t, w.next(a), create)
+	w.apply(a, create)
+	wantProposals(t, w.next(a))
+	if a.driver.Uncreated() != 0 {
+		t.Error("a grant that was carried out is kept")
+	}
 }
 
 // Drop follows any proof of the successor, from the receiver or from anybody,

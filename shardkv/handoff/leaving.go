@@ -119,13 +119,21 @@ func (d *Driver) invites(v *View, out invitations) []Invite {
 		replicas := v.replicas(to)
 		if len(replicas) == 0 {
 			for _, inv := range out[to] {
-				d.leaving[inv.Shard].waiting = "the receiver is not in the config"
+				d.leaving[inv.Shard].waiting = unlisted(v, to)
 			}
 			continue
 		}
 		list = append(list, Invite{From: d.self, To: to, Replicas: replicas, Adopted: v.Adopted(), Shards: out[to]})
 	}
 	return list
+}
+
+// unlisted says why a receiver can't be invited.
+func unlisted(v *View, to kvfsm.Peer) string {
+	if v.Config.IsRetired(to.Incarnation) {
+		return "the receiver was destroyed; repair the shard"
+	}
+	return "the receiver is not in the config"
 }
 
 // stepServing: Start only once the receiver said it is ready, so that a group
@@ -242,12 +250,15 @@ func (d *Driver) stepFrozen(v *View, rec *kvfsm.Record, l *leaving) {
 	if !l.frozen {
 		l.frozen, l.frozenAt = true, d.now
 	}
-	proof := d.heard[rec.Shard]
-	if l.standing != nil && proof.Less(l.standing.Epoch) {
+	proof, destroyed := d.heardOf(v, rec.Shard), v.Config.IsRetired(rec.To.Incarnation)
+	if l.standing != nil && !destroyed && proof.Less(l.standing.Epoch) {
 		proof = l.standing.Epoch
 	}
 	if proof.Less(rec.Epoch.Next()) {
 		l.waiting = "the receiver is fetching the last changes"
+		if destroyed {
+			l.waiting = unlisted(v, rec.To)
+		}
 		return
 	}
 	if l.pause == 0 {

@@ -196,6 +196,16 @@ type Actions struct {
 	Wait time.Duration
 }
 
+// A Grant is the controllers' word that this group may make a token of a new
+// generation, because groups were destroyed.
+type Grant struct {
+	Shard shardcfg.ShardID
+	// Frozen is the epoch of the frozen copy that shall serve again; zero: the
+	// shard is to be created, empty.
+	Frozen shardcfg.Epoch
+	Gen    uint32
+}
+
 // A Throttle is advice to hold each write to a shard for a while.
 type Throttle struct {
 	Shard shardcfg.ShardID

@@ -45,6 +45,7 @@ var goldens = []struct {
 	{&Freeze{Shard: 2, Epoch: shardcfg.Epoch{Num: 4}, Handoff: 9}, "0102000409"},
 	{&Drop{Shard: 2, Epoch: shardcfg.Epoch{Num: 4}}, "01020004"},
 	{&Discard{Shard: 2, Epoch: shardcfg.Epoch{Num: 4}, Handoff: 9}, "0102000409"},
+	{&Thaw{Shard: 2, Epoch: shardcfg.Epoch{Num: 4}, Gen: 3}, "0102000403"},
 }
 
 // Every command has the bytes and the kind that it always had, and comes back

@@ -23,8 +23,7 @@ const (
 	KindFreeze     = entry.KindMachineMin + 9
 	KindDrop       = entry.KindMachineMin + 10
 	KindDiscard    = entry.KindMachineMin + 11
-	// KindThaw is reserved for the repair of disasters.
-	KindThaw = entry.KindMachineMin + 12
+	KindThaw       = entry.KindMachineMin + 12
 )
 
 // A Command is a typed command. Each concerns one shard, except Adopt. Guards
@@ -122,13 +121,23 @@ type Adopt struct {
 	Config  *shardcfg.Config
 }
 
-// Create makes the shard's first token, at epoch (Gen, 1). Only a group whom
-// the controller granted the claim proposes it.
+// Create makes a token of the shard, at epoch (Gen, 1): its first one, or the
+// first of a shard that begins anew. Only a group whom the controllers granted
+// that proposes it.
 type Create struct {
 	Shard   shardcfg.ShardID
 	Claimer shardcfg.Incarnation
-	// Gen is 0 unless an earlier claimer was lost in a disaster.
+	// Gen is 0, or that of the repair of a shard whose data was destroyed.
 	Gen uint32
+}
+
+// Thaw lets a frozen copy serve again, at epoch (Gen, 1), because the group that
+// it was frozen for was destroyed. Only a group whom the controllers granted that
+// proposes it.
+type Thaw struct {
+	Shard shardcfg.ShardID
+	Epoch shardcfg.Epoch // of the frozen copy
+	Gen   uint32
 }
 
 // Start begins the handoff towards the owner that config Handoff names.
@@ -200,6 +209,7 @@ func (*Install) Kind() entry.Kind    { return KindInstall }
 func (*Freeze) Kind() entry.Kind     { return KindFreeze }
 func (*Drop) Kind() entry.Kind       { return KindDrop }
 func (*Discard) Kind() entry.Kind    { return KindDiscard }
+func (*Thaw) Kind() entry.Kind       { return KindThaw }
 
 // HandoffShard returns the shard whose record a command of the handoff changes;
 // false for every other command.
@@ -220,6 +230,8 @@ func HandoffShard(c Command) (shardcfg.ShardID, bool) {
 	case *Drop:
 		return c.Shard, true
 	case *Discard:
+		return c.Shard, true
+	case *Thaw:
 		return c.Shard, true
 	}
 	return 0, false

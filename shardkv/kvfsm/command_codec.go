@@ -167,6 +167,15 @@ func (c *Discard) Append(dst []byte) []byte { return appendMark(dst, c.Shard, c.
 
 func (c *Discard) decode(d *decoder) { c.Shard, c.Epoch, c.Handoff = d.mark() }
 
+// Append appends format, shard, epoch, gen.
+func (c *Thaw) Append(dst []byte) []byte {
+	return binary.AppendUvarint(appendEpoch(appendHead(dst, c.Shard), c.Epoch), uint64(c.Gen))
+}
+
+func (c *Thaw) decode(d *decoder) {
+	c.Shard, c.Epoch, c.Gen = d.shard(), d.epoch(), uint32(d.uvarintMax(1<<32-1))
+}
+
 func appendHead(dst []byte, s shardcfg.ShardID) []byte {
 	return binary.AppendUvarint(append(dst, commandFormat), uint64(s))
 }
@@ -214,6 +223,8 @@ func Decode(c entry.Command) (Command, error) {
 		cmd = &Drop{}
 	case KindDiscard:
 		cmd = &Discard{}
+	case KindThaw:
+		cmd = &Thaw{}
 	default:
 		return nil, fmt.Errorf("%w: kind %d", ErrUnknownKind, c.Kind)
 	}

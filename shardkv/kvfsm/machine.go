@@ -203,6 +203,8 @@ func (m *Machine) decide(cmd Command) (Verdict, error) {
 		return m.drop(sh, c)
 	case *Discard:
 		return m.discard(sh, c)
+	case *Thaw:
+		return m.thaw(sh, c)
 	}
 	return Verdict{}, fmt.Errorf("%w: %T", ErrUnknownKind, cmd)
 }

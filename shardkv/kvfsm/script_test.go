@@ -154,7 +154,7 @@ func (w *scriptWorld) entry(t *testing.T, g *scriptGroup, a scriptArgs, input st
 
 func (w *scriptWorld) command(t *testing.T, g *scriptGroup, a scriptArgs) kvfsm.Command {
 	n := func(i int) uint64 { return a.plainNum(t, i) }
-	epoch := func(i int) shardcfg.Epoch { return shardcfg.Epoch{Num: n(i)} }
+	epoch := func(i int) shardcfg.Epoch { return shardcfg.Epoch{Gen: uint32(a.num("egen", 0)), Num: n(i)} }
 	handoff := func(i int) shardcfg.ConfigNum { return shardcfg.ConfigNum(n(i)) }
 	switch a.cmd {
 	case "put", "append", "delete":
@@ -167,6 +167,8 @@ func (w *scriptWorld) command(t *testing.T, g *scriptGroup, a scriptArgs) kvfsm.
 		return &kvfsm.Adopt{Cluster: shardcfg.ClusterID{byte(a.num("cluster", 1))}, Config: w.configs[int(n(0))]}
 	case "create":
 		return &kvfsm.Create{Claimer: incOf(a.num("claimer", g.gid)), Gen: uint32(a.num("gen", 0))}
+	case "thaw":
+		return &kvfsm.Thaw{Epoch: epoch(0), Gen: uint32(a.num("gen", 0))}
 	case "start":
 		return &kvfsm.Start{Handoff: handoff(0)}
 	case "stage":

@@ -6,21 +6,67 @@ import (
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 )
 
-// create: never held here, and the controller granted us the claim. The config
-// does not matter: it may have moved on, and nobody else ever creates this
-// token, so the claimer creates it and hands it off.
+// create: not serving, and the controllers granted us the claim, of a generation
+// above all that we know. The config does not matter: it may have moved on, and
+// nobody else ever creates this token, so the claimer creates it and hands it
+// off. An older copy is one whose successor was destroyed.
 func (m *Machine) create(sh *shard, c *Create) (Verdict, error) {
 	r := &sh.rec
 	switch {
 	case c.Claimer != m.self.Incarnation:
 		return refuse(ReasonNotUs), nil
-	case r.Phase != PhaseAbsent:
+	case r.Phase.Serves():
 		return refuse(ReasonPhase), nil
-	case !r.Epoch.IsZero():
+	case !r.Epoch.IsZero() && c.Gen <= r.Epoch.Gen:
 		return refuse(ReasonCreated), nil
 	}
-	r.CopyLast++
-	r.Phase, r.Epoch, r.Copy = PhaseServing, shardcfg.Epoch{Gen: c.Gen, Num: 1}, r.CopyLast
+	if r.Staging != nil {
+		if err := m.dropStaging(sh); err != nil {
+			return Verdict{}, err
+		}
+	}
+	if err := m.deleteCopy(r.held()); err != nil {
+		return Verdict{}, err
+	}
+	*r = Record{Shard: r.Shard, Phase: PhaseServing, Epoch: shardcfg.Epoch{Gen: c.Gen, Num: 1}, Handoff: r.Handoff,
+		CopyLast: r.CopyLast + 1, Revision: revisionOf(c.Gen), RemovalRevision: revisionOf(c.Gen)}
+	r.Copy = r.CopyLast
+	sh.floorKnown = false
+	m.touch(sh)
+	return done, nil
+}
+
+// revisionOf is the revision that a token of a repair's generation begins at. It
+// is above all that tokens of earlier generations gave out, those that were
+// destroyed with their groups included, so that versions never repeat; and it
+// counts as a removal, because keys may be gone.
+func revisionOf(gen uint32) shardcfg.Revision { return shardcfg.Revision(gen) << 40 }
+
+// thaw: Frozen at exactly e, for a group that is retired, and the generation is
+// above ours. A late Drop, or a late Thaw of another generation, finds another
+// epoch.
+func (m *Machine) thaw(sh *shard, c *Thaw) (Verdict, error) {
+	r := &sh.rec
+	switch {
+	case r.Phase != PhaseFrozen:
+		return refuse(ReasonPhase), nil
+	case r.Epoch != c.Epoch || c.Gen <= r.Epoch.Gen:
+		return refuse(ReasonEpoch), nil
+	case m.adopted == nil || !m.adopted.IsRetired(r.To.Incarnation):
+		return refuse(ReasonNotAdopted), nil
+	}
+	if r.Staging != nil {
+		if err := m.dropStaging(sh); err != nil {
+			return Verdict{}, err
+		}
+	}
+	if err := m.clearLog(sh); err != nil {
+		return Verdict{}, err
+	}
+	r.Phase, r.Epoch, r.Handoff = PhaseServing, shardcfg.Epoch{Gen: c.Gen, Num: 1}, m.adopted.Num
+	r.To, r.Start = Peer{}, 0
+	r.Revision = max(r.Revision, revisionOf(c.Gen))
+	r.RemovalRevision = r.Revision
 	m.touch(sh)
 	return done, nil
 }

@@ -24,6 +24,187 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type AttestRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       []byte                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Group         []byte                 `protobuf:"bytes,2,opt,name=group,proto3" json:"group,omitempty"`           // incarnation of the group that is addressed
+	Num           uint64                 `protobuf:"varint,3,opt,name=num,proto3" json:"num,omitempty"`              // of the config that must be adopted
+	Shards        []uint32               `protobuf:"varint,4,rep,packed,name=shards,proto3" json:"shards,omitempty"` // empty: all
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttestRequest) Reset() {
+	*x = AttestRequest{}
+	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttestRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttestRequest) ProtoMessage() {}
+
+func (x *AttestRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttestRequest.ProtoReflect.Descriptor instead.
+func (*AttestRequest) Descriptor() ([]byte, []int) {
+	return file_shardkv_kvpb_handoff_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *AttestRequest) GetCluster() []byte {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
+func (x *AttestRequest) GetGroup() []byte {
+	if x != nil {
+		return x.Group
+	}
+	return nil
+}
+
+func (x *AttestRequest) GetNum() uint64 {
+	if x != nil {
+		return x.Num
+	}
+	return 0
+}
+
+func (x *AttestRequest) GetShards() []uint32 {
+	if x != nil {
+		return x.Shards
+	}
+	return nil
+}
+
+type AttestReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shards        []*Attested            `protobuf:"bytes,1,rep,name=shards,proto3" json:"shards,omitempty"` // those that the group ever met, ascending
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttestReply) Reset() {
+	*x = AttestReply{}
+	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttestReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttestReply) ProtoMessage() {}
+
+func (x *AttestReply) ProtoReflect() protoreflect.Message {
+	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttestReply.ProtoReflect.Descriptor instead.
+func (*AttestReply) Descriptor() ([]byte, []int) {
+	return file_shardkv_kvpb_handoff_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *AttestReply) GetShards() []*Attested {
+	if x != nil {
+		return x.Shards
+	}
+	return nil
+}
+
+// Attested is a group's applied record of one shard.
+type Attested struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shard         uint32                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	Epoch         *Epoch                 `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Phase         Phase                  `protobuf:"varint,3,opt,name=phase,proto3,enum=shoal.kv.v1.Phase" json:"phase,omitempty"`
+	To            []byte                 `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"` // who it froze for or passed on to; empty: nobody
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Attested) Reset() {
+	*x = Attested{}
+	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Attested) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Attested) ProtoMessage() {}
+
+func (x *Attested) ProtoReflect() protoreflect.Message {
+	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Attested.ProtoReflect.Descriptor instead.
+func (*Attested) Descriptor() ([]byte, []int) {
+	return file_shardkv_kvpb_handoff_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Attested) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *Attested) GetEpoch() *Epoch {
+	if x != nil {
+		return x.Epoch
+	}
+	return nil
+}
+
+func (x *Attested) GetPhase() Phase {
+	if x != nil {
+		return x.Phase
+	}
+	return Phase_ABSENT
+}
+
+func (x *Attested) GetTo() []byte {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
 type InviteRequest struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Cluster  []byte                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
@@ -42,7 +223,7 @@ type InviteRequest struct {
 
 func (x *InviteRequest) Reset() {
 	*x = InviteRequest{}
-	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[0]
+	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -54,7 +235,7 @@ func (x *InviteRequest) String() string {
 func (*InviteRequest) ProtoMessage() {}
 
 func (x *InviteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[0]
+	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -67,7 +248,7 @@ func (x *InviteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InviteRequest.ProtoReflect.Descriptor instead.
 func (*InviteRequest) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_handoff_proto_rawDescGZIP(), []int{0}
+	return file_shardkv_kvpb_handoff_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *InviteRequest) GetCluster() []byte {
@@ -138,7 +319,7 @@ type Invitation struct {
 
 func (x *Invitation) Reset() {
 	*x = Invitation{}
-	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[1]
+	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -150,7 +331,7 @@ func (x *Invitation) String() string {
 func (*Invitation) ProtoMessage() {}
 
 func (x *Invitation) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[1]
+	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -163,7 +344,7 @@ func (x *Invitation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Invitation.ProtoReflect.Descriptor instead.
 func (*Invitation) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_handoff_proto_rawDescGZIP(), []int{1}
+	return file_shardkv_kvpb_handoff_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Invitation) GetShard() uint32 {
@@ -209,7 +390,7 @@ type InviteReply struct {
 
 func (x *InviteReply) Reset() {
 	*x = InviteReply{}
-	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[2]
+	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -221,7 +402,7 @@ func (x *InviteReply) String() string {
 func (*InviteReply) ProtoMessage() {}
 
 func (x *InviteReply) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[2]
+	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -234,7 +415,7 @@ func (x *InviteReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InviteReply.ProtoReflect.Descriptor instead.
 func (*InviteReply) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_handoff_proto_rawDescGZIP(), []int{2}
+	return file_shardkv_kvpb_handoff_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *InviteReply) GetIncarnation() []byte {
@@ -290,7 +471,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[3]
+	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -302,7 +483,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[3]
+	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -315,7 +496,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_handoff_proto_rawDescGZIP(), []int{3}
+	return file_shardkv_kvpb_handoff_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Answer) GetShard() uint32 {
@@ -387,7 +568,7 @@ type Cursor struct {
 
 func (x *Cursor) Reset() {
 	*x = Cursor{}
-	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[4]
+	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -399,7 +580,7 @@ func (x *Cursor) String() string {
 func (*Cursor) ProtoMessage() {}
 
 func (x *Cursor) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[4]
+	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -412,7 +593,7 @@ func (x *Cursor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cursor.ProtoReflect.Descriptor instead.
 func (*Cursor) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_handoff_proto_rawDescGZIP(), []int{4}
+	return file_shardkv_kvpb_handoff_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Cursor) GetTail() bool {
@@ -452,7 +633,7 @@ type FetchRequest struct {
 
 func (x *FetchRequest) Reset() {
 	*x = FetchRequest{}
-	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[5]
+	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -464,7 +645,7 @@ func (x *FetchRequest) String() string {
 func (*FetchRequest) ProtoMessage() {}
 
 func (x *FetchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[5]
+	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -477,7 +658,7 @@ func (x *FetchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
 func (*FetchRequest) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_handoff_proto_rawDescGZIP(), []int{5}
+	return file_shardkv_kvpb_handoff_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *FetchRequest) GetCluster() []byte {
@@ -534,7 +715,7 @@ type Want struct {
 
 func (x *Want) Reset() {
 	*x = Want{}
-	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[6]
+	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -546,7 +727,7 @@ func (x *Want) String() string {
 func (*Want) ProtoMessage() {}
 
 func (x *Want) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[6]
+	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -559,7 +740,7 @@ func (x *Want) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Want.ProtoReflect.Descriptor instead.
 func (*Want) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_handoff_proto_rawDescGZIP(), []int{6}
+	return file_shardkv_kvpb_handoff_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Want) GetShard() uint32 {
@@ -604,7 +785,7 @@ type FetchReply struct {
 
 func (x *FetchReply) Reset() {
 	*x = FetchReply{}
-	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[7]
+	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -616,7 +797,7 @@ func (x *FetchReply) String() string {
 func (*FetchReply) ProtoMessage() {}
 
 func (x *FetchReply) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[7]
+	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -629,7 +810,7 @@ func (x *FetchReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchReply.ProtoReflect.Descriptor instead.
 func (*FetchReply) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_handoff_proto_rawDescGZIP(), []int{7}
+	return file_shardkv_kvpb_handoff_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *FetchReply) GetShards() []*Page {
@@ -674,7 +855,7 @@ type Page struct {
 
 func (x *Page) Reset() {
 	*x = Page{}
-	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[8]
+	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -686,7 +867,7 @@ func (x *Page) String() string {
 func (*Page) ProtoMessage() {}
 
 func (x *Page) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[8]
+	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -699,7 +880,7 @@ func (x *Page) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Page.ProtoReflect.Descriptor instead.
 func (*Page) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_handoff_proto_rawDescGZIP(), []int{8}
+	return file_shardkv_kvpb_handoff_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Page) GetShard() uint32 {
@@ -785,7 +966,7 @@ type Item struct {
 
 func (x *Item) Reset() {
 	*x = Item{}
-	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[9]
+	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -797,7 +978,7 @@ func (x *Item) String() string {
 func (*Item) ProtoMessage() {}
 
 func (x *Item) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[9]
+	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -810,7 +991,7 @@ func (x *Item) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Item.ProtoReflect.Descriptor instead.
 func (*Item) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_handoff_proto_rawDescGZIP(), []int{9}
+	return file_shardkv_kvpb_handoff_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Item) GetKey() []byte {
@@ -848,7 +1029,7 @@ type Summary struct {
 
 func (x *Summary) Reset() {
 	*x = Summary{}
-	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[10]
+	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -860,7 +1041,7 @@ func (x *Summary) String() string {
 func (*Summary) ProtoMessage() {}
 
 func (x *Summary) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[10]
+	mi := &file_shardkv_kvpb_handoff_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -873,7 +1054,7 @@ func (x *Summary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Summary.ProtoReflect.Descriptor instead.
 func (*Summary) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_handoff_proto_rawDescGZIP(), []int{10}
+	return file_shardkv_kvpb_handoff_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Summary) GetRevision() uint64 {
@@ -915,7 +1096,19 @@ var File_shardkv_kvpb_handoff_proto protoreflect.FileDescriptor
 
 const file_shardkv_kvpb_handoff_proto_rawDesc = "" +
 	"\n" +
-	"\x1ashardkv/kvpb/handoff.proto\x12\vshoal.kv.v1\x1a\x15shardkv/kvpb/kv.proto\"\xe8\x01\n" +
+	"\x1ashardkv/kvpb/handoff.proto\x12\vshoal.kv.v1\x1a\x15shardkv/kvpb/kv.proto\"i\n" +
+	"\rAttestRequest\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\fR\acluster\x12\x14\n" +
+	"\x05group\x18\x02 \x01(\fR\x05group\x12\x10\n" +
+	"\x03num\x18\x03 \x01(\x04R\x03num\x12\x16\n" +
+	"\x06shards\x18\x04 \x03(\rR\x06shards\"<\n" +
+	"\vAttestReply\x12-\n" +
+	"\x06shards\x18\x01 \x03(\v2\x15.shoal.kv.v1.AttestedR\x06shards\"\x84\x01\n" +
+	"\bAttested\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\rR\x05shard\x12(\n" +
+	"\x05epoch\x18\x02 \x01(\v2\x12.shoal.kv.v1.EpochR\x05epoch\x12(\n" +
+	"\x05phase\x18\x03 \x01(\x0e2\x12.shoal.kv.v1.PhaseR\x05phase\x12\x0e\n" +
+	"\x02to\x18\x04 \x01(\fR\x02to\"\xe8\x01\n" +
 	"\rInviteRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\fR\acluster\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\fR\x04from\x12\x0e\n" +
@@ -989,10 +1182,11 @@ const file_shardkv_kvpb_handoff_proto_rawDesc = "" +
 	"\x10removal_revision\x18\x02 \x01(\x04R\x0fremovalRevision\x12\x12\n" +
 	"\x04keys\x18\x03 \x01(\x04R\x04keys\x12\x14\n" +
 	"\x05bytes\x18\x04 \x01(\x04R\x05bytes\x12\x16\n" +
-	"\x06digest\x18\x05 \x01(\fR\x06digest2\x86\x01\n" +
+	"\x06digest\x18\x05 \x01(\fR\x06digest2\xc6\x01\n" +
 	"\aHandoff\x12>\n" +
 	"\x06Invite\x12\x1a.shoal.kv.v1.InviteRequest\x1a\x18.shoal.kv.v1.InviteReply\x12;\n" +
-	"\x05Fetch\x12\x19.shoal.kv.v1.FetchRequest\x1a\x17.shoal.kv.v1.FetchReplyB'Z%github.com/shoalkv/shoal/shardkv/kvpbb\x06proto3"
+	"\x05Fetch\x12\x19.shoal.kv.v1.FetchRequest\x1a\x17.shoal.kv.v1.FetchReply\x12>\n" +
+	"\x06Attest\x12\x1a.shoal.kv.v1.AttestRequest\x1a\x18.shoal.kv.v1.AttestReplyB'Z%github.com/shoalkv/shoal/shardkv/kvpbb\x06proto3"
 
 var (
 	file_shardkv_kvpb_handoff_proto_rawDescOnce sync.Once
@@ -1006,48 +1200,56 @@ func file_shardkv_kvpb_handoff_proto_rawDescGZIP() []byte {
 	return file_shardkv_kvpb_handoff_proto_rawDescData
 }
 
-var file_shardkv_kvpb_handoff_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_shardkv_kvpb_handoff_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_shardkv_kvpb_handoff_proto_goTypes = []any{
-	(*InviteRequest)(nil), // 0: shoal.kv.v1.InviteRequest
-	(*Invitation)(nil),    // 1: shoal.kv.v1.Invitation
-	(*InviteReply)(nil),   // 2: shoal.kv.v1.InviteReply
-	(*Answer)(nil),        // 3: shoal.kv.v1.Answer
-	(*Cursor)(nil),        // 4: shoal.kv.v1.Cursor
-	(*FetchRequest)(nil),  // 5: shoal.kv.v1.FetchRequest
-	(*Want)(nil),          // 6: shoal.kv.v1.Want
-	(*FetchReply)(nil),    // 7: shoal.kv.v1.FetchReply
-	(*Page)(nil),          // 8: shoal.kv.v1.Page
-	(*Item)(nil),          // 9: shoal.kv.v1.Item
-	(*Summary)(nil),       // 10: shoal.kv.v1.Summary
-	(*Epoch)(nil),         // 11: shoal.kv.v1.Epoch
-	(Phase)(0),            // 12: shoal.kv.v1.Phase
+	(*AttestRequest)(nil), // 0: shoal.kv.v1.AttestRequest
+	(*AttestReply)(nil),   // 1: shoal.kv.v1.AttestReply
+	(*Attested)(nil),      // 2: shoal.kv.v1.Attested
+	(*InviteRequest)(nil), // 3: shoal.kv.v1.InviteRequest
+	(*Invitation)(nil),    // 4: shoal.kv.v1.Invitation
+	(*InviteReply)(nil),   // 5: shoal.kv.v1.InviteReply
+	(*Answer)(nil),        // 6: shoal.kv.v1.Answer
+	(*Cursor)(nil),        // 7: shoal.kv.v1.Cursor
+	(*FetchRequest)(nil),  // 8: shoal.kv.v1.FetchRequest
+	(*Want)(nil),          // 9: shoal.kv.v1.Want
+	(*FetchReply)(nil),    // 10: shoal.kv.v1.FetchReply
+	(*Page)(nil),          // 11: shoal.kv.v1.Page
+	(*Item)(nil),          // 12: shoal.kv.v1.Item
+	(*Summary)(nil),       // 13: shoal.kv.v1.Summary
+	(*Epoch)(nil),         // 14: shoal.kv.v1.Epoch
+	(Phase)(0),            // 15: shoal.kv.v1.Phase
 }
 var file_shardkv_kvpb_handoff_proto_depIdxs = []int32{
-	1,  // 0: shoal.kv.v1.InviteRequest.shards:type_name -> shoal.kv.v1.Invitation
-	11, // 1: shoal.kv.v1.Invitation.epoch:type_name -> shoal.kv.v1.Epoch
-	12, // 2: shoal.kv.v1.Invitation.phase:type_name -> shoal.kv.v1.Phase
-	3,  // 3: shoal.kv.v1.InviteReply.shards:type_name -> shoal.kv.v1.Answer
-	11, // 4: shoal.kv.v1.Answer.epoch:type_name -> shoal.kv.v1.Epoch
-	11, // 5: shoal.kv.v1.Answer.staging_epoch:type_name -> shoal.kv.v1.Epoch
-	4,  // 6: shoal.kv.v1.Answer.cursor:type_name -> shoal.kv.v1.Cursor
-	6,  // 7: shoal.kv.v1.FetchRequest.shards:type_name -> shoal.kv.v1.Want
-	11, // 8: shoal.kv.v1.Want.epoch:type_name -> shoal.kv.v1.Epoch
-	4,  // 9: shoal.kv.v1.Want.cursor:type_name -> shoal.kv.v1.Cursor
-	8,  // 10: shoal.kv.v1.FetchReply.shards:type_name -> shoal.kv.v1.Page
-	11, // 11: shoal.kv.v1.Page.epoch:type_name -> shoal.kv.v1.Epoch
-	12, // 12: shoal.kv.v1.Page.phase:type_name -> shoal.kv.v1.Phase
-	9,  // 13: shoal.kv.v1.Page.items:type_name -> shoal.kv.v1.Item
-	4,  // 14: shoal.kv.v1.Page.next:type_name -> shoal.kv.v1.Cursor
-	10, // 15: shoal.kv.v1.Page.summary:type_name -> shoal.kv.v1.Summary
-	0,  // 16: shoal.kv.v1.Handoff.Invite:input_type -> shoal.kv.v1.InviteRequest
-	5,  // 17: shoal.kv.v1.Handoff.Fetch:input_type -> shoal.kv.v1.FetchRequest
-	2,  // 18: shoal.kv.v1.Handoff.Invite:output_type -> shoal.kv.v1.InviteReply
-	7,  // 19: shoal.kv.v1.Handoff.Fetch:output_type -> shoal.kv.v1.FetchReply
-	18, // [18:20] is the sub-list for method output_type
-	16, // [16:18] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	2,  // 0: shoal.kv.v1.AttestReply.shards:type_name -> shoal.kv.v1.Attested
+	14, // 1: shoal.kv.v1.Attested.epoch:type_name -> shoal.kv.v1.Epoch
+	15, // 2: shoal.kv.v1.Attested.phase:type_name -> shoal.kv.v1.Phase
+	4,  // 3: shoal.kv.v1.InviteRequest.shards:type_name -> shoal.kv.v1.Invitation
+	14, // 4: shoal.kv.v1.Invitation.epoch:type_name -> shoal.kv.v1.Epoch
+	15, // 5: shoal.kv.v1.Invitation.phase:type_name -> shoal.kv.v1.Phase
+	6,  // 6: shoal.kv.v1.InviteReply.shards:type_name -> shoal.kv.v1.Answer
+	14, // 7: shoal.kv.v1.Answer.epoch:type_name -> shoal.kv.v1.Epoch
+	14, // 8: shoal.kv.v1.Answer.staging_epoch:type_name -> shoal.kv.v1.Epoch
+	7,  // 9: shoal.kv.v1.Answer.cursor:type_name -> shoal.kv.v1.Cursor
+	9,  // 10: shoal.kv.v1.FetchRequest.shards:type_name -> shoal.kv.v1.Want
+	14, // 11: shoal.kv.v1.Want.epoch:type_name -> shoal.kv.v1.Epoch
+	7,  // 12: shoal.kv.v1.Want.cursor:type_name -> shoal.kv.v1.Cursor
+	11, // 13: shoal.kv.v1.FetchReply.shards:type_name -> shoal.kv.v1.Page
+	14, // 14: shoal.kv.v1.Page.epoch:type_name -> shoal.kv.v1.Epoch
+	15, // 15: shoal.kv.v1.Page.phase:type_name -> shoal.kv.v1.Phase
+	12, // 16: shoal.kv.v1.Page.items:type_name -> shoal.kv.v1.Item
+	7,  // 17: shoal.kv.v1.Page.next:type_name -> shoal.kv.v1.Cursor
+	13, // 18: shoal.kv.v1.Page.summary:type_name -> shoal.kv.v1.Summary
+	3,  // 19: shoal.kv.v1.Handoff.Invite:input_type -> shoal.kv.v1.InviteRequest
+	8,  // 20: shoal.kv.v1.Handoff.Fetch:input_type -> shoal.kv.v1.FetchRequest
+	0,  // 21: shoal.kv.v1.Handoff.Attest:input_type -> shoal.kv.v1.AttestRequest
+	5,  // 22: shoal.kv.v1.Handoff.Invite:output_type -> shoal.kv.v1.InviteReply
+	10, // 23: shoal.kv.v1.Handoff.Fetch:output_type -> shoal.kv.v1.FetchReply
+	1,  // 24: shoal.kv.v1.Handoff.Attest:output_type -> shoal.kv.v1.AttestReply
+	22, // [22:25] is the sub-list for method output_type
+	19, // [19:22] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_shardkv_kvpb_handoff_proto_init() }
@@ -1062,7 +1264,7 @@ func file_shardkv_kvpb_handoff_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shardkv_kvpb_handoff_proto_rawDesc), len(file_shardkv_kvpb_handoff_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

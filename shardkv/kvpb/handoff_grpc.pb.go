@@ -24,6 +24,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	Handoff_Invite_FullMethodName = "/shoal.kv.v1.Handoff/Invite"
 	Handoff_Fetch_FullMethodName  = "/shoal.kv.v1.Handoff/Fetch"
+	Handoff_Attest_FullMethodName = "/shoal.kv.v1.Handoff/Attest"
 )
 
 // HandoffClient is the client API for Handoff service.
@@ -35,6 +36,9 @@ type HandoffClient interface {
 	Invite(ctx context.Context, in *InviteRequest, opts ...grpc.CallOption) (*InviteReply, error)
 	// Fetch reads the next page of shards that are leaving.
 	Fetch(ctx context.Context, in *FetchRequest, opts ...grpc.CallOption) (*FetchReply, error)
+	// Attest tells the controllers what the group has of shards, behind a read
+	// barrier, once it has adopted a config. Only the leader answers.
+	Attest(ctx context.Context, in *AttestRequest, opts ...grpc.CallOption) (*AttestReply, error)
 }
 
 type handoffClient struct {
@@ -65,6 +69,16 @@ func (c *handoffClient) Fetch(ctx context.Context, in *FetchRequest, opts ...grp
 	return out, nil
 }
 
+func (c *handoffClient) Attest(ctx context.Context, in *AttestRequest, opts ...grpc.CallOption) (*AttestReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AttestReply)
+	err := c.cc.Invoke(ctx, Handoff_Attest_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // HandoffServer is the server API for Handoff service.
 // All implementations must embed UnimplementedHandoffServer
 // for forward compatibility.
@@ -74,6 +88,9 @@ type HandoffServer interface {
 	Invite(context.Context, *InviteRequest) (*InviteReply, error)
 	// Fetch reads the next page of shards that are leaving.
 	Fetch(context.Context, *FetchRequest) (*FetchReply, error)
+	// Attest tells the controllers what the group has of shards, behind a read
+	// barrier, once it has adopted a config. Only the leader answers.
+	Attest(context.Context, *AttestRequest) (*AttestReply, error)
 	mustEmbedUnimplementedHandoffServer()
 }
 
@@ -89,6 +106,9 @@ func (UnimplementedHandoffServer) Invite(context.Context, *InviteRequest) (*Invi
 }
 func (UnimplementedHandoffServer) Fetch(context.Context, *FetchRequest) (*FetchReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Fetch not implemented")
+}
+func (UnimplementedHandoffServer) Attest(context.Context, *AttestRequest) (*AttestReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Attest not implemented")
 }
 func (UnimplementedHandoffServer) mustEmbedUnimplementedHandoffServer() {}
 func (UnimplementedHandoffServer) testEmbeddedByValue()                 {}
@@ -147,6 +167,24 @@ func _Handoff_Fetch_Handler(srv interface{}, ctx context.Context, dec func(inter
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Handoff_Attest_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AttestRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HandoffServer).Attest(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Handoff_Attest_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HandoffServer).Attest(ctx, req.(*AttestRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Handoff_ServiceDesc is the grpc.ServiceDesc for Handoff service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -161,6 +199,10 @@ var Handoff_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Fetch",
 			Handler:    _Handoff_Fetch_Handler,
+		},
+		{
+			MethodName: "Attest",
+			Handler:    _Handoff_Attest_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -78,6 +78,8 @@ func refusalCode(reason ctrlpb.Reason) int {
 		return ExitCondition
 	case ctrlpb.Reason_REQUEST_EXPIRED:
 		return ExitFailed
+	case ctrlpb.Reason_GROUP_SILENT, ctrlpb.Reason_STALE_REPORT:
+		return ExitUnavailable // it may pass
 	}
 	return ExitRefused
 }

@@ -165,7 +165,7 @@ func (r *Replica) Close(ctx context.Context) (err error) {
 
 // Refused reports whether an error of a replica says that starting it could
 // lose data or mix up clusters.
-func Refused(err error) bool { return formation.Refused(err) }
+func Refused(err error) bool { return formation.Refused(err) || errors.Is(err, shardkv.ErrRetired) }
 
 // Usage reports whether an error of a replica is about its options.
 func Usage(err error) bool {
