@@ -15,6 +15,7 @@ type request struct {
 	read  bool
 	key   []byte
 	write kvfsm.Write // if not read
+	scan  *kvfsm.Scan // nil: it is no scan
 	reply func(response)
 
 	over   bool // answered, or given up
@@ -33,6 +34,14 @@ type response struct {
 	version shardcfg.Revision
 	length  uint64
 	clock   uint64
+	page    kvfsm.ScanPage
+}
+
+func (q *request) shard(shards int) shardcfg.ShardID {
+	if q.scan != nil {
+		return q.scan.Shard
+	}
+	return shardcfg.ShardOf(q.key, shards)
 }
 
 // execute serves a request, for at most hold.
@@ -69,12 +78,14 @@ func (s *server) round(q *request) {
 		s.notLeader(q)
 		return
 	}
-	rec := s.record(shardcfg.ShardOf(q.key, s.w.p.Shards))
+	rec := s.record(q.shard(s.w.p.Shards))
 	p := s.place(&rec)
 	switch {
 	case !p.Here && s.readsFrozen(q, &rec):
 	case !p.Here:
 		s.misplaced(q, p)
+	case q.scan != nil:
+		s.scan(q)
 	case q.read:
 		s.read(q)
 	case !q.slowed && s.slowed[rec.Shard] > 0:
@@ -211,5 +222,27 @@ func (s *server) read(q *request) {
 		}
 		s.w.trace.note(traceRead, s.r.n.id, s.r.machine.index(), uint64(found.Version))
 		q.reply(response{reply: route.Reply{Code: route.Code(found.Code)}, value: found.Value, version: found.Version})
+	})
+}
+
+// scan follows shardkv's scanOnce.
+func (s *server) scan(q *request) {
+	s.r.barrier(func(ok bool) {
+		if !ok {
+			s.notLeader(q)
+			return
+		}
+		page, err := kvfsm.ReadScan(s.r.machine.at.mem, *q.scan)
+		s.w.check(err, "scan")
+		if page.Code == kvfsm.CodeWrongGroup {
+			if p := s.placeFrom(page.Where); p.Here {
+				s.round(q)
+			} else {
+				s.misplaced(q, p)
+			}
+			return
+		}
+		s.w.trace.note(traceRead, s.r.n.id, s.r.machine.index(), uint64(len(page.Entries)))
+		q.reply(response{page: page})
 	})
 }

@@ -124,7 +124,7 @@ type Profile struct {
 
 	Deadline, Hold, Think, SleepFor time.Duration
 	Sleep, Retry                    float64
-	Conditional, Reads              float64
+	Conditional, Reads, Scans       float64
 	SessionAge                      time.Duration // 0: an hour
 	SessionAhead                    uint64        // ms; 0: the preset
 	SessionResults                  int
@@ -191,6 +191,7 @@ func draw(seed uint64, o Options) Profile {
 			p.Faults = append(p.Faults, k)
 		}
 	}
+	p.Scans = r.Float64() * 0.05
 	p.Parked = pick(1, 1000, 1000, 1000)
 	if o.Clients > 0 {
 		p.Clients, p.Lanes = o.Clients, 1

@@ -10,6 +10,8 @@ type Stats struct {
 	Done       int
 	NotDone    int
 	Unknown    int
+	Scans      int // calls that are scans, and their pages
+	Pages      int
 	Repeats    int // writes answered from a session's record
 	Expired    int // sessions refused for their age
 	Handoffs   int // shards that arrived and were dropped where they came from
@@ -41,6 +43,8 @@ func (s *Stats) Add(o *Stats) {
 	s.Done += o.Done
 	s.NotDone += o.NotDone
 	s.Unknown += o.Unknown
+	s.Scans += o.Scans
+	s.Pages += o.Pages
 	s.Repeats += o.Repeats
 	s.Expired += o.Expired
 	s.Handoffs += o.Handoffs
