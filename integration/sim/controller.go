@@ -70,7 +70,7 @@ func (c *controller) died() { c.memory, c.config = report.NewMemory(), nil }
 // each watches one of the controllers.
 func (c *controller) applied(*state) {
 	_, latest := c.state()
-	if latest.Num == c.told {
+	if latest == nil || latest.Num == c.told {
 		return
 	}
 	c.told = latest.Num
@@ -108,14 +108,19 @@ func (c *controller) leaderAddr() string {
 
 func (c *controller) notLeading() ctlReply { return ctlReply{refused: true, leader: c.leaderAddr()} }
 
-// state is the applied one, which may be old.
+// state is the applied one, which may be old; nil: the disk failed.
 func (c *controller) state() (ctrlfsm.View, *shardcfg.Config) {
-	v := ctrlfsm.NewView(c.r.machine.at.mem, c.cs.w.p.Shards)
+	v := ctrlfsm.NewView(c.r.reader(), c.cs.w.p.Shards)
 	num, err := v.Num()
-	c.cs.w.check(err, "read the config's number")
+	if c.r.failed(err, "read the config's number") {
+		return v, nil
+	}
 	if c.config == nil || c.config.Num != num {
-		c.config, err = v.Latest()
-		c.cs.w.check(err, "read the latest config")
+		latest, err := v.Latest()
+		if c.r.failed(err, "read the latest config") {
+			return v, nil
+		}
+		c.config = latest
 	}
 	return v, c.config
 }
@@ -139,9 +144,12 @@ func (c *controller) poll(q *report.Report, reply func(ctlReply)) {
 		return
 	}
 	v, latest := c.state()
+	if latest == nil {
+		return
+	}
 	cmd, ref, err := report.Due(v, latest, q)
-	c.cs.w.check(err, "see what a report calls for")
 	switch {
+	case c.r.failed(err, "see what a report calls for"):
 	case ref != nil:
 		reply(ctlReply{refusal: ref})
 	case cmd != nil:
@@ -152,22 +160,28 @@ func (c *controller) poll(q *report.Report, reply func(ctlReply)) {
 			case res.Refusal != nil:
 				reply(ctlReply{refusal: res.Refusal})
 			default:
-				reply(c.answer(q))
+				c.answer(q, reply)
 			}
 		})
 	default:
-		reply(c.answer(q))
+		c.answer(q, reply)
 	}
 }
 
-func (c *controller) answer(q *report.Report) ctlReply {
+func (c *controller) answer(q *report.Report, reply func(ctlReply)) {
 	v, latest := c.state()
-	a, err := c.memory.Answer(v, latest, q, time.UnixMilli(int64(c.r.n.clock())))
-	c.cs.w.check(err, "answer a report")
-	if a.Behind {
-		return c.notLeading()
+	if latest == nil {
+		return
 	}
-	return ctlReply{num: a.Num, config: a.Config, hints: slices.Concat(a.Hints.List, a.More), claimed: a.Claimed, clock: c.clock()}
+	a, err := c.memory.Answer(v, latest, q, time.UnixMilli(int64(c.r.n.clock())))
+	if c.r.failed(err, "answer a report") {
+		return
+	}
+	if a.Behind {
+		reply(c.notLeading())
+		return
+	}
+	reply(ctlReply{num: a.Num, config: a.Config, hints: slices.Concat(a.Hints.List, a.More), claimed: a.Claimed, clock: c.clock()})
 }
 
 func (c *controller) clock() uint64 { return max(c.r.machine.at.clock, c.r.n.clock()) }
@@ -182,9 +196,14 @@ func (c *controller) claim(inc shardcfg.Incarnation, shards []shardcfg.ShardID, 
 		reply(ctlReply{claimed: shards})
 		return
 	}
-	v, _ := c.state()
+	v, latest := c.state()
+	if latest == nil {
+		return
+	}
 	open, claimed, err := report.Open(v, inc, shards)
-	c.cs.w.check(err, "read a claim")
+	if c.r.failed(err, "read a claim") {
+		return
+	}
 	if len(open) == 0 {
 		reply(ctlReply{claimed: claimed})
 		return
@@ -208,6 +227,9 @@ func (c *controller) query(reply func(ctlReply)) {
 			return
 		}
 		_, latest := c.state()
+		if latest == nil {
+			return
+		}
 		reply(ctlReply{num: latest.Num, config: latest, hints: c.memory.Hints(latest).List, clock: c.clock()})
 	})
 }

@@ -82,7 +82,11 @@ func (s *server) invited(in handoff.Invite, reply func(inviteAnswer)) {
 		s.driver.Invited(s.w.now, in)
 		s.passSoon(0)
 	}
-	a := inviteAnswer{InviteReply: handoff.Answer(handoff.Identity{Peer: s.l.self}, s.view(), in), leading: s.driver != nil}
+	v, err := handoff.ReadShards(s.r.reader(), &handoff.View{Config: s.config()}, in.Shards)
+	if s.r.failed(err, "read shards") {
+		return
+	}
+	a := inviteAnswer{InviteReply: handoff.Answer(handoff.Identity{Peer: s.l.self}, &v, in), leading: s.driver != nil}
 	a.From = asked
 	reply(a)
 }
@@ -112,7 +116,7 @@ func (s *server) fetch(f handoff.Fetch) {
 	}
 	call(s.r.n, to, peerTimeout, s.w.p.Dup, func(reply func(pagesAnswer)) {
 		if t := serverOf(to, &f.From.Incarnation, false); t != nil {
-			reply(t.wanted(f))
+			t.wanted(f, reply)
 		} else {
 			reply(pagesAnswer{wrong: true})
 		}
@@ -126,14 +130,14 @@ func (s *server) fetch(f handoff.Fetch) {
 		if how != answered || a.wrong {
 			s.driver.FetchFailed(s.w.now, f)
 		} else {
-			s.driver.Fetched(s.w.now, f, a.pages)
+			s.driver.Fetched(s.w.now, f, s.w.garble(a.pages))
 		}
 		s.passSoon(0)
 	})
 }
 
 // wanted answers a Fetch from applied state, of any replica.
-func (s *server) wanted(f handoff.Fetch) pagesAnswer {
+func (s *server) wanted(f handoff.Fetch, reply func(pagesAnswer)) {
 	if s.driver != nil {
 		s.driver.Wanted(f.To, f.Wants)
 		s.passSoon(time.Millisecond)
@@ -142,8 +146,10 @@ func (s *server) wanted(f handoff.Fetch) pagesAnswer {
 	if s.w.bugs.Unfenced {
 		to = s.unfencedReceiver(&f)
 	}
-	pages, err := kvfsm.ReadPages(s.r.machine.at.mem, to, f.Wants, s.w.p.PageBytes)
-	s.w.check(err, "read pages")
+	pages, err := kvfsm.ReadPages(s.r.reader(), to, f.Wants, s.w.p.PageBytes)
+	if s.r.failed(err, "read pages") {
+		return
+	}
 	if s.w.bugs.TailSkipped {
 		for i := range pages {
 			if pages[i].Next.Tail && f.Wants[i].Cursor.Tail {
@@ -151,5 +157,5 @@ func (s *server) wanted(f handoff.Fetch) pagesAnswer {
 			}
 		}
 	}
-	return pagesAnswer{pages: pages, leading: s.driver != nil}
+	reply(pagesAnswer{pages: pages, leading: s.driver != nil})
 }

@@ -211,7 +211,9 @@ func (s *server) read(q *request) {
 			return
 		}
 		found, err := kvfsm.Get(s.snapshot(q.key), s.w.p.Shards, q.key)
-		s.w.check(err, "get")
+		if s.r.failed(err, "get") {
+			return
+		}
 		if found.Code == kvfsm.CodeWrongGroup {
 			if p := s.placeFrom(found.Where); p.Here {
 				s.round(q)
@@ -232,8 +234,10 @@ func (s *server) scan(q *request) {
 			s.notLeader(q)
 			return
 		}
-		page, err := kvfsm.ReadScan(s.r.machine.at.mem, *q.scan)
-		s.w.check(err, "scan")
+		page, err := kvfsm.ReadScan(s.r.reader(), *q.scan)
+		if s.r.failed(err, "scan") {
+			return
+		}
 		if page.Code == kvfsm.CodeWrongGroup {
 			if p := s.placeFrom(page.Where); p.Here {
 				s.round(q)

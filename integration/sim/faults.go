@@ -36,6 +36,10 @@ func (w *World) fault(k Kind) {
 		}
 	case KindPartition:
 		happened = w.partition(last)
+	case KindDisk:
+		happened = w.failDisk(w.nodes[rng.IntN(len(w.nodes))])
+	case KindStray:
+		happened = w.stray()
 	case KindPause:
 		w.pause(w.nodes[rng.IntN(len(w.nodes))], last)
 	case KindClock:
@@ -85,6 +89,10 @@ func (w *World) crash(n *node, last time.Duration) bool {
 
 func (w *World) restart(n *node) {
 	if n.up || n.host == nil {
+		return
+	}
+	if n.host.disk != nil && !n.host.opens() {
+		w.later(between(w.rng.fault, 10*time.Millisecond, 500*time.Millisecond), func() { w.restart(n) })
 		return
 	}
 	n.up = true
@@ -181,6 +189,9 @@ func (w *World) relieve() {
 	w.spell++
 	clear(w.cut[:])
 	for _, n := range w.nodes {
+		if n.host != nil && !n.host.stopping {
+			n.host.disk = nil
+		}
 		if n.paused > 0 {
 			n.paused = 0
 			n.goOn()

@@ -73,6 +73,7 @@ func (l *life) seen(st *state, e *entry.Entry) {
 			continue
 		}
 		w.changed = true
+		w.strays.keep(c)
 		w.commanded(l, cmd, st.results[i].(kvfsm.Verdict))
 	}
 }

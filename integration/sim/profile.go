@@ -27,11 +27,14 @@ const (
 	KindRejoin                 // emptied groups come back as new incarnations
 	KindLeave                  // groups leave
 	KindMove                   // shards are pinned and unpinned
+	KindDisk                   // a disk fails, so that a replica stops and gets another
+	KindStray                  // an old command is proposed again, by any leader
+	KindGarble                 // pages of a handoff are damaged on their way
 	kindCount
 )
 
 var kindNames = [kindCount]string{"loss", "dup", "slow", "lostresult", "crash", "groupcrash", "partition", "pause",
-	"clock", "snapshot", "expiry", "sleep", "ghost", "rejoin", "leave", "move"}
+	"clock", "snapshot", "expiry", "sleep", "ghost", "rejoin", "leave", "move", "disk", "stray", "garble"}
 
 // String is the kind's name on the command line.
 func (k Kind) String() string { return kindNames[k] }
@@ -110,6 +113,7 @@ type Profile struct {
 	Replicas                      int // of each group
 
 	Loss, Dup, DupRequest, Slow, LostResult, ApplySlow float64
+	Garble                                             float64
 
 	Latency, SlowMax, Fsync, ApplyDelay time.Duration
 	Election, Heartbeat, Lease          time.Duration
@@ -192,6 +196,12 @@ func draw(seed uint64, o Options) Profile {
 		}
 	}
 	p.Scans = r.Float64() * 0.05
+	for _, k := range []Kind{KindDisk, KindStray} {
+		if some(k, 0.4) {
+			p.Faults = append(p.Faults, k)
+		}
+	}
+	p.Garble = rate(KindGarble, 0.2, 0.1)
 	p.Parked = pick(1, 1000, 1000, 1000)
 	if o.Clients > 0 {
 		p.Clients, p.Lanes = o.Clients, 1

@@ -53,7 +53,7 @@ func Run(seed uint64, o Options, out io.Writer) (report Report) {
 
 func newWorld(seed uint64, p Profile, bugs Bugs) *World {
 	w := &World{seed: seed, p: p, bugs: bugs, address: map[string]*node{}, cluster: shardcfg.ClusterID{1},
-		monitor: handoff.NewMonitor(), model: newModel()}
+		monitor: handoff.NewMonitor(), model: newModel(), garbled: map[shardcfg.ShardID]bool{}}
 	w.trace.now = &w.now
 	w.rng.net, w.rng.raft, w.rng.fault = stream(seed, 2), stream(seed, 3), stream(seed, 4)
 	w.rng.operator, w.rng.serve = stream(seed, 5), stream(seed, 6)

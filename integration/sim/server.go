@@ -139,8 +139,17 @@ const idleWait = time.Second
 // pass is one pass of shardkv's mover.
 func (s *server) pass() {
 	v := s.view()
+	if s.r.disk != nil {
+		fresh, err := handoff.ReadView(s.r.reader(), nil)
+		if s.r.failed(err, "read the records") {
+			return
+		}
+		v = &fresh
+	}
 	a, err := s.driver.Step(s.w.now, *v)
-	s.w.check(err, "step of a handoff")
+	if s.r.failed(err, "step of a handoff") {
+		return
+	}
 	s.plant(v, &a)
 	ask := s.talk.Passed(&a, v.Adopted())
 	s.slowed = map[shardcfg.ShardID]time.Duration{}
@@ -355,9 +364,8 @@ func (s *server) expireLater() {
 }
 
 func (s *server) expire(age uint64) {
-	due, err := kvfsm.Expiry{TargetMS: s.r.n.clock() - age, StepMS: age / 4, SessionsMax: 2, CommandsMax: 8}.Due(s.view().Reader)
-	s.w.check(err, "look for old sessions")
-	if len(due) == 0 {
+	due, err := kvfsm.Expiry{TargetMS: s.r.n.clock() - age, StepMS: age / 4, SessionsMax: 2, CommandsMax: 8}.Due(s.r.reader())
+	if s.r.failed(err, "look for old sessions") || len(due) == 0 {
 		return
 	}
 	list := make([]entry.Command, len(due))

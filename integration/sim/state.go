@@ -80,7 +80,7 @@ func (g *raftGroup) at(index uint64) *state {
 
 // compute applies the next entry, for everyone.
 func (g *raftGroup) compute(rec record) {
-	st, e := g.apply(g.machine, g.mem, g.newest, rec)
+	st, e, _ := g.apply(g.machine, g.mem, g.newest, rec, nil)
 	g.w.check(g.mem.Sync(), "sync")
 	st.mem, st.unnoted = g.mem.Clone(), false
 	g.newest = st
@@ -96,8 +96,9 @@ func (g *raftGroup) compute(rec record) {
 // the data.
 var positionKey = []byte{0xFF, 0xFF, 1}
 
-// apply applies one entry to a store, as raftgroup's fsm does.
-func (g *raftGroup) apply(m machine, mem *store.Mem, before *state, rec record) (*state, entry.Entry) {
+// apply applies one entry to a store, as raftgroup's fsm does. r is the replica
+// that does so through its disk; nil: all do, and nothing fails.
+func (g *raftGroup) apply(m machine, mem *store.Mem, before *state, rec record, r *replica) (*state, entry.Entry, bool) {
 	w := g.w
 	st := &state{index: before.index + 1, term: rec.term, p: rec.p, mem: mem, unnoted: true}
 	raw := bytes.Clone(rec.p.raw)
@@ -106,12 +107,29 @@ func (g *raftGroup) apply(m machine, mem *store.Mem, before *state, rec record) 
 	e.Index, e.Term = st.index, st.term
 	e.Clock = max(e.Clock, before.clock)
 	st.clock = e.Clock
-	b, err := mem.NewBatch()
+	plain, err := mem.NewBatch()
 	w.check(err, "open a batch")
+	b := plain
+	if r != nil && r.disk != nil {
+		b = newDiskBatch(plain, r.disk)
+	}
+	failed := func(err error, doing string) bool {
+		if r == nil {
+			w.check(err, g.name+": "+doing)
+			return false
+		}
+		if !r.failed(err, doing) {
+			return false
+		}
+		w.check(plain.Close(), "close a batch")
+		return true
+	}
 	st.results = make([]any, len(e.Commands))
 	if own := e.Commands[0].Kind < entry.KindMachineMin; !own {
 		st.results, err = m.Apply(b, &e)
-		w.check(err, g.name+": apply")
+		if failed(err, "apply") {
+			return nil, e, false
+		}
 		if len(st.results) != len(e.Commands) {
 			w.fail("machine", "%d results of %d commands", len(st.results), len(e.Commands))
 		}
@@ -120,9 +138,10 @@ func (g *raftGroup) apply(m machine, mem *store.Mem, before *state, rec record) 
 	binary.BigEndian.PutUint64(at[:], st.index)
 	binary.BigEndian.PutUint64(at[8:], st.term)
 	binary.BigEndian.PutUint64(at[16:], st.clock)
-	w.check(b.Set(positionKey, at[:]), "write the position")
-	w.check(b.Commit(), "commit")
-	return st, e
+	if failed(b.Set(positionKey, at[:]), "write the position") || failed(b.Commit(), "commit") {
+		return nil, e, false
+	}
+	return st, e, true
 }
 
 // position reads where a store stands.
@@ -166,7 +185,7 @@ func (s *replicaState) soon() {
 	}
 	s.r.n.after(d, func() {
 		s.pending = false
-		for s.at.index < s.r.commit {
+		for s.at.index < s.r.commit && !s.r.stopping {
 			s.next()
 		}
 	})
@@ -184,13 +203,16 @@ func (s *replicaState) next() {
 	if shared != nil && (shared.p != rec.p || shared.term != rec.term) {
 		g.w.fail("raft", "%s: %s applies another entry at %d than was applied before", g.name, r.n.addr, index)
 	}
-	if shared == nil && s.own == nil {
+	if (shared == nil || r.disk != nil) && s.own == nil {
 		s.compute(s.at.mem.Clone())
 	}
 	if s.own == nil {
 		s.take(shared)
 	} else {
-		st, _ := g.apply(s.own, s.at.mem, s.at, rec)
+		st, _, ok := g.apply(s.own, s.at.mem, s.at, rec, r)
+		if !ok {
+			return
+		}
 		g.w.stats.Replayed++
 		if shared != nil {
 			s.compare(st, shared)

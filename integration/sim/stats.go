@@ -23,6 +23,7 @@ type Stats struct {
 	Drained    int // groups that left and were drained
 	Reborn     int // groups that came back as another incarnation
 	Crashes    int // replicas that lost power
+	DiskStops  int // replicas that stopped because their disk failed
 	Rests      int // times that the faults rested, because the work lagged
 	// Worked is what had ended when the faults stopped.
 	Worked struct{ Operations, Handoffs int }
@@ -56,6 +57,7 @@ func (s *Stats) Add(o *Stats) {
 	s.Drained += o.Drained
 	s.Reborn += o.Reborn
 	s.Crashes += o.Crashes
+	s.DiskStops += o.DiskStops
 	s.Rests += o.Rests
 	s.Worked.Operations += o.Worked.Operations
 	s.Worked.Handoffs += o.Worked.Handoffs
