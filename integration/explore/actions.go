@@ -10,11 +10,14 @@ import (
 type actionKind uint8
 
 const (
-	actApply  actionKind = iota // a group's log gets a command
-	actFault                    // a staging is damaged by a command that nobody proposed
-	actConfig                   // the controllers make a config
-	actClaim                    // they grant a claim
-	actEmpty                    // a drained group is emptied, and joins again
+	actApply   actionKind = iota // a group's log gets a command
+	actFault                     // a staging is damaged by a command that nobody proposed
+	actConfig                    // the controllers make a config
+	actClaim                     // they grant a claim
+	actEmpty                     // a drained group is emptied, and joins again
+	actDestroy                   // a group is destroyed, and retired by a config
+	actAnswer                    // a group answers what it has
+	actRepair                    // the controllers grant a repair
 )
 
 // An action is what leads from one state to the next.
@@ -28,6 +31,7 @@ type action struct {
 // it. next is only valid during the call.
 func (x *explorer) expand(st *state, emit func(a action, next *state, bad string)) {
 	x.expandControllers(st, emit)
+	x.expandDisasters(st, emit)
 	for seat := range x.bound.Groups {
 		for _, cmd := range x.proposable(st, seat) {
 			x.expandCommand(st, action{actApply, seat, cmd}, emit)
@@ -105,6 +109,7 @@ func (x *explorer) handoffMoves(list []uint32, st *state, id uint32, s int) []ui
 	if st.claims[s] == l.inc {
 		list = append(list, moves.claimed...)
 	}
+	list = x.granted(list, st, id, s)
 	if sh.staging && x.isPast(st, l, s) {
 		list = append(list, moves.past...)
 	}
@@ -142,7 +147,10 @@ func (x *explorer) isPast(st *state, l *local, s int) bool {
 	if source := x.present(st, stg.from); source != nil && source.shards[s].offered.Compare(wanted(stg.mark)) > 0 {
 		return true
 	}
-	return uint64(st.minted[s]) >= stg.mark.Epoch.Num
+	if st.isRetired(stg.from) && st.shownAtEnd(stg.from, s).Compare(wanted(stg.mark)) > 0 {
+		return true
+	}
+	return uint64(st.minted[s]) >= pack8(stg.mark.Epoch)
 }
 
 // damages returns commands that damage a staging as a fault would: it is lost,
@@ -211,12 +219,19 @@ func (x *explorer) expandCommand(st *state, a action, emit func(action, *state, 
 			next.order[s][next.executed[s]] = uint8(op)
 			next.executed[s]++
 		}
-		next.versions[op] = uint8(out.outcome.Version)
+		next.versions[op] = packVersion(out.outcome.Version)
+		if x.bound.Destroyed > 0 {
+			next.at[op] = uint8(x.locals[out.to].shards[s].epoch)
+		}
 	}
 	l := x.locals[out.to]
 	for s := range l.shards {
-		if sh := &l.shards[s]; sh.phase.Serves() {
-			next.minted[s] = max(next.minted[s], uint8(sh.epoch))
+		if sh := &l.shards[s]; sh.phase.Serves() && uint8(sh.epoch) > next.minted[s] {
+			next.minted[s] = uint8(sh.epoch)
+			if x.bound.Destroyed > 0 {
+				next.mintedBy[s] = l.inc
+				x.remade(next, x.commands[a.arg].cmd, &x.locals[id].shards[s], s)
+			}
 		}
 		if st.claims[s] == noInc && x.moves(l, s).asks {
 			next.asked[s] |= 1 << a.seat
@@ -249,8 +264,7 @@ func (x *explorer) expandControllers(st *state, emit func(action, *state, string
 		x.ownerMaps(st, func(owners []int) {
 			c := x.makeConfig(st, owners)
 			st.copyTo(next)
-			next.configs[next.configCount] = c
-			next.configCount++
+			x.publish(next, c)
 			x.finish(action{actConfig, 0, c}, next, "", emit)
 		})
 	}
@@ -266,7 +280,7 @@ func (x *explorer) expandControllers(st *state, emit func(action, *state, string
 			x.finish(action{actClaim, owner.seat(), uint32(s)}, next, "", emit)
 		}
 	}
-	if int(st.emptied) >= x.bound.Emptied {
+	if int(st.emptied) >= x.bound.Emptied || x.bound.Destroyed > 0 && int(st.configCount) >= x.bound.Configs {
 		return
 	}
 	for seat := range x.bound.Groups {
@@ -280,6 +294,9 @@ func (x *explorer) expandControllers(st *state, emit func(action, *state, string
 				next.asked[s] &^= 1 << seat
 			}
 			x.found(next, seat)
+			if x.bound.Destroyed > 0 {
+				x.unlist(next)
+			}
 			x.finish(action{actEmpty, seat, 0}, next, "", emit)
 		}
 	}
@@ -327,5 +344,5 @@ func (x *explorer) mayEmpty(st *state, seat int) bool {
 			return false
 		}
 	}
-	return true
+	return !x.openGrant(st, l)
 }

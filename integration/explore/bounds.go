@@ -25,6 +25,9 @@ type Bound struct {
 	Ops []Op
 	// Emptied is how many groups may be emptied and join again.
 	Emptied int
+	// Destroyed is how many groups may be destroyed, with all that they have; each
+	// is retired by a config of its own, and the others may repair the shards.
+	Destroyed int
 	// Faults is how many stagings may lose an item, or be lost.
 	Faults int
 	// Expiry lets any group raise the session floor above the birth of old
@@ -100,6 +103,10 @@ var Bounds = []Bound{
 	{Name: "swaps", Groups: 2, Shards: 2, Keys: 1, Configs: 3, Ops: ops("a0 1:a0 a0 1:a0"), Live: 8},
 	{Name: "g2c3-emptied", Groups: 2, Shards: 1, Keys: 1, Configs: 3, Ops: ops("a0"), Emptied: 2, Live: 1},
 	{Name: "expiry", Groups: 2, Shards: 1, Keys: 1, Configs: 4, Ops: ops("old:a0 a0 old:a0@2"), Expiry: true, Live: 8},
+	{Name: "g2c6-destroyed", Groups: 2, Shards: 1, Keys: 1, Configs: 6, Ops: ops("a0"), Emptied: 1, Destroyed: 2, Live: 64},
+	{Name: "g2c7-destroyed", Groups: 2, Shards: 1, Keys: 1, Configs: 7, Ops: ops("a0"), Emptied: 2, Destroyed: 2, Live: 64},
+	{Name: "g2c4-destroyed", Groups: 2, Shards: 1, Keys: 1, Configs: 4, Ops: ops("a0 a0"), Destroyed: 2, Live: 64},
+	{Name: "g3c4-destroyed", Groups: 3, Shards: 1, Keys: 1, Configs: 4, Ops: ops("a0"), Destroyed: 2, Live: 64},
 	{Name: "g3c5-emptied", Groups: 3, Shards: 1, Keys: 1, Configs: 5, Ops: ops("a0 a0"), Emptied: 2, Live: 256},
 }
 
@@ -113,9 +120,12 @@ var (
 	tinyEmptied = Bound{Name: "tiny-emptied", Groups: 2, Shards: 1, Keys: 1, Configs: 4, Emptied: 1}
 	tinyAppends = Bound{Name: "tiny-appends", Groups: 2, Shards: 1, Keys: 1, Configs: 2, Ops: ops("a0 a0 a0")}
 	tinyRepeats = Bound{Name: "tiny-repeats", Groups: 2, Shards: 1, Keys: 1, Configs: 4, Ops: ops("a0")}
+	tinyLosses  = Bound{Name: "tiny-losses", Groups: 3, Shards: 1, Keys: 1, Configs: 4, Destroyed: 1}
+	tinyLoss    = Bound{Name: "tiny-loss", Groups: 2, Shards: 1, Keys: 1, Configs: 3, Destroyed: 1}
+	tinyRelapse = Bound{Name: "tiny-relapse", Groups: 2, Shards: 1, Keys: 1, Configs: 4, Destroyed: 2}
 	tinyWrites  = Bound{Name: "tiny-writes", Groups: 2, Shards: 1, Keys: 2, Configs: 3, Ops: ops("a0 a1")}
 
-	TinyBounds = []Bound{tinyHandoff, tinyExpiry, tinyFaults, tinyMoves, tinyEmptied, tinyAppends, tinyRepeats, tinyWrites}
+	TinyBounds = []Bound{tinyHandoff, tinyExpiry, tinyFaults, tinyMoves, tinyEmptied, tinyAppends, tinyRepeats, tinyWrites, tinyLoss, tinyLosses, tinyRelapse}
 )
 
 // FindBound returns the bound of a name.

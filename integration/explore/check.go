@@ -56,8 +56,8 @@ func (x *explorer) checkOutcome(st *state, op int, out kvfsm.Outcome) string {
 		return ""
 	case out.Repeat && !done:
 		return fmt.Sprintf("INV-2 NoLoss: operation %d is called a repeat and was never executed", op+1)
-	case out.Repeat && uint8(out.Version) != st.versions[op]:
-		return fmt.Sprintf("INV-2 NoLoss: a repeat of operation %d is answered with version %d, its execution was with %d", op+1, out.Version, st.versions[op])
+	case out.Repeat && packVersion(out.Version) != st.versions[op]:
+		return fmt.Sprintf("INV-2 NoLoss: a repeat of operation %d is answered with version %d, its execution was with %d", op+1, packVersion(out.Version), st.versions[op])
 	case !out.Repeat && done:
 		return fmt.Sprintf("INV-2 NoLoss: operation %d is executed twice", op+1)
 	}
@@ -108,7 +108,7 @@ func (x *explorer) checkState(st *state) string {
 		for seat := range x.bound.Groups {
 			l := x.locals[st.locals[seat]]
 			sh := &l.shards[s]
-			if sh.epoch > uint64(st.configCount) {
+			if sh.epoch>>epochBits == 0 && sh.epoch > uint64(st.configCount) {
 				return fmt.Sprintf("INV-10 Bounded: epoch %d after %d configs", sh.epoch, st.configCount)
 			}
 			holds := sh.phase.Serves() || sh.phase == kvfsm.PhaseFrozen
@@ -127,7 +127,7 @@ func (x *explorer) checkState(st *state) string {
 				}
 			}
 		}
-		if st.minted[s] > 0 && newest == noInc {
+		if st.minted[s] > 0 && newest == noInc && !(x.bound.Destroyed > 0 && st.isRetired(st.mintedBy[s])) {
 			return fmt.Sprintf("INV-2 NoLoss: nobody holds shard %d at epoch %d", s, st.minted[s])
 		}
 	}

@@ -33,14 +33,14 @@ func TestDriversProposeNothingElse(t *testing.T) {
 	checked := 0
 	var kinds [kindsMax]bool
 	for seed := range uint64(150) {
-		b := Bound{Name: "walk", Groups: 2 + int(seed%2), Shards: 1 + int(seed/2%2), Keys: 1, Configs: configsMax, Ops: ops("a0 a0 a0")}
+		b := Bound{Name: "walk", Groups: 2 + int(seed%2), Shards: 1 + int(seed/2%2), Keys: 1, Configs: configsMax, Ops: ops("a0 a0 a0"), Destroyed: int(seed / 4 % 3)}
 		x := newExplorer(b, Options{Full: true})
 		w := &walk{t: t, x: x, rng: rand.New(rand.NewPCG(seed, 7)), queue: make([][]uint32, b.Groups)}
 		x.first().copyTo(&w.st)
 		for seat := range b.Groups {
 			w.drivers = append(w.drivers, handoff.NewDriver(w.st.inc(seat).identity(), handoff.DefaultParams()))
 		}
-		for range 3000 {
+		for range 4000 {
 			w.act()
 		}
 		checked += w.checked
@@ -51,7 +51,7 @@ func TestDriversProposeNothingElse(t *testing.T) {
 	if t.Logf("%d proposals", checked); checked < 2000 {
 		t.Errorf("the walks hardly led anywhere")
 	}
-	for _, c := range []kvfsm.Command{&kvfsm.Create{}, &kvfsm.Start{}, &kvfsm.Stage{}, &kvfsm.Chunk{}, &kvfsm.Install{}, &kvfsm.Freeze{}, &kvfsm.Drop{}, &kvfsm.Discard{}} {
+	for _, c := range []kvfsm.Command{&kvfsm.Create{}, &kvfsm.Start{}, &kvfsm.Stage{}, &kvfsm.Chunk{}, &kvfsm.Install{}, &kvfsm.Freeze{}, &kvfsm.Drop{}, &kvfsm.Discard{}, &kvfsm.Thaw{}} {
 		if i := int(c.Kind() - kvfsm.KindWrite); !kinds[i] {
 			t.Errorf("no %s was proposed", kindNames[i])
 		}
@@ -101,17 +101,47 @@ func (w *walk) apply(seat int, cmd uint32) {
 // controllers takes one of the controllers' steps, configs rarely.
 func (w *walk) controllers() {
 	var choice []state
-	w.x.expandControllers(&w.st, func(a action, next *state, _ string) {
-		if a.kind == actConfig && w.rng.IntN(25) > 0 {
+	consider := func(a action, next *state, _ string) {
+		rare := 25
+		switch {
+		case a.kind == actDestroy && w.frozenFor(a.seat):
+			rare = 2
+		case a.kind == actDestroy:
+			rare = 400
+		case a.kind == actConfig && int(w.st.configCount) >= configsMax-w.x.bound.Destroyed:
+			return // the others are for groups that are destroyed
+		}
+		if (a.kind == actConfig || a.kind == actDestroy) && w.rng.IntN(rare) > 0 {
 			return
 		}
 		var c state
 		next.copyTo(&c)
 		choice = append(choice, c)
-	})
-	if len(choice) > 0 {
-		w.st = choice[w.rng.IntN(len(choice))]
 	}
+	w.x.expandControllers(&w.st, consider)
+	w.x.expandDisasters(&w.st, consider)
+	if len(choice) == 0 {
+		return
+	}
+	before := w.st.lives
+	w.st = choice[w.rng.IntN(len(choice))]
+	for seat, life := range before {
+		if w.st.lives[seat] != life { // another group is there now
+			w.drivers[seat], w.queue[seat] = handoff.NewDriver(w.st.inc(seat).identity(), handoff.DefaultParams()), nil
+		}
+	}
+}
+
+// frozenFor reports whether a shard waits for a seat's group.
+func (w *walk) frozenFor(seat int) bool {
+	for other := range w.x.bound.Groups {
+		for _, sh := range w.x.locals[w.st.locals[other]].shards {
+			if sh.phase == kvfsm.PhaseFrozen && sh.to == w.st.inc(seat) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // view returns a present or a past state of a group.
@@ -179,6 +209,11 @@ func (w *walk) commit(seat int) {
 // hear lets a driver poll the controllers: claims, and reports of others.
 func (w *walk) hear(seat int) {
 	inc := w.st.inc(seat)
+	for i, g := range w.st.grants[:w.st.gens] {
+		if g.group == inc {
+			w.drivers[seat].Granted([]handoff.Grant{w.x.message(g, i+1)})
+		}
+	}
 	for s := range w.x.bound.Shards {
 		if w.st.claims[s] == inc {
 			w.drivers[seat].Claimed([]shardcfg.ShardID{shardcfg.ShardID(s)})

@@ -63,6 +63,9 @@ func TestPruningLosesNothing(t *testing.T) {
 		{Name: "two writes", Groups: 2, Shards: 1, Keys: 1, Configs: 2, Ops: ops("a0 a0")},
 		{Name: "faults", Groups: 2, Shards: 1, Keys: 1, Configs: 2, Ops: ops("a0"), Faults: 1},
 		{Name: "two shards", Groups: 2, Shards: 2, Keys: 1, Configs: 2},
+		{Name: "destroyed", Groups: 2, Shards: 1, Keys: 1, Configs: 3, Ops: ops("a0"), Destroyed: 1},
+		{Name: "destroyed, three", Groups: 3, Shards: 1, Keys: 1, Configs: 3, Destroyed: 1},
+		{Name: "destroyed, emptied", Groups: 2, Shards: 1, Keys: 1, Configs: 4, Destroyed: 1, Emptied: 1},
 		{Name: "expiry", Groups: 2, Shards: 1, Keys: 1, Configs: 2, Ops: ops("old:a0"), Expiry: true},
 	} {
 		pruned, full, same := Prove(b, Options{})

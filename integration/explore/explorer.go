@@ -52,6 +52,7 @@ type explorer struct {
 	writes     []uint32 // by operation
 	floors     []uint32 // RaiseFloor and Prune of every shard
 	adopts     map[uint32]uint32
+	grantMoves map[uint64][]uint32
 	alive      map[uint64]string // verdicts of fair runs
 
 	scratch struct {
@@ -77,14 +78,14 @@ type step struct {
 }
 
 func newExplorer(b Bound, o Options) *explorer {
-	if b.Groups > seatsMax || b.Shards > ShardsMax || b.Configs > configsMax || len(b.Ops) > OpsMax {
+	if b.Groups > seatsMax || b.Shards > ShardsMax || b.Configs > configsMax || b.Destroyed > destroyedMax || len(b.Ops) > OpsMax {
 		panic(fmt.Sprintf("explore: bound %+v is beyond the limits", b))
 	}
 	x := &explorer{bound: b, opts: o, full: o.Full, pageBytes: 1, read: kvfsm.Get,
 		localIDs: map[sum]uint32{}, reducedIDs: map[sum]uint32{}, configIDs: map[string]uint32{},
 		factIDs: map[sum]uint32{}, commandIDs: map[string]uint32{}, steps: map[uint64]step{},
 		pages: map[uint64][]uint32{}, expected: map[string][]byte{}, configs: []*config{nil},
-		adopts: map[uint32]uint32{}, made: map[uint64]uint32{}, alive: map[uint64]string{}}
+		adopts: map[uint32]uint32{}, grantMoves: map[uint64][]uint32{}, made: map[uint64]uint32{}, alive: map[uint64]string{}}
 	if b.WholePages {
 		x.pageBytes = 1 << 20
 	}
@@ -115,7 +116,7 @@ func newExplorer(b Bound, o Options) *explorer {
 func (x *explorer) first() *state {
 	st := &state{}
 	for s := range st.claims {
-		st.claims[s] = noInc
+		st.claims[s], st.mintedBy[s] = noInc, noInc
 	}
 	for seat := range x.bound.Groups {
 		x.found(st, seat)

@@ -90,7 +90,22 @@ func (x *explorer) prune(st *state) {
 		holder := x.present(st, f.from)
 		receiver := x.present(st, f.to)
 		if receiver == nil {
-			continue // no log that it could lead to anything in
+			// No log that it could lead to anything in, but that of a holder that
+			// believes it.
+			if f.kind == factTail && st.isRetired(f.to) && holder != nil && holder.shards[f.shard].phase == kvfsm.PhaseLeaving &&
+				holder.shards[f.shard].to == f.to && holder.shards[f.shard].offered == f.mark {
+				kept = addFact(kept, id)
+			}
+			continue
+		}
+		if st.isRetired(f.from) {
+			// What a destroyed holder sent may still be under way, for who has not
+			// heard that it is retired.
+			c := receiver.view.Config
+			if f.kind != factTail && (c == nil || !c.IsRetired(f.from.peer().Incarnation)) && receiver.shards[f.shard].epoch <= pack8(f.mark.Epoch) {
+				kept = addFact(kept, id)
+			}
+			continue
 		}
 		to := &receiver.shards[f.shard]
 		// Its marks only grow (INV-4): what it is past never counts again.
@@ -102,7 +117,7 @@ func (x *explorer) prune(st *state) {
 				kept = addFact(kept, id)
 			}
 		case factImage:
-			if to.epoch > f.mark.Epoch.Num {
+			if to.epoch > pack8(f.mark.Epoch) {
 				continue // Stage, Chunk and Install are refused from now on
 			}
 			if !current || x.covered(f, to) {
@@ -111,7 +126,7 @@ func (x *explorer) prune(st *state) {
 				kept = addFact(kept, id)
 			}
 		case factInvite:
-			if to.epoch <= f.mark.Epoch.Num {
+			if to.epoch <= pack8(f.mark.Epoch) {
 				kept = addFact(kept, id)
 			}
 		}
@@ -137,7 +152,9 @@ func (x *explorer) stale(st *state, l *local) (set int) {
 		}
 		source := x.present(st, sh.st.from)
 		if source == nil {
-			set |= 1 << i
+			if !st.isRetired(sh.st.from) { // else its pages may still come
+				set |= 1 << i
+			}
 			continue
 		}
 		src := &source.shards[i]

@@ -82,7 +82,7 @@ type local struct {
 // shardState is what a search asks of a record, at hand.
 type shardState struct {
 	phase   kvfsm.Phase
-	epoch   uint64
+	epoch   uint64 // packed
 	to      incID
 	start   shardcfg.Revision
 	rev     shardcfg.Revision
@@ -173,7 +173,7 @@ func appendBytes(dst, b []byte) []byte {
 }
 
 func (x *explorer) readShard(l *local, rec *kvfsm.Record, body items) shardState {
-	sh := shardState{phase: rec.Phase, epoch: rec.Epoch.Num, to: incOf(rec.To.Incarnation),
+	sh := shardState{phase: rec.Phase, epoch: pack8(rec.Epoch), to: incOf(rec.To.Incarnation),
 		start: rec.Start, rev: rec.Revision, own: rec.Mark(), offered: rec.Mark()}
 	if rec.Phase == kvfsm.PhaseServing && l.view.Config != nil {
 		if _, owner := l.view.Config.Owner(rec.Shard); !owner.IsZero() && incOf(owner) != l.inc {
@@ -214,13 +214,13 @@ func (x *explorer) readValues(l *local, rec *kvfsm.Record) []byte {
 		raw, ok, err := l.store.Get(append(append(stored, kindRecord), k...))
 		value := ""
 		if ok && len(raw) >= valueHeaderBytes {
-			value = fmt.Sprintf("%d:%s", binary.BigEndian.Uint64(raw[versionAt:]), raw[valueHeaderBytes:])
+			value = fmt.Sprintf("%d:%s", packVersion(shardcfg.Revision(binary.BigEndian.Uint64(raw[versionAt:]))), raw[valueHeaderBytes:])
 		}
 		values = appendBytes(values, []byte(value))
 		got, readErr := x.read(l.store, x.bound.Shards, k)
 		seen := ""
 		if got.Code == kvfsm.CodeOK {
-			seen = fmt.Sprintf("%d:%s", got.Version, got.Value)
+			seen = fmt.Sprintf("%d:%s", packVersion(got.Version), got.Value)
 		}
 		switch {
 		case err != nil || readErr != nil:

@@ -56,6 +56,9 @@ func (x *explorer) fairRef(st *state, dead int) uint64 {
 	for s := range x.bound.Shards {
 		h = mix(h, uint64(st.claims[s])<<8|uint64(st.minted[s]))
 	}
+	for _, w := range st.appendDisasters(nil, &x.bound) {
+		h = mix(h, uint64(w))
+	}
 	return mix(h, uint64(st.configs[st.configCount-1]))
 }
 
@@ -74,6 +77,7 @@ func (x *explorer) runFair(st *state, dead int) string {
 			return ""
 		}
 		r.now += fairTick
+		r.repair()
 		for seat := range x.bound.Groups {
 			if seat != dead {
 				if why := r.round(seat); why != "" {
@@ -115,7 +119,7 @@ func (r *fairRun) local(seat int) *local { return r.x.locals[r.st.locals[seat]] 
 func (r *fairRun) unrest() string {
 	newest := r.x.newest(&r.st)
 	for s := range r.x.bound.Shards {
-		if r.loose[s] {
+		if r.loose[s] || r.awaitsRepair(s) {
 			continue
 		}
 		owner := newest.owners[s]
@@ -188,6 +192,7 @@ func (r *fairRun) poll(seat int) {
 		if st.claims[s] == l.inc && !r.forgets() {
 			r.drivers[seat].Claimed([]shardcfg.ShardID{shardcfg.ShardID(s)})
 		}
+		r.tell(seat)
 		for other := range r.x.bound.Groups {
 			if other == r.dead || other == seat {
 				continue
@@ -248,8 +253,8 @@ func (r *fairRun) propose(seat int, c kvfsm.Command) string {
 	r.st.locals[seat] = out.to
 	l := r.x.locals[out.to]
 	for s := range l.shards {
-		if sh := &l.shards[s]; sh.phase.Serves() {
-			r.st.minted[s] = max(r.st.minted[s], uint8(sh.epoch))
+		if sh := &l.shards[s]; sh.phase.Serves() && uint8(sh.epoch) > r.st.minted[s] {
+			r.st.minted[s], r.st.mintedBy[s] = uint8(sh.epoch), l.inc
 		}
 	}
 	r.drivers[seat].Proposed(r.now, c, out.verdict, nil)

@@ -2,6 +2,8 @@ package explore
 
 import (
 	"github.com/shoalkv/shoal/raftgroup/store"
+	"github.com/shoalkv/shoal/shardctrler/ctrlfsm"
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/handoff"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
 )
@@ -33,6 +35,14 @@ type Plant struct {
 	Get func(r store.Reader, shards int, key []byte) (kvfsm.Lookup, error)
 	// SameIncarnation lets an emptied group join again as itself.
 	SameIncarnation bool
+	// AnswerEarly lets groups answer before they have adopted the newest config.
+	AnswerEarly bool
+	// SilentIgnored lets a repair be judged though groups did not answer.
+	SilentIgnored bool
+	// OwnGeneration lets a group that repairs a shard choose the generation.
+	OwnGeneration bool
+	// Judge replaces ctrlfsm.Judge.
+	Judge func(c *shardcfg.Config, k ctrlfsm.Case) (ctrlfsm.Fate, shardcfg.Incarnation)
 	// ForgetClaims lets no leader learn of a claim.
 	ForgetClaims bool
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/shoalkv/shoal/raftgroup/store"
+	"github.com/shoalkv/shoal/shardctrler/ctrlfsm"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/handoff"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
@@ -65,6 +66,20 @@ var Plants = []Plant{
 		Bound: tinyFaults, Catches: "INV-5", Apply: refuseFrozen},
 	{Name: "no-re-copy", About: "a staging that differs from what was frozen is kept",
 		Bound: tinyFaults, Catches: "INV-5", Apply: keepDamaged},
+	{Name: "repair-in-silence", About: "a repair is judged though a group did not answer",
+		Bound: tinyLoss, Catches: "INV-1", SilentIgnored: true},
+	{Name: "answer-before-adopting", About: "a group answers before it has adopted the config that retires another",
+		Bound: tinyLoss, Catches: "INV-1", AnswerEarly: true},
+	{Name: "own-generation", About: "a group chooses the generation of a repaired shard itself",
+		Bound: tinyRelapse, Catches: "INV-1", OwnGeneration: true},
+	{Name: "thaw-of-an-old-copy", About: "a frozen copy is thawed though another group shows a greater epoch",
+		Bound: tinyLosses, Catches: "INV-1", Judge: thawAny},
+	{Name: "lost-while-moving", About: "a tombstone counts as a loss though it names a group that lives",
+		Bound: tinyRelapse, Catches: "INV-1", Judge: loseMoving},
+	{Name: "lost-while-claimed", About: "a shard counts as lost though its claimer lives and will create it",
+		Bound: tinyRelapse, Catches: "INV-1", Judge: loseClaimed},
+	{Name: "retired-believed", About: "pages of a destroyed group are taken after it was retired",
+		Bound: tinyLoss, Full: true, Catches: "INV-8", Apply: believeRetired},
 	{Name: "expired-executed", About: "a pruned session's retry is executed",
 		Bound: tinyExpiry, Catches: "INV-2", Apply: executeExpired},
 }
@@ -341,4 +356,55 @@ func executeExpired(g *Planted, c kvfsm.Command) (any, error) {
 	young := *w
 	young.Stamp.Key.Birth = birthYoung
 	return g.Do(&young)
+}
+
+// thawAny thaws the first frozen copy whose receiver was retired.
+func thawAny(c *shardcfg.Config, k ctrlfsm.Case) (ctrlfsm.Fate, shardcfg.Incarnation) {
+	for _, a := range k.Answers {
+		if a.Holding == ctrlfsm.HoldsFrozen && c.IsRetired(a.To) {
+			return ctrlfsm.FateThawed, a.Group
+		}
+	}
+	return ctrlfsm.Judge(c, k)
+}
+
+func loseMoving(c *shardcfg.Config, k ctrlfsm.Case) (ctrlfsm.Fate, shardcfg.Incarnation) {
+	fate, group := ctrlfsm.Judge(c, k)
+	if fate == ctrlfsm.FateMoving && !slices.ContainsFunc(k.Answers, func(a ctrlfsm.Answer) bool { return a.Holding == ctrlfsm.HoldsFrozen }) {
+		_, owner := c.Owner(k.Shard)
+		return ctrlfsm.FateLost, owner
+	}
+	return fate, group
+}
+
+func loseClaimed(c *shardcfg.Config, k ctrlfsm.Case) (ctrlfsm.Fate, shardcfg.Incarnation) {
+	fate, group := ctrlfsm.Judge(c, k)
+	if fate == ctrlfsm.FateUncreated && !k.Claimer.IsZero() {
+		_, owner := c.Owner(k.Shard)
+		return ctrlfsm.FateLost, owner
+	}
+	return fate, group
+}
+
+// believeRetired applies what a group fetches, and what it adopts, as if nobody
+// was ever retired.
+func believeRetired(g *Planted, c kvfsm.Command) (any, error) {
+	switch c := c.(type) {
+	case *kvfsm.Stage, *kvfsm.Chunk, *kvfsm.Install:
+		if g.View.Config == nil {
+			return g.Do(c)
+		}
+		then := g.View.Config.Clone()
+		then.Retired = nil
+		return g.under(then, c)
+	case *kvfsm.Adopt:
+		then := c.Config.Clone()
+		then.Retired = nil
+		res, err := g.Do(&kvfsm.Adopt{Cluster: c.Cluster, Config: then})
+		if err != nil || !res.(kvfsm.Verdict).Done {
+			return res, err
+		}
+		return res, g.setConfig(c.Config)
+	}
+	return g.Do(c)
 }

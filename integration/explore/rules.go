@@ -191,29 +191,14 @@ func (x *explorer) readPages(r store.Reader, to shardcfg.Incarnation, wants []kv
 	return pages, err
 }
 
-// shardOf returns the shard of a command of the handoff.
+// shardOf returns the shard of a command that a driver proposes.
 func shardOf(c kvfsm.Command) (int, bool) {
 	switch c := c.(type) {
 	case *kvfsm.RaiseFloor:
 		return int(c.Shard), true
 	case *kvfsm.Prune:
 		return int(c.Shard), true
-	case *kvfsm.Create:
-		return int(c.Shard), true
-	case *kvfsm.Start:
-		return int(c.Shard), true
-	case *kvfsm.Stage:
-		return int(c.Shard), true
-	case *kvfsm.Chunk:
-		return int(c.Shard), true
-	case *kvfsm.Install:
-		return int(c.Shard), true
-	case *kvfsm.Freeze:
-		return int(c.Shard), true
-	case *kvfsm.Drop:
-		return int(c.Shard), true
-	case *kvfsm.Discard:
-		return int(c.Shard), true
 	}
-	return 0, false
+	s, ok := kvfsm.HandoffShard(c)
+	return int(s), ok
 }

@@ -33,6 +33,7 @@ type state struct {
 	faults   uint8
 	// lost says that a fault took a whole staging.
 	lost uint8
+	disasters
 
 	// facts is a sorted set of what messages may be computed from.
 	facts []uint32
@@ -91,6 +92,7 @@ func (x *explorer) appendWords(dst []uint32, st *state) []uint32 {
 		dst = append(dst, pack(st.order[s][:]))
 	}
 	dst = append(dst, pack(st.versions[:]))
+	dst = st.appendDisasters(dst, &x.bound)
 	dst = append(append(dst, uint32(len(st.facts))), st.facts...)
 	if x.full {
 		for i := range x.bound.Groups {
@@ -133,6 +135,7 @@ func (x *explorer) readWords(w []uint32, st *state) []uint32 {
 		unpack(next(), st.order[s][:])
 	}
 	unpack(next(), st.versions[:])
+	w = st.readDisasters(w, &x.bound)
 	n := next()
 	st.facts = append(st.facts[:0], w[:n]...)
 	w = w[n:]
@@ -246,7 +249,7 @@ func (x *explorer) internConfig(c *shardcfg.Config) uint32 {
 
 // makeConfig returns the next config of a state, with these owners by seat.
 func (x *explorer) makeConfig(st *state, owners []int) uint32 {
-	ref := uint64(st.configCount)
+	ref := uint64(st.retired)<<4 | uint64(st.configCount)
 	for seat := range x.bound.Groups {
 		ref = ref<<4 | uint64(st.lives[seat])
 	}
@@ -270,6 +273,11 @@ func (x *explorer) newConfig(st *state, owners []int) uint32 {
 	}
 	for _, seat := range owners {
 		c.Shards = append(c.Shards, shardcfg.GroupID(seat+1))
+	}
+	for id := range incID(seatsMax * livesMax) {
+		if st.isRetired(id) {
+			c.Retired = append(c.Retired, id.peer().Incarnation)
+		}
 	}
 	return x.internConfig(c)
 }

@@ -12,6 +12,8 @@ import (
 func (x *explorer) describe(a action, st *state) string {
 	inc := st.inc(a.seat)
 	switch a.kind {
+	case actDestroy, actAnswer, actRepair:
+		return x.describeDisaster(a, st)
 	case actConfig:
 		c := x.configs[a.arg]
 		return fmt.Sprintf("controllers: config %d, owners %v", c.config.Num, c.owners[:x.bound.Shards])
@@ -37,8 +39,8 @@ func (x *explorer) kindOf(a action) int {
 }
 
 var kindNames = [kindsMax]string{"Write", "RaiseFloor", "Prune", "Adopt", "Create", "Start", "Stage", "Chunk", "Install",
-	"Freeze", "Drop", "Discard", 16 + int(actFault): "fault", 16 + int(actConfig): "config", 16 + int(actClaim): "claim",
-	16 + int(actEmpty): "emptied"}
+	"Freeze", "Drop", "Discard", "Thaw", 16 + int(actFault): "fault", 16 + int(actConfig): "config", 16 + int(actClaim): "claim",
+	16 + int(actEmpty): "emptied", 16 + int(actDestroy): "destroyed", 16 + int(actAnswer): "answer", 16 + int(actRepair): "repair"}
 
 func describeCommand(c kvfsm.Command) string {
 	switch c := c.(type) {
@@ -53,7 +55,9 @@ func describeCommand(c kvfsm.Command) string {
 	case *kvfsm.Prune:
 		return fmt.Sprintf("Prune of shard %d", c.Shard)
 	case *kvfsm.Create:
-		return fmt.Sprintf("Create of shard %d", c.Shard)
+		return fmt.Sprintf("Create of shard %d, generation %d", c.Shard, c.Gen)
+	case *kvfsm.Thaw:
+		return fmt.Sprintf("Thaw of shard %d, epoch %v, generation %d", c.Shard, c.Epoch, c.Gen)
 	case *kvfsm.Start:
 		return fmt.Sprintf("Start of shard %d, h %d", c.Shard, c.Handoff)
 	case *kvfsm.Stage:
@@ -61,19 +65,19 @@ func describeCommand(c kvfsm.Command) string {
 		if c.Frozen {
 			frozen = ", which is frozen"
 		}
-		return fmt.Sprintf("Stage of shard %d, epoch %d, h %d, from %v%s", c.Shard, c.Epoch.Num, c.Handoff, incOf(c.From.Incarnation), frozen)
+		return fmt.Sprintf("Stage of shard %d, epoch %v, h %d, from %v%s", c.Shard, c.Epoch, c.Handoff, incOf(c.From.Incarnation), frozen)
 	case *kvfsm.Chunk:
-		return fmt.Sprintf("Chunk of shard %d, epoch %d, h %d, %s to %s: %s", c.Shard, c.Epoch.Num, c.Handoff,
+		return fmt.Sprintf("Chunk of shard %d, epoch %v, h %d, %s to %s: %s", c.Shard, c.Epoch, c.Handoff,
 			describeCursor(c.From), describeCursor(c.Next), describeItems(c.Items))
 	case *kvfsm.Install:
-		return fmt.Sprintf("Install of shard %d, epoch %d, h %d, %s: %s", c.Shard, c.Epoch.Num, c.Handoff,
+		return fmt.Sprintf("Install of shard %d, epoch %v, h %d, %s: %s", c.Shard, c.Epoch, c.Handoff,
 			describeCursor(c.From), describeItems(c.Items))
 	case *kvfsm.Freeze:
-		return fmt.Sprintf("Freeze of shard %d, epoch %d, h %d", c.Shard, c.Epoch.Num, c.Handoff)
+		return fmt.Sprintf("Freeze of shard %d, epoch %v, h %d", c.Shard, c.Epoch, c.Handoff)
 	case *kvfsm.Drop:
-		return fmt.Sprintf("Drop of shard %d, epoch %d", c.Shard, c.Epoch.Num)
+		return fmt.Sprintf("Drop of shard %d, epoch %v", c.Shard, c.Epoch)
 	case *kvfsm.Discard:
-		return fmt.Sprintf("Discard of shard %d, epoch %d, h %d", c.Shard, c.Epoch.Num, c.Handoff)
+		return fmt.Sprintf("Discard of shard %d, epoch %v, h %d", c.Shard, c.Epoch, c.Handoff)
 	}
 	return fmt.Sprintf("%T", c)
 }
@@ -125,7 +129,7 @@ func (x *explorer) describeState(st *state) string {
 			sh := &l.shards[s]
 			fmt.Fprintf(&b, " | shard %d %v", s, sh.phase)
 			if sh.phase != kvfsm.PhaseAbsent {
-				fmt.Fprintf(&b, " (%d,%d) revision %d", sh.own.Epoch.Num, sh.own.Handoff, sh.rev)
+				fmt.Fprintf(&b, " (%v,%d) revision %d", sh.own.Epoch, sh.own.Handoff, sh.rev)
 			}
 			if sh.to != noInc {
 				fmt.Fprintf(&b, " to %v", sh.to)
@@ -134,7 +138,7 @@ func (x *explorer) describeState(st *state) string {
 				fmt.Fprintf(&b, " %q", sh.served)
 			}
 			if sh.staging {
-				fmt.Fprintf(&b, ", staging (%d,%d) from %v at %s", sh.st.mark.Epoch.Num, sh.st.mark.Handoff, sh.st.from, describeCursor(sh.st.cursor))
+				fmt.Fprintf(&b, ", staging (%v,%d) from %v at %s", sh.st.mark.Epoch, sh.st.mark.Handoff, sh.st.from, describeCursor(sh.st.cursor))
 			}
 		}
 		b.WriteByte('\n')
