@@ -64,6 +64,7 @@ const (
 // A Machine applies commands. It implements raftgroup.StateMachine.
 type Machine struct {
 	shardCount int
+	bounds     Bounds
 	wake       func(index uint64)
 	// latest is the config that the last Apply left behind, or nil. It is never
 	// changed once it stands here.
@@ -74,10 +75,21 @@ type Machine struct {
 // valid shard count. wake is called by Applied and Reset, and may be nil; it must
 // not block.
 func New(shardCount int, wake func(index uint64)) *Machine {
+	return NewBounded(shardCount, wake, Bounds{Requests: RequestsMax, HistoryMin: HistoryMin, HistoryMax: HistoryMax, HistoryBytes: HistoryBytesMax})
+}
+
+// Bounds replace RequestsMax, HistoryMin, HistoryMax and HistoryBytesMax where
+// these are too far away, as in simulations. All replicas need the same.
+type Bounds struct {
+	Requests, HistoryMin, HistoryMax, HistoryBytes uint64
+}
+
+// NewBounded is New with other bounds.
+func NewBounded(shardCount int, wake func(index uint64), b Bounds) *Machine {
 	if err := shardcfg.CheckShardCount(shardCount); err != nil {
 		panic(fmt.Sprintf("ctrlfsm: %d: %v", shardCount, err))
 	}
-	return &Machine{shardCount: shardCount, wake: wake}
+	return &Machine{shardCount: shardCount, wake: wake, bounds: b}
 }
 
 // A Result answers one command.
@@ -118,7 +130,7 @@ func (m *Machine) Apply(b store.Batch, e *entry.Entry) ([]any, error) {
 	if len(e.Commands) == 0 {
 		return nil, nil
 	}
-	s := step{b: b, v: NewView(b, m.shardCount)}
+	s := step{b: b, v: NewView(b, m.shardCount), bounds: m.bounds}
 	var err error
 	if s.meta, err = s.v.meta(); err != nil {
 		return nil, err
@@ -153,6 +165,7 @@ func (m *Machine) Apply(b store.Batch, e *entry.Entry) ([]any, error) {
 type step struct {
 	b      store.Batch
 	v      View // of b
+	bounds Bounds
 	meta   meta // written when the step is done
 	latest *shardcfg.Config
 }
@@ -238,7 +251,7 @@ func (s *step) register(gid shardcfg.GroupID, inc shardcfg.Incarnation, num shar
 func (s *step) compactHistory() error {
 	for {
 		kept := uint64(s.meta.num-s.meta.oldest) + 1
-		if kept <= HistoryMin || kept <= HistoryMax && s.meta.historyBytes <= HistoryBytesMax {
+		if kept <= s.bounds.HistoryMin || kept <= s.bounds.HistoryMax && s.meta.historyBytes <= s.bounds.HistoryBytes {
 			return nil
 		}
 		key := numberKey(prefixConfig, uint64(s.meta.oldest))

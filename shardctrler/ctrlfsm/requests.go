@@ -52,7 +52,7 @@ func (s *step) raiseFloor() error {
 
 // boundRequests forgets the oldest requests while there are too many.
 func (s *step) boundRequests() error {
-	for s.meta.requests > RequestsMax {
+	for s.meta.requests > s.bounds.Requests {
 		birth, err := s.oldestRequest()
 		if err != nil {
 			return err
