@@ -18,7 +18,10 @@ type controllers struct {
 	g      *raftGroup
 	nodes  []*node
 	latest *shardcfg.Config // newest that any replica applied
-	view   ctrlfsm.View     // of the newest state
+	// configs has every config that was ever made, by number.
+	configs map[shardcfg.ConfigNum]*shardcfg.Config
+	view    ctrlfsm.View // of the newest state
+	strays  strays
 }
 
 // A controller is one replica of them.
@@ -32,19 +35,20 @@ type controller struct {
 }
 
 func newControllers(w *World) *controllers {
-	cs := &controllers{w: w}
+	cs := &controllers{w: w, configs: map[shardcfg.ConfigNum]*shardcfg.Config{}}
 	for _, name := range []string{"c1:1", "c2:1", "c3:1"} {
 		cs.nodes = append(cs.nodes, w.addNode(name))
 	}
 	shards := w.p.Shards
 	cs.g = newRaftGroup(w, "controllers", cs.nodes,
-		func() machine { return ctrlfsm.New(shards, nil) },
+		func() machine { return ctrlfsm.NewBounded(shards, nil, w.p.History) },
 		func(r *replica) resident {
 			return &controller{cs: cs, r: r, memory: report.NewMemory()}
 		})
 	cs.g.seen = cs.seen
 	cs.view = ctrlfsm.NewView(cs.g.mem, shards)
 	cs.latest, _ = cs.view.Latest()
+	cs.configs[0] = cs.latest
 	return cs
 }
 
@@ -53,12 +57,37 @@ func (cs *controllers) seen(st *state, e *entry.Entry) {
 	w := cs.w
 	latest, err := cs.view.Latest()
 	w.check(err, "read the latest config")
+	cs.checkPlan(st, e, latest)
 	if latest.Num != cs.latest.Num {
 		w.trace.note(traceChange, 0, uint64(latest.Num), st.index)
 		w.trace.text("config %d: shards %v", latest.Num, latest.Shards)
 		w.stats.Configs++
 		w.configChanged(cs.latest, latest)
 		cs.latest = latest
+		cs.configs[latest.Num] = latest
+	}
+}
+
+// checkPlan: a plan is what the command then does. It looks at entries of one
+// command.
+func (cs *controllers) checkPlan(st *state, e *entry.Entry, latest *shardcfg.Config) {
+	before := cs.g.at(st.index - 1)
+	if len(e.Commands) != 1 || e.Commands[0].Kind < entry.KindMachineMin || before == nil {
+		return
+	}
+	cs.strays.keep(e.Commands[0])
+	w := cs.w
+	cmd, err := ctrlfsm.Decode(e.Commands[0])
+	w.check(err, "decode a command")
+	next, ref, err := ctrlfsm.Plan(ctrlfsm.NewView(before.mem, w.p.Shards), cmd)
+	w.check(err, "plan")
+	res := st.results[0].(ctrlfsm.Result)
+	if w.trace.on() {
+		w.trace.text("controllers %d: %T %+v -> %+v", st.index, cmd, cmd, res)
+	}
+	// A repeated request is answered by what it did then.
+	if now := res.Changed && res.Num > cs.latest.Num; now && (ref != nil || next == nil || !next.Equal(latest)) {
+		w.fail("plan", "%+v makes %+v, and was planned as %+v, %v", cmd, latest, next, ref)
 	}
 }
 
@@ -83,6 +112,7 @@ func (c *controller) applied(*state) {
 			c.cs.w.post(c.r.n, r.n, func() { s.told(latest.Num) })
 		}
 	}
+	c.cs.w.post(c.r.n, c.cs.w.operator.n, func() { c.cs.w.operator.watch(c) })
 }
 
 // ctlReply is a controller's answer; which fields count depends on the call.
@@ -126,7 +156,13 @@ func (c *controller) state() (ctrlfsm.View, *shardcfg.Config) {
 }
 
 func (c *controller) propose(cmd ctrlfsm.Command, end func(res ctrlfsm.Result, ok bool)) {
-	c.r.propose([]entry.Command{cmd.Encode()}, func(results []any, how fate) {
+	encoded := cmd.Encode()
+	// What no replica could read never gets into the log, as in shardctrler.
+	if _, err := ctrlfsm.Decode(encoded); err != nil {
+		end(ctrlfsm.Result{Refusal: &ctrlfsm.Refusal{Reason: ctrlfsm.BadRequest, Message: err.Error()}}, true)
+		return
+	}
+	c.r.propose([]entry.Command{encoded}, func(results []any, how fate) {
 		if how != fateDone {
 			end(ctrlfsm.Result{}, false)
 			return

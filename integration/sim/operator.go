@@ -23,6 +23,7 @@ type operator struct {
 	gids     []shardcfg.GroupID
 	ghosts   []shardcfg.GroupID
 	requests uint64
+	have     *shardcfg.Config // as watched; nil: none
 	left     int
 	// asking: a change is under way.
 	asking bool
@@ -100,7 +101,7 @@ func (o *operator) ask(c ctrlfsm.Command) {
 	w.controllers.ask(o.n, &o.asker, pollTimeout, func(t *controller, reply func(ctlReply)) { t.change(c, reply) },
 		func(a ctlReply, ok bool) {
 			if !ok {
-				o.n.after(100*time.Millisecond, func() { o.ask(c) })
+				o.n.after(askAgain, func() { o.ask(c) })
 				return
 			}
 			o.asking = false
@@ -110,7 +111,7 @@ func (o *operator) ask(c ctrlfsm.Command) {
 				o.made(c)
 			}
 			if len(w.controllers.latest.Groups) == 0 {
-				o.n.after(100*time.Millisecond, o.begin)
+				o.n.after(askAgain, o.begin)
 				return
 			}
 			o.later()
@@ -131,6 +132,9 @@ func (o *operator) made(c ctrlfsm.Command) {
 	}
 }
 
+// askAgain is when the operator asks again what got no answer.
+const askAgain = 100 * time.Millisecond
+
 func (o *operator) later() {
 	o.n.after(between(o.rng, o.w.p.ChangeEvery/2, 3*o.w.p.ChangeEvery/2), o.act)
 }
@@ -139,6 +143,13 @@ func (o *operator) later() {
 // takes the ghosts away.
 func (o *operator) act() {
 	w := o.w
+	if o.rng.IntN(4) == 0 {
+		o.look()
+	}
+	if !w.calm && chance(o.rng, w.p.Nonsense) {
+		o.blunder()
+		return
+	}
 	var c ctrlfsm.Command
 	switch short := w.stats.Handoffs < w.p.Handoffs && !w.calm; {
 	case o.left > 0 && !(short && w.resting):
@@ -219,7 +230,7 @@ func (o *operator) draw() ctrlfsm.Command {
 	case n < 70 && p.Leave && len(in) > 1:
 		return ctrlfsm.Leave{Request: o.request(), Groups: []shardcfg.GroupID{in[o.rng.IntN(len(in))]}}
 	case n < 84 && p.Move && len(in) > 0:
-		return ctrlfsm.Move{Request: o.request(), Shard: shard, Group: in[o.rng.IntN(len(in))]}
+		return ctrlfsm.Move{Request: o.request(), Shard: shard, Group: in[o.rng.IntN(len(in))], MaxPauseMS: uint32(100 * o.rng.IntN(3))}
 	case n < 88 && p.Move:
 		return ctrlfsm.Unpin{Request: o.request(), Shard: shard}
 	case n < 94 && p.Ghost && len(o.ghosts) < 2:

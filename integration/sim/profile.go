@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/shoalkv/shoal/shardctrler/ctrlfsm"
+	"github.com/shoalkv/shoal/shardkv/handoff"
 )
 
 // Kind is a kind of fault, or of trouble that a run may contain.
@@ -30,11 +33,12 @@ const (
 	KindDisk                   // a disk fails, so that a replica stops and gets another
 	KindStray                  // an old command is proposed again, by any leader
 	KindGarble                 // pages of a handoff are damaged on their way
+	KindNonsense               // operators and clients ask for what must be refused
 	kindCount
 )
 
 var kindNames = [kindCount]string{"loss", "dup", "slow", "lostresult", "crash", "groupcrash", "partition", "pause",
-	"clock", "snapshot", "expiry", "sleep", "ghost", "rejoin", "leave", "move", "disk", "stray", "garble"}
+	"clock", "snapshot", "expiry", "sleep", "ghost", "rejoin", "leave", "move", "disk", "stray", "garble", "nonsense"}
 
 // String is the kind's name on the command line.
 func (k Kind) String() string { return kindNames[k] }
@@ -114,6 +118,7 @@ type Profile struct {
 
 	Loss, Dup, DupRequest, Slow, LostResult, ApplySlow float64
 	Garble                                             float64
+	History                                            ctrlfsm.Bounds // of what the controllers keep
 
 	Latency, SlowMax, Fsync, ApplyDelay time.Duration
 	Election, Heartbeat, Lease          time.Duration
@@ -138,81 +143,10 @@ type Profile struct {
 	PageBytes                          int
 	ValueBytes                         int
 	Leave, Move, Ghost, Rejoin         bool
-	Parked                             int // requests that a replica may park
-}
-
-func draw(seed uint64, o Options) Profile {
-	r := stream(seed, 1)
-	ms := time.Millisecond
-	pick := func(values ...int) int { return values[r.IntN(len(values))] }
-	some := func(k Kind, p float64) bool { return (r.Float64() < p) && !o.Without.Has(k) }
-	rate := func(k Kind, p, most float64) float64 {
-		v := r.Float64() * most
-		if !some(k, p) {
-			return 0
-		}
-		return v
-	}
-	p := Profile{
-		Shards: pick(4, 4, 8, 8, 16), Keys: 8 + r.IntN(17), Groups: 2 + r.IntN(3), Spare: r.IntN(2),
-		Clients: 2 + r.IntN(4), Lanes: 1 + r.IntN(3), Replicas: pick(3, 3, 3, 3, 1),
-		Operations: o.Size.Operations, Changes: o.Size.Changes + r.IntN(o.Size.Changes+1), Handoffs: o.Size.HandoffsMin,
-
-		Loss: rate(KindLoss, 0.5, float64(pick(1, 1, 3))/10), Dup: rate(KindDup, 0.5, 0.2), DupRequest: rate(KindDup, 0.3, 0.2),
-		Slow: rate(KindSlow, 0.5, 0.1), LostResult: rate(KindLostResult, 0.4, float64(pick(1, 1, 5))/10), ApplySlow: rate(KindSlow, 0.4, 0.2),
-
-		Latency: between(r, 100*time.Microsecond, 3*ms), SlowMax: between(r, 10*ms, 800*ms),
-		Fsync: between(r, 50*time.Microsecond, 4*ms), ApplyDelay: between(r, 0, 2*ms),
-		Election: between(r, 100*ms, 400*ms), Sticky: r.IntN(2) == 0, UnsyncedMax: pick(1, 8, 64),
-
-		FaultEvery: between(r, 150*ms, 1500*ms), FaultLast: between(r, 30*ms, time.Duration(pick(200, 1000, 2000, 5000))*ms),
-		ChangeEvery: between(r, 10*ms, time.Duration(pick(100, 400, 1200))*ms),
-
-		Deadline: between(r, 300*ms, 2500*ms), Hold: between(r, 100*ms, 800*ms), Think: between(r, 0, 40*ms),
-		SleepFor: between(r, 1000*ms, 6000*ms), Sleep: rate(KindSleep, 0.4, 0.02), Retry: r.Float64(),
-		Conditional: r.Float64() * 0.3, Reads: 0.2 + r.Float64()*0.3,
-		SessionResults: pick(4, 64, 1024), ClockJump: between(r, 0, 3*time.Hour),
-
-		PauseBudget: between(r, 5*ms, 100*ms), InviteEvery: between(r, 20*ms, 100*ms), TailPoll: between(r, 2*ms, 20*ms),
-		PageBytes: pick(64, 200, 1000, 1<<20), ValueBytes: pick(0, 20, 300),
-		Ghost: some(KindGhost, 0.25), Rejoin: some(KindRejoin, 0.7), Leave: some(KindLeave, 0.8), Move: some(KindMove, 0.7),
-	}
-	p.Heartbeat = p.Election / 4
-	if r.IntN(2) == 0 {
-		p.Lease = p.Election
-	}
-	if some(KindSnapshot, 0.5) {
-		p.CompactAt = uint64(4 + r.IntN(40))
-	}
-	if some(KindExpiry, 0.3) {
-		p.SessionAge = between(r, 500*ms, 8000*ms)
-	}
-	if ahead := uint64(200 + r.IntN(4000)); some(KindClock, 0.3) {
-		p.SessionAhead = ahead
-	}
-	for _, k := range []Kind{KindCrash, KindGroupCrash, KindPartition, KindPause, KindClock} {
-		if some(k, 0.55) {
-			p.Faults = append(p.Faults, k)
-		}
-	}
-	p.Scans = r.Float64() * 0.05
-	for _, k := range []Kind{KindDisk, KindStray} {
-		if some(k, 0.4) {
-			p.Faults = append(p.Faults, k)
-		}
-	}
-	p.Garble = rate(KindGarble, 0.2, 0.1)
-	p.Parked = pick(1, 1000, 1000, 1000)
-	if o.Clients > 0 {
-		p.Clients, p.Lanes = o.Clients, 1
-	}
-	if o.Keys > 0 {
-		p.Keys = o.Keys
-	}
-	if o.Without.Has(KindMove) {
-		p.Handoffs = 0 // pins are the only changes that are sure to move a shard
-	}
-	return p
+	Parked                             int     // requests that a replica may park
+	Nonsense                           float64 // of the operator's requests and of the clients' writes
+	Rates                              handoff.Rates
+	ProposalsMax                       int
 }
 
 // AllKinds lists every kind.

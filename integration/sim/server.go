@@ -75,7 +75,7 @@ func (s *server) led() {
 	p := handoff.DefaultParams()
 	p.PauseBudget, p.InviteEvery, p.TailPoll = s.w.p.PauseBudget, s.w.p.InviteEvery, s.w.p.TailPoll
 	p.FetchTimeout, p.ProposeTimeout = 500*time.Millisecond, 500*time.Millisecond
-	p.ThrottleRounds, p.FetchShardsMax = 5, 4
+	p.ThrottleRounds, p.FetchShardsMax, p.ProposalsMax, p.Rates = 5, 4, s.w.p.ProposalsMax, s.w.p.Rates
 	s.driver = handoff.NewDriver(handoff.Identity{Peer: s.l.self, Replicas: s.l.addrs}, p)
 	s.talk = handoff.NewConversation(s.driver)
 	s.polling, s.passing, s.slowed = false, false, nil

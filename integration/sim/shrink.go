@@ -28,14 +28,15 @@ func Shrink(seed uint64, o Options) Shrunk {
 	for again := true; again; {
 		again = false
 		for _, smaller := range s.candidates() {
+			s.Runs++
 			if r := Run(seed, smaller, nil); r.Failure != nil && r.Failure.Name == s.Report.Failure.Name {
 				s.Options, s.Report, again = smaller, r, true
-				s.Runs++
-				break
 			}
-			s.Runs++
 			if s.Runs >= shrinkRunsMax || time.Since(start) > shrinkMax {
 				return s
+			}
+			if again {
+				break
 			}
 		}
 	}
@@ -57,8 +58,8 @@ func (s *Shrunk) candidates() (list []Options) {
 		}
 	}
 	for _, part := range []int{4, 2} {
-		add(func(o *Options) { o.Size.Operations = max(o.Size.Operations/part, 4) })
-		add(func(o *Options) { o.Size.Changes = max(o.Size.Changes/part, 1) })
+		add(func(o *Options) { o.Size.Operations = min(max(o.Size.Operations/part, 4), o.Size.Operations) })
+		add(func(o *Options) { o.Size.Changes = min(max(o.Size.Changes/part, 1), o.Size.Changes) })
 	}
 	add(func(o *Options) { o.Size.HandoffsMin = 0 })
 	for k := range kindCount {

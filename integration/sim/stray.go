@@ -28,18 +28,21 @@ func (s *strays) keep(c entry.Command) {
 	s.next++
 }
 
-// stray lets some leader propose an old command, of its own group or of another;
-// false: there is none.
+// stray lets some leader propose an old command, of its own group or of another,
+// or a leader of the controllers one of theirs; false: there is none.
 func (w *World) stray() bool {
 	g := w.anyGroup()
+	kept := w.strays.kept
+	if g == w.controllers.g {
+		kept = w.controllers.strays.kept
+	}
 	rng := w.rng.fault
 	for _, r := range g.replicas {
-		s, isServer := r.top.(*server)
-		if !isServer || s.driver == nil || !r.n.up || r.n.paused > 0 || len(w.strays.kept) == 0 {
+		if r.role != leader || !r.n.up || r.n.paused > 0 || len(kept) == 0 {
 			continue
 		}
 		for range 1 + rng.IntN(3) {
-			r.propose([]entry.Command{w.strays.kept[rng.IntN(len(w.strays.kept))]}, func([]any, fate) {})
+			r.propose([]entry.Command{kept[rng.IntN(len(kept))]}, func([]any, fate) {})
 		}
 		return true
 	}

@@ -32,10 +32,11 @@ const (
 	traceRead
 	tracePoll
 	traceState
+	traceReport
 )
 
 var traceNames = [...]string{"elected", "deposed", "appended", "applied", "replayed", "snapshot", "crash", "restart",
-	"pause", "cut", "heal", "clock", "call", "return", "attempt", "command", "change", "drained", "lost", "read", "poll", "state"}
+	"pause", "cut", "heal", "clock", "call", "return", "attempt", "command", "change", "drained", "lost", "read", "poll", "state", "report"}
 
 // A trace is the record of a run: always its hash, its text if somebody reads
 // it.
