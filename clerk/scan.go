@@ -79,47 +79,31 @@ func (c *Clerk) page(ctx context.Context, prefix []byte, from Cursor, o scanOpti
 	if err != nil {
 		return Page{}, err
 	}
-	shard, single := from.Shard, tagged(prefix)
-	if single {
-		shard = shardcfg.ShardOf(prefix, count)
-	}
-	switch {
-	case int(from.Shard) >= count, single && len(from.After) > 0 && from.Shard != shard:
+	walk, ok := route.NewWalk(prefix, count, from.Shard, from.After)
+	if !ok {
 		return Page{}, &Error{Op: "scan", Key: prefix, Family: FamilyNotDone, Cause: ErrInvalid,
 			Detail: "the cursor is not of this cluster and prefix"}
 	}
 	r := &kvpb.ScanRequest{
-		Cluster: c.table.clusterBytes(), Shard: uint32(shard), Prefix: prefix, After: from.After,
+		Cluster: c.table.clusterBytes(), Shard: uint32(walk.Shard), Prefix: prefix, After: walk.After,
 		Limit: o.pageLimit, KeysOnly: o.keysOnly,
 	}
 	if o.limit > 0 && (r.Limit == 0 || uint32(min(left, 1<<30)) < r.Limit) {
 		r.Limit = uint32(min(left, 1<<30))
 	}
-	reply, err := c.scanShard(ctx, prefix, shard, count, r)
+	reply, err := c.scanShard(ctx, prefix, walk.Op(), r)
 	if err != nil {
 		return Page{}, err
 	}
-	page := Page{Next: Cursor{Shard: shard, After: from.After}}
+	var page Page
+	var last []byte
 	for _, rec := range reply.GetRecords() {
-		page.Entries = append(page.Entries, Entry{
-			Key: rec.GetKey(), Value: rec.GetValue(), Version: Version(rec.GetVersion()), Shard: shard,
-		})
-		page.Next.After = rec.GetKey()
+		last = rec.GetKey()
+		page.Entries = append(page.Entries, Entry{Key: last, Value: rec.GetValue(), Version: Version(rec.GetVersion()), Shard: walk.Shard})
 	}
-	if reply.GetEnd() {
-		page.Done = single || int(shard) == count-1
-		if !page.Done {
-			page.Next = Cursor{Shard: shard + 1}
-		}
-	}
+	page.Done = walk.Turn(last, reply.GetEnd())
+	page.Next = Cursor{Shard: walk.Shard, After: walk.After}
 	return page, nil
-}
-
-// tagged reports whether every key with the prefix is of one slot: the prefix
-// holds the whole hash tag, so that nothing after it counts.
-func tagged(prefix []byte) bool {
-	open := bytes.IndexByte(prefix, '{')
-	return open >= 0 && bytes.IndexByte(prefix[open+1:], '}') > 0
 }
 
 // knownShards waits until the shard count is known.
@@ -141,10 +125,9 @@ func (c *Clerk) knownShards(ctx context.Context) (int, error) {
 }
 
 // scanShard asks for one page, wherever the shard is.
-func (c *Clerk) scanShard(ctx context.Context, prefix []byte, shard shardcfg.ShardID, count int, r *kvpb.ScanRequest) (*kvpb.ScanResponse, error) {
+func (c *Clerk) scanShard(ctx context.Context, prefix []byte, op route.Op, r *kvpb.ScanRequest) (*kvpb.ScanResponse, error) {
 	var reply *kvpb.ScanResponse
-	first := shardcfg.Slot(int(shard) * (shardcfg.SlotCount / count))
-	w := &call{name: "scan", key: prefix, route: route.NewOp(first, false, false, false)}
+	w := &call{name: "scan", key: prefix, route: op}
 	w.send = func(ctx context.Context, addr string) (e ending) {
 		ctx, drop := c.whileOpen(ctx)
 		defer drop()

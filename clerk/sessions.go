@@ -9,24 +9,17 @@ import (
 	"github.com/shoalkv/shoal/shardkv/kvpb"
 )
 
-// A sessionBook gives writes their identities. New writes go to the current
-// session; an older one lives on only in the operations that began in it.
+// A sessionBook guards the book of sessions, which route decides about.
 type sessionBook struct {
 	mu struct {
 		sync.Mutex
-		current *route.Session // nil: none yet
-		// clock is the newest cluster clock that any server told, in ms since 1970.
-		clock uint64
-		// limit is the clock of the server that last refused a session because it
-		// was born in its future, in ms since 1970, and limitAt the client's clock
-		// then: nothing is dated later than that server's clock is by now. 0: none.
-		limit, limitAt uint64
+		book route.Book
 	}
 }
 
 func (b *sessionBook) init(explicit Identity) {
 	if !explicit.IsZero() {
-		b.mu.current = route.NewSession(explicit.Session, explicit.BirthMS, explicit.Sequence, true)
+		b.mu.book.Use(route.NewSession(explicit.Session, explicit.BirthMS, explicit.Sequence, true))
 	}
 }
 
@@ -35,11 +28,7 @@ func (b *sessionBook) init(explicit Identity) {
 func (b *sessionBook) begin(now uint64) (*route.Session, uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	now = b.dateLocked(now)
-	if b.mu.current == nil || b.mu.current.Due(now) {
-		b.mu.current = route.NewSession(draw128[shardcfg.SessionID](), now, 1, false)
-	}
-	return b.mu.current, b.mu.current.Begin()
+	return b.mu.book.Begin(now, draw128[shardcfg.SessionID])
 }
 
 // finish settles a write's number, or abandons it.
@@ -53,27 +42,18 @@ func (b *sessionBook) finish(s *route.Session, sequence uint64, settled bool) {
 	}
 }
 
-// refused ends a session that a server refused: the next write begins another.
-// ahead says that it was born in the future of the server's clock, else it was
-// too old. now is the client's clock.
+// refused ends a session that a server refused.
 func (b *sessionBook) refused(s *route.Session, sequence uint64, ahead bool, clock, now uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s.Finish(sequence)
-	b.mu.limit, b.mu.limitAt = 0, 0
-	if ahead {
-		b.mu.limit, b.mu.limitAt = clock, now
-	}
-	if b.mu.current == s {
-		b.mu.current = nil
-	}
+	b.mu.book.Refused(s, sequence, ahead, clock, now)
 }
 
 // observe notes a cluster clock that a server told.
 func (b *sessionBook) observe(clock uint64) {
 	b.mu.Lock()
-	b.mu.clock = max(b.mu.clock, clock)
-	b.mu.Unlock()
+	defer b.mu.Unlock()
+	b.mu.book.Observe(clock)
 }
 
 // message is what a request says of a session.
@@ -87,17 +67,5 @@ func (b *sessionBook) message(s *route.Session) *kvpb.Session {
 func (b *sessionBook) birth(now uint64) uint64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.dateLocked(now)
-}
-
-// dateLocked dates something that begins now: by the later of the client's clock
-// and the newest cluster clock, but not in the future of a server that refused
-// that. Clocks of groups may differ by more than a session may lie ahead; the
-// newest of them must not shut out the others.
-func (b *sessionBook) dateLocked(now uint64) uint64 {
-	date := max(now, b.mu.clock)
-	if b.mu.limit > 0 {
-		date = min(date, b.mu.limit+now-min(now, b.mu.limitAt))
-	}
-	return date
+	return b.mu.book.Date(now)
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/shoalkv/shoal/shardctrler/ctrlfsm"
 	"github.com/shoalkv/shoal/shardctrler/ctrlpb"
+	"github.com/shoalkv/shoal/shardctrler/report"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 )
 
@@ -18,20 +19,11 @@ func (s *Server) Poll(ctx context.Context, req *ctrlpb.PollRequest) (*ctrlpb.Pol
 		return nil, err
 	}
 	s.counts.polls.Add(1)
-	inc, err := incarnation(req.GetIncarnation())
+	rep, err := reportOf(r, req)
 	if err != nil {
 		return nil, err
 	}
-	for _, a := range req.GetReplicas() {
-		if err := checkAddress(a); err != nil {
-			return nil, err
-		}
-	}
-	holdings, err := holdingsOf(r, req.GetHoldings())
-	if err != nil {
-		return nil, err
-	}
-	command, err := s.dueCommand(r, req, inc)
+	command, err := s.dueCommand(r, rep)
 	if err != nil {
 		return nil, err
 	}
@@ -44,28 +36,15 @@ func (s *Server) Poll(ctx context.Context, req *ctrlpb.PollRequest) (*ctrlpb.Pol
 		Cluster: r.id.Cluster[:], ShardCount: uint32(r.id.ShardCount), ClockMs: s.clock(r),
 	}
 	err = s.read(r, func(rd *reading) error {
-		// A deposed leader may not know yet. Whoever has the config that the group
-		// adopted also has every claim that was granted before it; from an older
-		// state a leaving group could conclude that it has nothing left to create
-		// (INV-8).
-		if rd.latest.Num < shardcfg.ConfigNum(req.GetAdopted()) {
+		ok, err := s.reports.answer(rd, rep, reply)
+		if err != nil {
+			return internal("answer a report", err)
+		}
+		if !ok { // a deposed leader may not know yet
 			leader, _ := r.Leader()
 			return notDone(leader, "this controller's state is older than the group's")
 		}
-		reply.Num = uint64(rd.latest.Num)
-		if rd.latest.Num > shardcfg.ConfigNum(req.GetAdopted()) {
-			reply.Config = ctrlpb.FromConfig(rd.latest)
-		}
-		if inc.IsZero() {
-			return nil
-		}
-		rep := report{
-			gid: shardcfg.GroupID(req.GetGid()), incarnation: inc, leader: req.GetLeader(),
-			replicas: slices.Clone(req.GetReplicas()), adopted: shardcfg.ConfigNum(req.GetAdopted()), holdings: holdings,
-		}
-		s.reports.take(rep)
-		reply.Hints = s.reports.hintsFor(rd.latest, rep)
-		return s.grants(rd, inc, holdings, reply)
+		return nil
 	})
 	if err != nil {
 		return nil, err
@@ -73,69 +52,19 @@ func (s *Server) Poll(ctx context.Context, req *ctrlpb.PollRequest) (*ctrlpb.Pol
 	return reply, nil
 }
 
-// grants tells a group which tokens it must make: those that it claimed, and those
-// of repairs, as far as its report does not show that it has made them.
-func (s *Server) grants(rd *reading, inc shardcfg.Incarnation, holdings map[shardcfg.ShardID]*ctrlpb.Holding, reply *ctrlpb.PollReply) error {
-	claims, err := s.reports.claimsOf(rd.View, inc)
-	if err != nil {
-		return internal("read the claims", err)
-	}
-	for _, shard := range claims {
-		if _, created := holdings[shard]; !created {
-			reply.Claimed = append(reply.Claimed, uint32(shard))
-		}
-	}
-	repairs, err := s.reports.repairsOf(rd.View, inc)
-	if err != nil {
-		return internal("read the repairs", err)
-	}
-	for _, g := range repairs {
-		if holdings[shardcfg.ShardID(g.GetShard())].GetEpochGen() < g.GetGen() {
-			reply.Repairs = append(reply.Repairs, g)
-		}
-	}
-	return nil
-}
-
 // dueCommand returns the command that a report calls for, or nil. It refuses a
 // group that is not the one its gid is bound to.
-func (s *Server) dueCommand(r *replica, req *ctrlpb.PollRequest, inc shardcfg.Incarnation) (due ctrlfsm.Command, err error) {
-	if inc.IsZero() {
-		return nil, nil
-	}
-	gid := shardcfg.GroupID(req.GetGid())
+func (s *Server) dueCommand(r *replica, rep *report.Report) (due ctrlfsm.Command, err error) {
 	err = s.read(r, func(rd *reading) error {
-		g, listed := rd.latest.Groups[gid]
+		command, ref, err := report.Due(rd.View, rd.latest, rep)
 		switch {
-		case rd.latest.IsRetired(inc):
-			s.counts.refusals.Add(1)
-			return refuse(ctrlfsm.IncarnationRetired, "%v was declared destroyed", inc)
-		case !listed:
-			return nil
-		}
-		bind := ctrlfsm.Bind{Group: gid, Incarnation: inc, Replicas: req.GetReplicas()}
-		if len(bind.Replicas) == 0 {
-			bind.Replicas = g.Replicas
-		}
-		next, ref, err := ctrlfsm.Plan(rd.View, bind)
-		if err != nil {
-			return internal("plan", err)
-		}
-		if ref != nil {
+		case err != nil:
+			return internal("see what a report calls for", err)
+		case ref != nil:
 			s.counts.refusals.Add(1)
 			return refusal(ref)
 		}
-		left, err := rd.LeftAt(gid)
-		if err != nil {
-			return internal("read a leave", err)
-		}
-		adopted := shardcfg.ConfigNum(req.GetAdopted())
-		switch {
-		case req.GetDrained() && left != 0 && adopted >= left:
-			due = ctrlfsm.Drained{Incarnation: inc, Adopted: adopted}
-		case next != nil:
-			due = bind
-		}
+		due = command
 		return nil
 	})
 	return due, err
@@ -190,21 +119,10 @@ func (s *Server) Claim(ctx context.Context, req *ctrlpb.ClaimRequest) (*ctrlpb.C
 	slices.Sort(asked)
 	asked = slices.Compact(asked)
 
-	// What cannot be granted does not go into the log: a claim is for good, so
-	// an old state errs only on the side of asking.
 	var open, claimed []shardcfg.ShardID
-	err = s.read(r, func(rd *reading) error {
-		for _, shard := range asked {
-			by, err := rd.ClaimedBy(shard)
-			if err != nil {
-				return internal("read a claim", err)
-			}
-			switch {
-			case by == inc:
-				claimed = append(claimed, shard)
-			case by.IsZero():
-				open = append(open, shard)
-			}
+	err = s.read(r, func(rd *reading) (err error) {
+		if open, claimed, err = report.Open(rd.View, inc, asked); err != nil {
+			return internal("read a claim", err)
 		}
 		return nil
 	})
@@ -241,17 +159,4 @@ func (s *Server) Drained(ctx context.Context, req *ctrlpb.DrainedRequest) (*ctrl
 		return nil, err
 	}
 	return &ctrlpb.DrainedReply{Num: uint64(res.Num)}, nil
-}
-
-// holdingsOf reads a report's holdings, by shard.
-func holdingsOf(r *replica, list []*ctrlpb.Holding) (map[shardcfg.ShardID]*ctrlpb.Holding, error) {
-	out := make(map[shardcfg.ShardID]*ctrlpb.Holding, min(len(list), r.id.ShardCount))
-	for _, h := range list {
-		shard, err := r.shard(h.GetShard())
-		if err != nil {
-			return nil, err
-		}
-		out[shard] = h
-	}
-	return out, nil
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/shoalkv/shoal/shardkv/handoff"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
 	"github.com/shoalkv/shoal/shardkv/kvpb"
+	"github.com/shoalkv/shoal/shardkv/placement"
 )
 
 const (
@@ -229,7 +230,7 @@ func (s *Server) Invite(ctx context.Context, r *kvpb.InviteRequest) (*kvpb.Invit
 	n.places.hear(i.From.Peer.Incarnation, i.From.Replicas)
 	var told []shardcfg.ShardID
 	for _, v := range i.Shards {
-		if n.places.invite(v.Shard, invitation{from: i.From.Peer, mark: v.Mark, phase: v.Phase}) {
+		if n.places.invite(v.Shard, placement.Invitation{From: i.From.Peer, Mark: v.Mark, Phase: v.Phase}) {
 			told = append(told, v.Shard)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
 	"github.com/shoalkv/shoal/shardkv/kvpb"
+	"github.com/shoalkv/shoal/shardkv/placement"
 	"github.com/shoalkv/shoal/shardkv/session"
 )
 
@@ -87,7 +88,7 @@ func (n *node) run(ctx context.Context, m *message, part func(indexes []uint32))
 			continue // the shards may have changed before the ticket was in
 		}
 		select {
-		case <-t.wake:
+		case <-t.Value:
 		case <-ctx.Done():
 			n.expire(m)
 			return
@@ -130,10 +131,10 @@ func (n *node) round(ctx context.Context, m *message) (slow time.Duration) {
 	var reads, writes []int
 	for _, i := range m.open {
 		st := &m.steps[i]
-		placing := n.places.of(st.shard)
+		at := n.places.of(st.shard)
 		switch {
-		case !placing.here:
-			n.misplaced(m, i, placing)
+		case !at.Here:
+			n.misplaced(m, i, at)
 		case !st.write:
 			reads = append(reads, i)
 		case !m.slowed && n.throttle(st.shard) > 0:
@@ -158,8 +159,8 @@ func (n *node) round(ctx context.Context, m *message) (slow time.Duration) {
 
 // misplaced redirects an operation, or leaves it open where its shard is about
 // to be served here, or to be known elsewhere.
-func (n *node) misplaced(m *message, i int, p placing) {
-	if p.wait {
+func (n *node) misplaced(m *message, i int, p placement.Placing) {
+	if p.Wait {
 		return
 	}
 	n.redirect(m.answer(i), p)
@@ -243,7 +244,7 @@ func (n *node) writeOutcome(m *message, i int, result any) {
 	}
 	if r.Code == kvfsm.CodeWrongGroup {
 		p := n.places.from(r.Where)
-		if p.here {
+		if p.Here {
 			return // it began to be served here in between: look again
 		}
 		n.misplaced(m, i, p)
@@ -324,7 +325,7 @@ func (n *node) readSnapshot(m *message, reads []int) (err error) {
 			return err
 		}
 		if found.Code == kvfsm.CodeWrongGroup {
-			if p := n.places.from(found.Where); !p.here {
+			if p := n.places.from(found.Where); !p.Here {
 				n.misplaced(m, i, p)
 			}
 			continue

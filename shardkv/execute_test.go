@@ -11,6 +11,7 @@ import (
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
 	"github.com/shoalkv/shoal/shardkv/kvpb"
+	"github.com/shoalkv/shoal/shardkv/placement"
 )
 
 func putOp(key, value string) *kvpb.Operation {
@@ -151,32 +152,32 @@ func TestReceiverPlacesShards(t *testing.T) {
 	f.propose(t, &kvfsm.Drop{Shard: 0, Epoch: shardcfg.Epoch{Num: 1}})
 	f.propose(t, &kvfsm.Adopt{Cluster: fakeCluster, Config: fakeConfig(3, 1)})
 	holder := kvfsm.Peer{Incarnation: fakeOther, Group: 2}
-	if at := n.places.of(0); at.wait || at.here || at.next != holder {
+	if at := n.places.of(0); at.Wait || at.Here || at.Next != holder {
 		t.Errorf("ours again, passed on before: %+v, want the group it was passed to", at)
 	}
 	mark := kvfsm.Mark{Epoch: shardcfg.Epoch{Num: 2}, Handoff: 3}
-	n.places.invite(0, invitation{from: holder, mark: mark, phase: kvfsm.PhaseLeaving})
-	if at := n.places.of(0); at.wait || at.next != holder || at.epoch != mark.Epoch {
+	n.places.invite(0, placement.Invitation{From: holder, Mark: mark, Phase: kvfsm.PhaseLeaving})
+	if at := n.places.of(0); at.Wait || at.Next != holder || at.Epoch != mark.Epoch {
 		t.Errorf("the holder is leaving: %+v, want a redirect to it", at)
 	}
-	n.places.invite(0, invitation{from: holder, mark: mark, phase: kvfsm.PhaseFrozen})
-	if at := n.places.of(0); !at.wait {
+	n.places.invite(0, placement.Invitation{From: holder, Mark: mark, Phase: kvfsm.PhaseFrozen})
+	if at := n.places.of(0); !at.Wait {
 		t.Errorf("the holder is frozen: %+v, want wait", at)
 	}
-	if n.places.invite(0, invitation{from: holder, mark: kvfsm.Mark{Epoch: shardcfg.Epoch{Num: 1}, Handoff: 9}, phase: kvfsm.PhaseLeaving}) {
+	if n.places.invite(0, placement.Invitation{From: holder, Mark: kvfsm.Mark{Epoch: shardcfg.Epoch{Num: 1}, Handoff: 9}, Phase: kvfsm.PhaseLeaving}) {
 		t.Error("an older invitation was taken for news")
 	}
 	// A new group: the shard is to be created, unless somebody holds it.
 	fresh := newPlaces(kvfsm.Peer{Incarnation: fakeSelf, Group: 1}, fakeShards)
-	if at := fresh.of(1); !at.wait {
+	if at := fresh.of(1); !at.Wait {
 		t.Errorf("before the first config: %+v, want wait", at)
 	}
 	fresh.config.Store(fakeConfig(3, 1))
-	if at := fresh.of(1); !at.wait {
+	if at := fresh.of(1); !at.Wait {
 		t.Errorf("to be created here: %+v, want wait", at)
 	}
-	fresh.takeHints(map[shardcfg.ShardID]hint{1: {holder: holder, epoch: shardcfg.Epoch{Num: 5}}})
-	if at := fresh.of(1); at.wait || at.next != holder {
+	fresh.takeHints([]placement.Hint{{Shard: 1, Holder: holder, Epoch: shardcfg.Epoch{Num: 5}}})
+	if at := fresh.of(1); at.Wait || at.Next != holder {
 		t.Errorf("held elsewhere by report: %+v, want a redirect", at)
 	}
 }

@@ -13,8 +13,8 @@ const (
 	// expiryEvery is the interval between looks for sessions that are too old;
 	// shorter where sessions live shorter.
 	expiryEvery = time.Minute
-	// floorStepMin is by how much a floor is raised at least, so that a busy shard
-	// costs one command in that time, not one for each session.
+	// floorStepMin is by how much a floor is raised at least, where sessions live
+	// long.
 	floorStepMin = 5 * time.Minute
 	// pruneSessionsMax bounds one Prune, pruneCommandsMax one list of them.
 	pruneSessionsMax = 256
@@ -25,7 +25,7 @@ const (
 
 // An expirer raises the session floors of the shards that this group holds, and
 // prunes the sessions below them. One goroutine runs it, while this replica
-// leads. A shard that knows no old session costs no command.
+// leads.
 type expirer struct {
 	n     *node
 	age   time.Duration
@@ -59,43 +59,16 @@ func (e *expirer) commands() (list []entry.Command, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, snapshot.Close()) }()
-	records, err := kvfsm.ReadRecords(snapshot)
+	due, err := kvfsm.Expiry{
+		TargetMS:    uint64(max(e.clock().Add(-e.age).UnixMilli(), 0)),
+		StepMS:      uint64(min(floorStepMin, e.age/4).Milliseconds()),
+		SessionsMax: pruneSessionsMax, CommandsMax: pruneCommandsMax,
+	}.Due(snapshot)
 	if err != nil {
 		return nil, err
 	}
-	target := uint64(max(e.clock().Add(-e.age).UnixMilli(), 0))
-	step := uint64(min(floorStepMin, e.age/4).Milliseconds())
-	for i := range records {
-		rec := &records[i]
-		if len(list) >= pruneCommandsMax {
-			break
-		}
-		if !rec.Phase.Serves() {
-			continue
-		}
-		floor, err := kvfsm.ReadFloor(snapshot, rec)
-		if err != nil {
-			return nil, err
-		}
-		old, err := kvfsm.HasSessionsBefore(snapshot, rec, target)
-		if err != nil {
-			return nil, err
-		}
-		switch {
-		case !old:
-			continue
-		case target >= floor+step:
-			list = append(list, kvfsm.Encode(&kvfsm.RaiseFloor{Shard: rec.Shard, Floor: target}),
-				kvfsm.Encode(&kvfsm.Prune{Shard: rec.Shard, Max: pruneSessionsMax}))
-			continue
-		}
-		below, err := kvfsm.HasSessionsBefore(snapshot, rec, floor)
-		if err != nil {
-			return nil, err
-		}
-		if below {
-			list = append(list, kvfsm.Encode(&kvfsm.Prune{Shard: rec.Shard, Max: pruneSessionsMax}))
-		}
+	for _, c := range due {
+		list = append(list, kvfsm.Encode(c))
 	}
 	return list, nil
 }

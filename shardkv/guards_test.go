@@ -19,6 +19,7 @@ import (
 	"github.com/shoalkv/shoal/shardkv/handoff"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
 	"github.com/shoalkv/shoal/shardkv/kvpb"
+	"github.com/shoalkv/shoal/shardkv/placement"
 )
 
 // A lateReplica is a fakeReplica during whose next barrier something happens.
@@ -108,7 +109,8 @@ func TestClaimsComeBeforeTheConfig(t *testing.T) {
 		t.Errorf("%d claims are known, want 1", got)
 	}
 	// The proposal took effect after all.
-	if m.drained(&handoff.View{Config: fakeConfig(2, 2)}) {
+	m.settled()
+	if m.report(&handoff.View{Config: fakeConfig(2, 2)}).Drained {
 		t.Error("the group says that it is drained, with a claim that it did not create")
 	}
 }
@@ -124,9 +126,9 @@ func TestOlderHintsAreIgnored(t *testing.T) {
 	passed := kvfsm.Peer{Incarnation: fakeOther, Group: 2}
 	third := kvfsm.Peer{Incarnation: shardcfg.Incarnation{9}, Group: 9}
 	for epoch, want := range map[uint64]kvfsm.Peer{1: passed, 2: passed, 3: third} {
-		n.places.takeHints(map[shardcfg.ShardID]hint{0: {holder: third, epoch: shardcfg.Epoch{Num: epoch}}})
-		if at := n.places.of(0); at.next != want {
-			t.Errorf("passed on at epoch 2, heard of another holder at %d: clients are sent to %+v, want %+v", epoch, at.next, want)
+		n.places.takeHints([]placement.Hint{{Holder: third, Epoch: shardcfg.Epoch{Num: epoch}}})
+		if at := n.places.of(0); at.Next != want {
+			t.Errorf("passed on at epoch 2, heard of another holder at %d: clients are sent to %+v, want %+v", epoch, at.Next, want)
 		}
 	}
 }

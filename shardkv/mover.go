@@ -3,14 +3,12 @@ package shardkv
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/shoalkv/shoal/raftgroup"
 	"github.com/shoalkv/shoal/raftgroup/entry"
 	"github.com/shoalkv/shoal/raftgroup/failpoint"
-	"github.com/shoalkv/shoal/shardctrler/ctrlpb"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/handoff"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
@@ -36,8 +34,8 @@ type mover struct {
 	mu struct {
 		sync.Mutex
 		driver *handoff.Driver
-		claims []shardcfg.ShardID // to be claimed
-		want   shardcfg.ConfigNum // a config of at least this is needed
+		// talk is with the controllers; the poller has it.
+		talk   *handoff.Conversation
 		frozen map[shardcfg.ShardID]time.Time
 		rates  handoff.Rates // measured; zero fields: not yet
 		// inviting counts the unanswered Invites to each group.
@@ -72,6 +70,7 @@ func newMover(s *Server, n *node) *mover {
 	params := handoff.DefaultParams()
 	params.PauseBudget = s.opts.Moving.PauseBudget
 	m.mu.driver = handoff.NewDriver(m.identity(), params)
+	m.mu.talk = handoff.NewConversation(m.mu.driver)
 	m.mu.frozen = map[shardcfg.ShardID]time.Time{}
 	m.mu.inviting = map[shardcfg.Incarnation]int{}
 	return m
@@ -97,7 +96,7 @@ func (m *mover) run(ctx context.Context) {
 			last = view
 			m.carryOut(ctx, actions)
 		}
-		if idle(&actions) && !m.n.places.moving() {
+		if actions.Idle() && !m.n.places.moving() {
 			actions.Wait = idleWait
 		}
 		timer := time.NewTimer(actions.Wait)
@@ -110,11 +109,6 @@ func (m *mover) run(ctx context.Context) {
 		}
 		timer.Stop()
 	}
-}
-
-// idle reports whether a pass decided nothing.
-func idle(a *handoff.Actions) bool {
-	return len(a.Invites)+len(a.Fetches)+len(a.Proposals)+len(a.Claims)+len(a.Throttles) == 0 && a.AdoptAtLeast == 0
 }
 
 // step asks the driver what to do, by the applied state.
@@ -136,9 +130,7 @@ func (m *mover) step(last *handoff.View) (a handoff.Actions, view *handoff.View,
 	if a, err = m.mu.driver.Step(m.now(), v); err != nil {
 		return a, nil, err
 	}
-	m.claimLocked(a.Claims)
-	m.mu.want = a.AdoptAtLeast
-	if len(m.mu.claims) > 0 || m.mu.want > v.Adopted() {
+	if m.mu.talk.Passed(&a, v.Adopted()) {
 		m.ask()
 	}
 	// The snapshot is closed when this returns; only the config is used again.
@@ -341,60 +333,40 @@ func nameOf(c kvfsm.Command) string {
 	return "other"
 }
 
-// claimed tells the driver which first tokens are this group's to create.
-func (m *mover) claimed(granted []uint32, shardCount int) {
-	list := make([]shardcfg.ShardID, 0, len(granted))
-	for _, s := range granted {
-		if s < uint32(shardCount) && m.n.places.record(shardcfg.ShardID(s)).Epoch.IsZero() {
-			list = append(list, shardcfg.ShardID(s))
-		}
-	}
-	if len(list) == 0 {
-		return
-	}
-	m.mu.Lock()
-	m.mu.driver.Claimed(list)
-	m.mu.Unlock()
-	m.poke()
-}
-
-// granted tells the driver which repairs are this group's to carry out.
-func (m *mover) granted(list []*ctrlpb.RepairGrant, shardCount int) {
-	var grants []handoff.Grant
-	for _, g := range list {
-		if g.GetShard() < uint32(shardCount) && m.n.places.record(shardcfg.ShardID(g.GetShard())).Epoch.Gen < g.GetGen() {
-			grants = append(grants, handoff.Grant{Shard: shardcfg.ShardID(g.GetShard()),
-				Frozen: shardcfg.Epoch{Gen: g.GetFrozenGen(), Num: g.GetFrozenNum()}, Gen: g.GetGen()})
-		}
-	}
-	if len(grants) == 0 {
-		return
-	}
-	m.mu.Lock()
-	m.mu.driver.Granted(grants)
-	m.mu.Unlock()
-	m.poke()
-}
-
-// refused tells the driver which of the shards it asked for are another group's
-// to create.
-func (m *mover) refused(asked []shardcfg.ShardID, granted []uint32) {
-	got := make(map[shardcfg.ShardID]bool, len(granted))
-	for _, s := range granted {
-		got[shardcfg.ShardID(s)] = true
-	}
-	rest := slices.DeleteFunc(slices.Clone(asked), func(s shardcfg.ShardID) bool { return got[s] })
+// report is what the group says of itself.
+func (m *mover) report(v *handoff.View) handoff.Report {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.mu.driver.ClaimRefused(m.now(), rest)
+	return m.mu.talk.Report(v)
 }
 
-// drained reports whether the group holds nothing and should hold nothing.
-func (m *mover) drained(v *handoff.View) bool {
+// heard takes in the controllers' answer to a report, and reports whether its
+// config is to be adopted.
+func (m *mover) heard(v *handoff.View, r *handoff.PollReply) (adopt bool) {
+	m.mu.Lock()
+	adopt, news := m.mu.talk.Heard(v, r)
+	m.mu.Unlock()
+	if news {
+		m.poke()
+	}
+	return adopt
+}
+
+// settled ends a poll, and returns the shards to claim.
+func (m *mover) settled() (claim []shardcfg.ShardID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	drained, _ := handoff.Drained(m.identity(), v, m.mu.driver.Uncreated())
-	return drained
+	return m.mu.talk.Settled()
+}
+
+// granted takes in which of the asked claims were granted.
+func (m *mover) granted(v *handoff.View, asked, granted []shardcfg.ShardID) {
+	m.mu.Lock()
+	news := m.mu.talk.Granted(m.now(), v, asked, granted)
+	m.mu.Unlock()
+	if news {
+		m.poke()
+	}
 }
 
 // identity is how other groups know this one.
@@ -402,34 +374,10 @@ func (m *mover) identity() handoff.Identity {
 	return handoff.Identity{Peer: m.n.self, Replicas: voters(m.n.replica.Status())}
 }
 
-// claimLocked adds shards to those that are to be claimed. They are asked for
-// again and again while no controller answers.
-func (m *mover) claimLocked(shards []shardcfg.ShardID) {
-	m.mu.claims = append(m.mu.claims, shards...)
-	slices.Sort(m.mu.claims)
-	m.mu.claims = slices.Compact(m.mu.claims)
-}
-
-// takeClaims returns the shards to claim.
-func (m *mover) takeClaims() []shardcfg.ShardID {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	shards := m.mu.claims
-	m.mu.claims = nil
-	return shards
-}
-
 // waitsForController reports whether the driver needs something of the
 // controllers.
 func (m *mover) waitsForController() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return len(m.mu.claims) > 0 || m.mu.want > m.n.places.config.Load().Num
-}
-
-// heard passes on what the controllers heard of a shard.
-func (m *mover) heard(s shardcfg.ShardID, e shardcfg.Epoch, holder shardcfg.Incarnation) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.mu.driver.Heard(s, e, holder)
+	return m.mu.talk.Waits(m.n.places.config.Load().Num)
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
 	"github.com/shoalkv/shoal/shardkv/kvpb"
+	"github.com/shoalkv/shoal/shardkv/placement"
 )
 
 // A replica is what the server needs of raftgroup.Replica.
@@ -74,10 +75,10 @@ func (n *node) notLeader() fault {
 }
 
 // redirect answers an operation whose shard is elsewhere.
-func (n *node) redirect(o *kvpb.Outcome, p placing) {
+func (n *node) redirect(o *kvpb.Outcome, p placement.Placing) {
 	o.Code = kvpb.Code_WRONG_GROUP
 	o.Redirect = n.places.redirect(p)
-	if p.next.IsZero() && p.next.Group == 0 {
+	if p.Next.IsZero() && p.Next.Group == 0 {
 		o.Message = "this group does not hold the shard, and knows no group that does"
 	} else {
 		o.Message = "this group does not hold the shard"

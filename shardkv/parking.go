@@ -4,102 +4,66 @@ import (
 	"sync"
 
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+	"github.com/shoalkv/shoal/shardkv/placement"
 )
 
-// A parking is where requests wait for shards that are frozen, or not installed
-// yet. A wake-up carries nothing: the request looks at the shards again.
-//
-// The order that loses no wake-up: enter, look at the shards, wait.
+// A parking guards the lot where requests wait for shards.
 type parking struct {
 	mu struct {
 		sync.Mutex
-		shards  map[shardcfg.ShardID]map[*ticket]struct{}
-		tickets int
-		bytes   int64
+		lot *placement.Lot[wakeup]
 	}
-	ticketsMax int
-	bytesMax   int64
 }
+
+// A wakeup receives when a shard of its ticket changed; buffered, one.
+type wakeup chan struct{}
 
 // A ticket is one parked request.
-type ticket struct {
-	// wake receives when a shard of the ticket changed; buffered, one.
-	wake   chan struct{}
-	shards []shardcfg.ShardID
-	bytes  int64
-}
+type ticket = placement.Ticket[wakeup]
 
 func newParking(ticketsMax int, bytesMax int64) *parking {
-	p := &parking{ticketsMax: ticketsMax, bytesMax: bytesMax}
-	p.mu.shards = map[shardcfg.ShardID]map[*ticket]struct{}{}
+	p := &parking{}
+	p.mu.lot = placement.NewLot[wakeup](ticketsMax, bytesMax)
 	return p
 }
 
-// enter parks a request of n bytes on shards (kept, duplicates allowed), or
-// reports false if the parking is full.
+// enter parks a request of n bytes on shards, or reports false if the parking is
+// full.
 func (p *parking) enter(shards []shardcfg.ShardID, n int64) (*ticket, bool) {
-	t := &ticket{wake: make(chan struct{}, 1), shards: shards, bytes: n}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.mu.tickets >= p.ticketsMax || p.mu.tickets > 0 && p.mu.bytes+n > p.bytesMax {
-		return nil, false
-	}
-	p.mu.tickets++
-	p.mu.bytes += n
-	for _, s := range shards {
-		bay := p.mu.shards[s]
-		if bay == nil {
-			bay = map[*ticket]struct{}{}
-			p.mu.shards[s] = bay
-		}
-		bay[t] = struct{}{}
-	}
-	return t, true
+	return p.mu.lot.Enter(make(wakeup, 1), shards, n)
 }
 
 // leave takes a ticket out.
 func (p *parking) leave(t *ticket) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.mu.tickets--
-	p.mu.bytes -= t.bytes
-	for _, s := range t.shards {
-		bay := p.mu.shards[s]
-		delete(bay, t)
-		if len(bay) == 0 {
-			delete(p.mu.shards, s)
-		}
-	}
+	p.mu.lot.Leave(t)
 }
 
 // wake wakes the requests that wait for one of the shards.
 func (p *parking) wake(shards []shardcfg.ShardID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, s := range shards {
-		for t := range p.mu.shards[s] {
-			poke(t.wake)
-		}
-	}
+	p.mu.lot.Wake(shards, wakeup.poke)
 }
 
 // wakeAll wakes every request: the role or the config changed.
 func (p *parking) wakeAll() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, bay := range p.mu.shards {
-		for t := range bay {
-			poke(t.wake)
-		}
-	}
+	p.mu.lot.WakeAll(wakeup.poke)
 }
 
 // count returns the number of parked requests.
 func (p *parking) count() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.mu.tickets
+	return p.mu.lot.Count()
 }
+
+func (w wakeup) poke() { poke(w) }
 
 // poke sends a wake-up that carries no data to a channel of one.
 func poke(c chan<- struct{}) {

@@ -77,12 +77,15 @@ func (p *peers) order(group shardcfg.Incarnation, addresses []string) []string {
 	return order
 }
 
+// preferredMax bounds the groups of which it is remembered whom to ask first.
+const preferredMax = 4096
+
 // prefer makes address the first to be asked, for a group that is to be asked
 // again; empty: none.
 func (p *peers) prefer(group shardcfg.Incarnation, address string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.mu.preferred) >= heardMax {
+	if len(p.mu.preferred) >= preferredMax {
 		clear(p.mu.preferred)
 	}
 	if address == "" {

@@ -13,6 +13,7 @@ import (
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/handoff"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
+	"github.com/shoalkv/shoal/shardkv/placement"
 )
 
 // A poller is the leader's conversation with the controllers: it learns of new
@@ -30,7 +31,6 @@ type poller struct {
 	// sizes are the contents of the shards as read at sizedAt; nil: not yet.
 	sizes   map[shardcfg.ShardID]kvfsm.Content
 	sizedAt time.Time
-	polled  bool // the controllers have answered once
 	failing bool // the last poll failed; said once
 }
 
@@ -88,10 +88,11 @@ func (p *poller) interval() time.Duration {
 // report alone makes the group known, keeps its addresses true and, once it is
 // leaving and holds nothing, lets it go.
 func (p *poller) poll(ctx context.Context) error {
-	request, err := p.report()
+	view, err := p.view()
 	if err != nil {
 		return err
 	}
+	request := p.request(view)
 	var reply *ctrlpb.PollReply
 	err = p.s.controllers.call(ctx, func(ctx context.Context, c ctrlpb.ControllerClient) (err error) {
 		reply, err = c.Poll(ctx, request)
@@ -104,42 +105,41 @@ func (p *poller) poll(ctx context.Context) error {
 	if !ok || cluster != p.n.identity.Cluster {
 		return fmt.Errorf("poll: the controllers are of cluster %s, this group of %s", cluster, p.n.identity.Cluster)
 	}
-	p.takeHints(reply.GetHints())
-	// Claims before the config (INV-8): once a config that lets the group go is
-	// adopted, even by a proposal whose outcome is unknown, the next report says
-	// drained unless an uncreated claim is known. Creating is legal whatever the
-	// config says.
-	p.m.claimed(reply.GetClaimed(), p.n.identity.ShardCount)
-	p.m.granted(reply.GetRepairs(), p.n.identity.ShardCount)
-	if err := p.adopt(ctx, reply); err != nil {
-		return err
+	answer := p.answer(reply)
+	view.Config = p.n.places.config.Load()
+	adopt := p.m.heard(view, answer)
+	p.n.places.takeHints(answer.Hints)
+	if adopt {
+		if err := p.adopt(ctx, reply); err != nil {
+			return err
+		}
 	}
-	p.polled = true
-	return p.claim(ctx)
+	return p.claim(ctx, view)
 }
 
-// report describes the group, from applied state.
-func (p *poller) report() (r *ctrlpb.PollRequest, err error) {
-	n := p.n
+// view is the applied state, as it was published.
+func (p *poller) view() (*handoff.View, error) {
 	// The config first: records that are newer than it say less than it allows.
-	config := n.places.config.Load()
+	config := p.n.places.config.Load()
 	records, err := p.records()
 	if err != nil {
 		return nil, fmt.Errorf("read the shards: %w", err)
 	}
+	return &handoff.View{Config: config, Records: records}, nil
+}
+
+// request describes the group.
+func (p *poller) request(v *handoff.View) *ctrlpb.PollRequest {
+	n := p.n
+	rep := p.m.report(v)
 	leader, _ := n.replica.Leader()
-	r = &ctrlpb.PollRequest{Cluster: n.identity.Cluster[:], Gid: uint64(n.identity.Group), Incarnation: n.self.Incarnation[:],
-		Adopted: uint64(config.Num), Leader: leader, Replicas: voters(n.replica.Status())}
-	for i := range records {
-		rec := &records[i]
-		if rec.Phase.Serves() || rec.Phase == kvfsm.PhaseFrozen {
-			r.Holdings = append(r.Holdings, &ctrlpb.Holding{Shard: uint32(rec.Shard), EpochGen: rec.Epoch.Gen,
-				EpochNum: rec.Epoch.Num, Serving: rec.Phase.Serves(), Keys: rec.Keys, Bytes: rec.Bytes})
-		}
+	r := &ctrlpb.PollRequest{Cluster: n.identity.Cluster[:], Gid: uint64(n.identity.Group), Incarnation: n.self.Incarnation[:],
+		Adopted: uint64(rep.Adopted), Leader: leader, Replicas: voters(n.replica.Status()), Drained: rep.Drained}
+	for _, h := range rep.Holdings {
+		r.Holdings = append(r.Holdings, &ctrlpb.Holding{Shard: uint32(h.Shard), EpochGen: h.Epoch.Gen,
+			EpochNum: h.Epoch.Num, Serving: h.Serving, Keys: h.Content.Keys, Bytes: h.Content.Bytes})
 	}
-	// Before the first answer it is not known what was claimed earlier.
-	r.Drained = p.polled && p.m.drained(&handoff.View{Config: config, Records: records})
-	return r, nil
+	return r
 }
 
 // records returns the records as they were published, with keys and bytes that
@@ -177,27 +177,40 @@ func voters(s raftgroup.Status) []string {
 	return addresses
 }
 
-func (p *poller) takeHints(hints []*ctrlpb.Hint) {
-	taken := make(map[shardcfg.ShardID]hint, len(hints))
-	for _, h := range hints {
+// answer reads a reply. What no cluster of this shape can mean is left out.
+func (p *poller) answer(reply *ctrlpb.PollReply) *handoff.PollReply {
+	a := &handoff.PollReply{Num: shardcfg.ConfigNum(reply.GetConfig().GetNum()), Claimed: p.shards(reply.GetClaimed())}
+	for _, g := range reply.GetRepairs() {
+		if g.GetShard() < uint32(p.n.identity.ShardCount) {
+			a.Repairs = append(a.Repairs, handoff.Grant{Shard: shardcfg.ShardID(g.GetShard()),
+				Frozen: shardcfg.Epoch{Gen: g.GetFrozenGen(), Num: g.GetFrozenNum()}, Gen: g.GetGen()})
+		}
+	}
+	for _, h := range reply.GetHints() {
 		inc, ok := shardcfg.To128[shardcfg.Incarnation](h.GetIncarnation())
-		if !ok || inc.IsZero() || inc == p.n.self.Incarnation || h.GetShard() >= uint32(p.n.identity.ShardCount) {
+		if !ok || h.GetShard() >= uint32(p.n.identity.ShardCount) {
 			continue
 		}
-		holder := kvfsm.Peer{Incarnation: inc, Group: shardcfg.GroupID(h.GetGid())}
-		epoch := shardcfg.Epoch{Gen: h.GetEpochGen(), Num: h.GetEpochNum()}
-		taken[shardcfg.ShardID(h.GetShard())] = hint{holder: holder, epoch: epoch}
-		p.n.places.hear(inc, h.GetReplicas())
-		p.m.heard(shardcfg.ShardID(h.GetShard()), epoch, inc)
+		a.Hints = append(a.Hints, placement.Hint{Shard: shardcfg.ShardID(h.GetShard()), Replicas: h.GetReplicas(),
+			Epoch:  shardcfg.Epoch{Gen: h.GetEpochGen(), Num: h.GetEpochNum()},
+			Holder: kvfsm.Peer{Incarnation: inc, Group: shardcfg.GroupID(h.GetGid())}})
 	}
-	p.n.places.takeHints(taken)
+	return a
 }
 
-// adopt proposes the config of a reply, if it is newer than the adopted one.
-func (p *poller) adopt(ctx context.Context, reply *ctrlpb.PollReply) error {
-	if reply.GetConfig() == nil || reply.GetConfig().GetNum() <= uint64(p.n.places.config.Load().Num) {
-		return nil
+// shards are those of a list that exist.
+func (p *poller) shards(list []uint32) []shardcfg.ShardID {
+	shards := make([]shardcfg.ShardID, 0, len(list))
+	for _, s := range list {
+		if s < uint32(p.n.identity.ShardCount) {
+			shards = append(shards, shardcfg.ShardID(s))
+		}
 	}
+	return shards
+}
+
+// adopt proposes the config of a reply.
+func (p *poller) adopt(ctx context.Context, reply *ctrlpb.PollReply) error {
 	config, err := ctrlpb.ToConfig(reply.GetConfig())
 	if err != nil {
 		return fmt.Errorf("config %d of the controllers: %w", reply.GetConfig().GetNum(), err)
@@ -220,9 +233,10 @@ func (p *poller) adopt(ctx context.Context, reply *ctrlpb.PollReply) error {
 	return nil
 }
 
-// claim asks for the first tokens of shards that are ours and were never held.
-func (p *poller) claim(ctx context.Context) error {
-	shards := p.m.takeClaims()
+// claim ends a poll: it asks for the first tokens of shards that are ours and
+// were never held.
+func (p *poller) claim(ctx context.Context, v *handoff.View) error {
+	shards := p.m.settled()
 	if len(shards) == 0 {
 		return nil
 	}
@@ -239,8 +253,7 @@ func (p *poller) claim(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("claim %d shards: %w", len(shards), err)
 	}
-	p.m.claimed(reply.GetClaimed(), p.n.identity.ShardCount)
-	p.m.refused(shards, reply.GetClaimed())
+	p.m.granted(v, shards, p.shards(reply.GetClaimed()))
 	return nil
 }
 

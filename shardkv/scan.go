@@ -7,6 +7,7 @@ import (
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
 	"github.com/shoalkv/shoal/shardkv/kvpb"
+	"github.com/shoalkv/shoal/shardkv/placement"
 )
 
 const (
@@ -71,12 +72,12 @@ func (n *node) scan(ctx context.Context, r *kvpb.ScanRequest, response *kvpb.Sca
 		switch {
 		case f.bad() || response.Outcome.Code != kvpb.Code_WRONG_GROUP:
 			return f
-		case at.here:
+		case at.Here:
 			if ctx.Err() != nil {
 				return busyShard(shard)
 			}
 			continue
-		case !at.wait:
+		case !at.Wait:
 			n.redirect(response.Outcome, at)
 			return fault{}
 		case t == nil:
@@ -87,7 +88,7 @@ func (n *node) scan(ctx context.Context, r *kvpb.ScanRequest, response *kvpb.Sca
 			continue // the shard may have changed before the ticket was in
 		}
 		select {
-		case <-t.wake:
+		case <-t.Value:
 		case <-ctx.Done():
 			return busyShard(shard)
 		case <-n.closed:
@@ -98,20 +99,20 @@ func (n *node) scan(ctx context.Context, r *kvpb.ScanRequest, response *kvpb.Sca
 
 // scanOnce reads the page if the shard is served here; else the outcome's code
 // is WRONG_GROUP, and the placing says where it is.
-func (n *node) scanOnce(ctx context.Context, r *kvpb.ScanRequest, response *kvpb.ScanResponse) (placing, fault) {
+func (n *node) scanOnce(ctx context.Context, r *kvpb.ScanRequest, response *kvpb.ScanResponse) (placement.Placing, fault) {
 	if !n.leading() {
-		return placing{}, n.notLeader()
+		return placement.Placing{}, n.notLeader()
 	}
 	response.Outcome.Code = kvpb.Code_WRONG_GROUP
-	if at := n.places.of(shardcfg.ShardID(r.GetShard())); !at.here {
+	if at := n.places.of(shardcfg.ShardID(r.GetShard())); !at.Here {
 		return at, fault{}
 	}
 	if err := n.replica.ReadBarrier(ctx); err != nil {
-		return placing{}, asRead(n.faultOf(err))
+		return placement.Placing{}, asRead(n.faultOf(err))
 	}
 	page, err := n.scanSnapshot(r)
 	if err != nil {
-		return placing{}, asRead(n.faultOf(err))
+		return placement.Placing{}, asRead(n.faultOf(err))
 	}
 	if page.Code == kvfsm.CodeWrongGroup {
 		return n.places.from(page.Where), fault{}
@@ -123,7 +124,7 @@ func (n *node) scanOnce(ctx context.Context, r *kvpb.ScanRequest, response *kvpb
 		response.Records[i] = &backing[i]
 		backing[i].Key, backing[i].Value, backing[i].Version = e.Key, e.Value, uint64(e.Version)
 	}
-	return placing{here: true}, fault{}
+	return placement.Placing{Here: true}, fault{}
 }
 
 func (n *node) scanSnapshot(r *kvpb.ScanRequest) (page kvfsm.ScanPage, err error) {

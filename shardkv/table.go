@@ -9,6 +9,7 @@ import (
 	"github.com/shoalkv/shoal/raftgroup/store"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
+	"github.com/shoalkv/shoal/shardkv/placement"
 )
 
 // A watched is the machine of a group whose changes of placement are published:
@@ -24,10 +25,9 @@ type watched struct {
 	parking *parking
 	store   store.Store // set before the first Applied
 
-	// dirty are the shards that entries applied but not yet visible changed.
-	dirty   []shardcfg.ShardID
-	adopted bool  // such an entry adopted a config
-	err     error // of reading the store in Applied; the next Apply stops the replica
+	// dirty is what entries applied but not yet visible changed.
+	dirty placement.Changes
+	err   error // of reading the store in Applied; the next Apply stops the replica
 
 	changes struct {
 		sync.Mutex
@@ -48,31 +48,9 @@ func (w *watched) Apply(b store.Batch, e *entry.Entry) ([]any, error) {
 		return nil, err
 	}
 	for i, c := range e.Commands {
-		switch c.Kind {
-		case kvfsm.KindWrite, kvfsm.KindPrune, kvfsm.KindRaiseFloor, entry.KindNoop, entry.KindRaiseFeature:
-			continue
-		}
-		w.note(c, results[i])
+		w.dirty.Note(c, results[i])
 	}
 	return results, nil
-}
-
-// note remembers what a command changed. A refused install changes its staging
-// too: that starts again.
-func (w *watched) note(c entry.Command, result any) {
-	if v, ok := result.(kvfsm.Verdict); ok && !v.Done && v.Why != kvfsm.ReasonDigest {
-		return
-	}
-	if c.Kind == kvfsm.KindAdopt {
-		w.adopted = true
-		return
-	}
-	// The machine has just applied it, so it can be decoded.
-	if command, err := kvfsm.Decode(c); err == nil {
-		if s, ok := kvfsm.HandoffShard(command); ok {
-			w.dirty = append(w.dirty, s)
-		}
-	}
 }
 
 // Reset makes both machines forget what they cached, and publishes everything.
@@ -80,7 +58,7 @@ func (w *watched) Reset(r store.Reader) error {
 	if err := w.Machine.Reset(r); err != nil {
 		return err
 	}
-	w.dirty, w.adopted = nil, false
+	w.dirty.Clear()
 	defer w.announce()
 	return w.publishAll(r)
 }
@@ -88,24 +66,23 @@ func (w *watched) Reset(r store.Reader) error {
 // Applied publishes what the entries up to index changed.
 func (w *watched) Applied(index uint64) {
 	w.Machine.Applied(index)
-	if len(w.dirty) == 0 && !w.adopted {
+	if !w.dirty.Any() {
 		return
 	}
 	s := w.store
-	if w.adopted {
-		// A config may change any record: a handoff that is called off.
+	if w.dirty.Adopted {
 		w.err = w.publishAll(s)
 	} else {
-		slices.Sort(w.dirty)
-		w.dirty = slices.Compact(w.dirty)
-		for _, shard := range w.dirty {
+		slices.Sort(w.dirty.Shards)
+		w.dirty.Shards = slices.Compact(w.dirty.Shards)
+		for _, shard := range w.dirty.Shards {
 			if err := w.publish(s, shard); err != nil {
 				w.err = err
 			}
 		}
-		w.parking.wake(w.dirty)
+		w.parking.wake(w.dirty.Shards)
 	}
-	w.dirty, w.adopted = w.dirty[:0], false
+	w.dirty.Clear()
 	w.announce()
 }
 

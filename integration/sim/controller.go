@@ -1,14 +1,13 @@
 package sim
 
 import (
-	"cmp"
 	"slices"
 	"time"
 
 	"github.com/shoalkv/shoal/raftgroup/entry"
 	"github.com/shoalkv/shoal/shardctrler/ctrlfsm"
+	"github.com/shoalkv/shoal/shardctrler/report"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
-	"github.com/shoalkv/shoal/shardkv/kvfsm"
 )
 
 // controllers are the controllers' group. What they log is decided by
@@ -26,18 +25,10 @@ type controllers struct {
 type controller struct {
 	cs *controllers
 	r  *replica
-	// holders is the leader's memory: who said that it holds a shard.
-	holders map[shardcfg.ShardID]holding
-	config  *shardcfg.Config // cached, of the newest number seen here
-}
-
-// A holding is what a group reports of one shard.
-type holding struct {
-	shard    shardcfg.ShardID
-	epoch    shardcfg.Epoch
-	serving  bool
-	by       kvfsm.Peer
-	replicas []string
+	// memory is the leader's: what groups reported.
+	memory *report.Memory
+	config *shardcfg.Config // cached, of the newest number seen here
+	told   shardcfg.ConfigNum
 }
 
 func newControllers(w *World) *controllers {
@@ -49,7 +40,7 @@ func newControllers(w *World) *controllers {
 	cs.g = newRaftGroup(w, "controllers", cs.nodes,
 		func() machine { return ctrlfsm.New(shards, nil) },
 		func(r *replica) resident {
-			return &controller{cs: cs, r: r, holders: map[shardcfg.ShardID]holding{}}
+			return &controller{cs: cs, r: r, memory: report.NewMemory()}
 		})
 	cs.g.seen = cs.seen
 	cs.view = ctrlfsm.NewView(cs.g.mem, shards)
@@ -71,10 +62,28 @@ func (cs *controllers) seen(st *state, e *entry.Entry) {
 	}
 }
 
-func (c *controller) led()              { c.holders = map[shardcfg.ShardID]holding{} }
-func (c *controller) lost()             { c.holders = map[shardcfg.ShardID]holding{} }
-func (c *controller) died()             { c.holders, c.config = map[shardcfg.ShardID]holding{}, nil }
-func (c *controller) applied(st *state) {}
+func (c *controller) led()  { c.memory = report.NewMemory() }
+func (c *controller) lost() { c.memory = report.NewMemory() }
+func (c *controller) died() { c.memory, c.config = report.NewMemory(), nil }
+
+// applied tells the groups' leaders of a new config, as shardctrler's Watch does:
+// each watches one of the controllers.
+func (c *controller) applied(*state) {
+	_, latest := c.state()
+	if latest == nil || latest.Num == c.told {
+		return
+	}
+	c.told = latest.Num
+	for _, l := range c.cs.w.lives {
+		if l.over || int(l.self.Group)%len(c.cs.nodes) != c.r.slot {
+			continue
+		}
+		for _, r := range l.g.replicas {
+			s := r.top.(*server)
+			c.cs.w.post(c.r.n, r.n, func() { s.told(latest.Num) })
+		}
+	}
+}
 
 // ctlReply is a controller's answer; which fields count depends on the call.
 type ctlReply struct {
@@ -84,7 +93,7 @@ type ctlReply struct {
 
 	num     shardcfg.ConfigNum
 	config  *shardcfg.Config // nil: the caller has the newest
-	hints   []holding
+	hints   []report.Hint
 	claimed []shardcfg.ShardID
 	refusal *ctrlfsm.Refusal
 	clock   uint64
@@ -99,14 +108,19 @@ func (c *controller) leaderAddr() string {
 
 func (c *controller) notLeading() ctlReply { return ctlReply{refused: true, leader: c.leaderAddr()} }
 
-// state is the applied one, which may be old.
+// state is the applied one, which may be old; nil: the disk failed.
 func (c *controller) state() (ctrlfsm.View, *shardcfg.Config) {
-	v := ctrlfsm.NewView(c.r.machine.at.mem, c.cs.w.p.Shards)
+	v := ctrlfsm.NewView(c.r.reader(), c.cs.w.p.Shards)
 	num, err := v.Num()
-	c.cs.w.check(err, "read the config's number")
+	if c.r.failed(err, "read the config's number") {
+		return v, nil
+	}
 	if c.config == nil || c.config.Num != num {
-		c.config, err = v.Latest()
-		c.cs.w.check(err, "read the latest config")
+		latest, err := v.Latest()
+		if c.r.failed(err, "read the latest config") {
+			return v, nil
+		}
+		c.config = latest
 	}
 	return v, c.config
 }
@@ -121,25 +135,21 @@ func (c *controller) propose(cmd ctrlfsm.Command, end func(res ctrlfsm.Result, o
 	})
 }
 
-// A pollRequest is a group's report of itself.
-type pollRequest struct {
-	self     kvfsm.Peer
-	replicas []string
-	adopted  shardcfg.ConfigNum
-	holdings []holding
-	drained  bool
-}
-
 // poll follows shardctrler's Poll: the change that a report asks for, then the
 // answer from applied state. It needs a leader, but no proof that it still is
 // one.
-func (c *controller) poll(q pollRequest, reply func(ctlReply)) {
+func (c *controller) poll(q *report.Report, reply func(ctlReply)) {
 	if c.r.role != leader {
 		reply(c.notLeading())
 		return
 	}
-	cmd, ref := c.due(q)
+	v, latest := c.state()
+	if latest == nil {
+		return
+	}
+	cmd, ref, err := report.Due(v, latest, q)
 	switch {
+	case c.r.failed(err, "see what a report calls for"):
 	case ref != nil:
 		reply(ctlReply{refusal: ref})
 	case cmd != nil:
@@ -150,90 +160,31 @@ func (c *controller) poll(q pollRequest, reply func(ctlReply)) {
 			case res.Refusal != nil:
 				reply(ctlReply{refusal: res.Refusal})
 			default:
-				reply(c.answer(q))
+				c.answer(q, reply)
 			}
 		})
 	default:
-		reply(c.answer(q))
+		c.answer(q, reply)
 	}
 }
 
-// due follows shardctrler's dueCommand.
-func (c *controller) due(q pollRequest) (ctrlfsm.Command, *ctrlfsm.Refusal) {
+func (c *controller) answer(q *report.Report, reply func(ctlReply)) {
 	v, latest := c.state()
-	if _, listed := latest.Groups[q.self.Group]; !listed {
-		return nil, nil
+	if latest == nil {
+		return
 	}
-	bind := ctrlfsm.Bind{Group: q.self.Group, Incarnation: q.self.Incarnation, Replicas: q.replicas}
-	next, ref, err := ctrlfsm.Plan(v, bind)
-	c.cs.w.check(err, "plan a bind")
-	if ref != nil {
-		return nil, ref
+	a, err := c.memory.Answer(v, latest, q, time.UnixMilli(int64(c.r.n.clock())))
+	if c.r.failed(err, "answer a report") {
+		return
 	}
-	left, err := v.LeftAt(q.self.Group)
-	c.cs.w.check(err, "read a leave")
-	switch {
-	case q.drained && left != 0 && q.adopted >= left:
-		return ctrlfsm.Drained{Incarnation: q.self.Incarnation, Adopted: q.adopted}, nil
-	case next != nil:
-		return bind, nil
+	if a.Behind {
+		reply(c.notLeading())
+		return
 	}
-	return nil, nil
-}
-
-func (c *controller) answer(q pollRequest) ctlReply {
-	v, latest := c.state()
-	r := ctlReply{num: latest.Num, clock: c.clock()}
-	if latest.Num > q.adopted {
-		r.config = latest
-	}
-	c.take(q)
-	r.hints = c.hints(latest)
-	claims, err := v.ClaimsOf(q.self.Incarnation)
-	c.cs.w.check(err, "read the claims")
-	for _, s := range claims {
-		if !slices.ContainsFunc(q.holdings, func(h holding) bool { return h.shard == s }) {
-			r.claimed = append(r.claimed, s)
-		}
-	}
-	return r
+	reply(ctlReply{num: a.Num, config: a.Config, hints: slices.Concat(a.Hints.List, a.More), claimed: a.Claimed, clock: c.clock()})
 }
 
 func (c *controller) clock() uint64 { return max(c.r.machine.at.clock, c.r.n.clock()) }
-
-// take follows shardctrler's reports.take.
-func (c *controller) take(q pollRequest) {
-	for _, h := range q.holdings {
-		was, known := c.holders[h.shard]
-		if known && (h.epoch.Less(was.epoch) || was.by.Incarnation != h.by.Incarnation && !newer(h, was)) {
-			continue
-		}
-		h.replicas = q.replicas
-		c.holders[h.shard] = h
-	}
-}
-
-func newer(a, b holding) bool {
-	bit := func(v bool) int {
-		if v {
-			return 1
-		}
-		return 0
-	}
-	return cmp.Or(a.epoch.Compare(b.epoch), cmp.Compare(bit(a.serving), bit(b.serving))) > 0
-}
-
-// hints follows shardctrler's reports.hints: holders that are not the owners.
-func (c *controller) hints(latest *shardcfg.Config) (list []holding) {
-	for i := range latest.Shards {
-		s := shardcfg.ShardID(i)
-		h, known := c.holders[s]
-		if _, owner := latest.Owner(s); known && h.by.Incarnation != owner {
-			list = append(list, h)
-		}
-	}
-	return list
-}
 
 // claim follows shardctrler's Claim.
 func (c *controller) claim(inc shardcfg.Incarnation, shards []shardcfg.ShardID, reply func(ctlReply)) {
@@ -245,17 +196,13 @@ func (c *controller) claim(inc shardcfg.Incarnation, shards []shardcfg.ShardID, 
 		reply(ctlReply{claimed: shards})
 		return
 	}
-	v, _ := c.state()
-	var open, claimed []shardcfg.ShardID
-	for _, s := range shards {
-		by, err := v.ClaimedBy(s)
-		c.cs.w.check(err, "read a claim")
-		switch {
-		case by == inc:
-			claimed = append(claimed, s)
-		case by.IsZero():
-			open = append(open, s)
-		}
+	v, latest := c.state()
+	if latest == nil {
+		return
+	}
+	open, claimed, err := report.Open(v, inc, shards)
+	if c.r.failed(err, "read a claim") {
+		return
 	}
 	if len(open) == 0 {
 		reply(ctlReply{claimed: claimed})
@@ -280,7 +227,10 @@ func (c *controller) query(reply func(ctlReply)) {
 			return
 		}
 		_, latest := c.state()
-		reply(ctlReply{num: latest.Num, config: latest, hints: c.hints(latest), clock: c.clock()})
+		if latest == nil {
+			return
+		}
+		reply(ctlReply{num: latest.Num, config: latest, hints: c.memory.Hints(latest).List, clock: c.clock()})
 	})
 }
 

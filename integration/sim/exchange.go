@@ -1,12 +1,12 @@
 package sim
 
 import (
-	"slices"
 	"time"
 
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/handoff"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
+	"github.com/shoalkv/shoal/shardkv/placement"
 )
 
 // peerTimeout is how long a call to another group may take.
@@ -70,15 +70,23 @@ func serverOf(n *node, inc *shardcfg.Incarnation, unfenced bool) *server {
 func (s *server) invited(in handoff.Invite, reply func(inviteAnswer)) {
 	asked := in.To.Incarnation
 	in.To.Incarnation = s.l.self.Incarnation // differs only where it is not fenced
-	s.hear(in.From.Peer.Incarnation, in.From.Replicas)
+	s.heard.Hear(in.From.Peer.Incarnation, in.From.Replicas)
+	var told []shardcfg.ShardID
 	for _, v := range in.Shards {
-		s.noteInvitation(v.Shard, invitation{in.From.Peer, v.Mark, v.Phase})
+		if s.heard.Invited(v.Shard, placement.Invitation{From: in.From.Peer, Mark: v.Mark, Phase: v.Phase}) {
+			told = append(told, v.Shard)
+		}
 	}
+	s.lot.Wake(told, s.wake)
 	if s.driver != nil {
 		s.driver.Invited(s.w.now, in)
 		s.passSoon(0)
 	}
-	a := inviteAnswer{InviteReply: handoff.Answer(handoff.Identity{Peer: s.l.self}, s.view(), in), leading: s.driver != nil}
+	v, err := handoff.ReadShards(s.r.reader(), &handoff.View{Config: s.config()}, in.Shards)
+	if s.r.failed(err, "read shards") {
+		return
+	}
+	a := inviteAnswer{InviteReply: handoff.Answer(handoff.Identity{Peer: s.l.self}, &v, in), leading: s.driver != nil}
 	a.From = asked
 	reply(a)
 }
@@ -94,7 +102,7 @@ type pagesAnswer struct {
 func (s *server) fetch(f handoff.Fetch) {
 	replicas := f.Replicas
 	if len(replicas) == 0 {
-		replicas = s.addresses[f.From.Incarnation]
+		replicas = s.heard.Addresses(s.config(), f.From)
 	}
 	to := s.target(f.From.Incarnation, replicas)
 	leads := s.leads
@@ -108,7 +116,7 @@ func (s *server) fetch(f handoff.Fetch) {
 	}
 	call(s.r.n, to, peerTimeout, s.w.p.Dup, func(reply func(pagesAnswer)) {
 		if t := serverOf(to, &f.From.Incarnation, false); t != nil {
-			reply(t.wanted(f))
+			t.wanted(f, reply)
 		} else {
 			reply(pagesAnswer{wrong: true})
 		}
@@ -122,14 +130,14 @@ func (s *server) fetch(f handoff.Fetch) {
 		if how != answered || a.wrong {
 			s.driver.FetchFailed(s.w.now, f)
 		} else {
-			s.driver.Fetched(s.w.now, f, a.pages)
+			s.driver.Fetched(s.w.now, f, s.w.garble(a.pages))
 		}
 		s.passSoon(0)
 	})
 }
 
 // wanted answers a Fetch from applied state, of any replica.
-func (s *server) wanted(f handoff.Fetch) pagesAnswer {
+func (s *server) wanted(f handoff.Fetch, reply func(pagesAnswer)) {
 	if s.driver != nil {
 		s.driver.Wanted(f.To, f.Wants)
 		s.passSoon(time.Millisecond)
@@ -138,8 +146,10 @@ func (s *server) wanted(f handoff.Fetch) pagesAnswer {
 	if s.w.bugs.Unfenced {
 		to = s.unfencedReceiver(&f)
 	}
-	pages, err := kvfsm.ReadPages(s.r.machine.at.mem, to, f.Wants, s.w.p.PageBytes)
-	s.w.check(err, "read pages")
+	pages, err := kvfsm.ReadPages(s.r.reader(), to, f.Wants, s.w.p.PageBytes)
+	if s.r.failed(err, "read pages") {
+		return
+	}
 	if s.w.bugs.TailSkipped {
 		for i := range pages {
 			if pages[i].Next.Tail && f.Wants[i].Cursor.Tail {
@@ -147,12 +157,5 @@ func (s *server) wanted(f handoff.Fetch) pagesAnswer {
 			}
 		}
 	}
-	return pagesAnswer{pages: pages, leading: s.driver != nil}
-}
-
-// hear remembers the addresses of a group.
-func (s *server) hear(inc shardcfg.Incarnation, replicas []string) {
-	if len(replicas) > 0 {
-		s.addresses[inc] = slices.Clone(replicas)
-	}
+	reply(pagesAnswer{pages: pages, leading: s.driver != nil})
 }

@@ -1,13 +1,13 @@
 package sim
 
 import (
-	"slices"
 	"time"
 
 	"github.com/shoalkv/shoal/clerk/route"
 	"github.com/shoalkv/shoal/raftgroup/entry"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
+	"github.com/shoalkv/shoal/shardkv/placement"
 )
 
 // A request is one operation at a server.
@@ -15,11 +15,16 @@ type request struct {
 	read  bool
 	key   []byte
 	write kvfsm.Write // if not read
+	scan  *kvfsm.Scan // nil: it is no scan
 	reply func(response)
 
 	over   bool // answered, or given up
 	slowed bool
-	until  time.Duration // for how long it may be parked
+	ticket *placement.Ticket[*request] // nil: never parked
+	// waiting: it is parked and nothing has happened to its shard since it looked;
+	// poked: something has, and it did not look yet.
+	waiting, poked bool
+	expired        bool // what must wait gets no more time
 }
 
 // A response is a server's answer.
@@ -29,19 +34,30 @@ type response struct {
 	version shardcfg.Revision
 	length  uint64
 	clock   uint64
+	page    kvfsm.ScanPage
+}
+
+func (q *request) shard(shards int) shardcfg.ShardID {
+	if q.scan != nil {
+		return q.scan.Shard
+	}
+	return shardcfg.ShardOf(q.key, shards)
 }
 
 // execute serves a request, for at most hold.
 func (s *server) execute(q *request, hold time.Duration) {
 	reply := q.reply
-	q.until = s.w.now + hold
+	lot := s.lot
 	q.reply = func(a response) {
 		if q.over {
 			return
 		}
 		q.over = true
-		a.clock = max(s.r.machine.at.clock, s.r.n.clock())
-		a.reply.Config = s.adopted()
+		if q.ticket != nil {
+			lot.Leave(q.ticket)
+		}
+		a.clock = max(a.clock, s.r.machine.at.clock, s.r.n.clock())
+		a.reply.Config = s.config().Num
 		reply(a)
 	}
 	s.round(q)
@@ -49,8 +65,7 @@ func (s *server) execute(q *request, hold time.Duration) {
 		s.r.n.after(hold, func() {
 			// What is proposed will be answered, whatever it takes; what waits for
 			// its shard was not done.
-			if i := slices.Index(s.parked, q); i >= 0 {
-				s.parked = slices.Delete(s.parked, i, i+1)
+			if q.expired = true; q.waiting {
 				q.reply(response{reply: route.Reply{Code: route.Busy}})
 			}
 		})
@@ -63,12 +78,14 @@ func (s *server) round(q *request) {
 		s.notLeader(q)
 		return
 	}
-	rec := s.record(shardcfg.ShardOf(q.key, s.w.p.Shards))
+	rec := s.record(q.shard(s.w.p.Shards))
 	p := s.place(&rec)
 	switch {
-	case !p.here && s.readsFrozen(q, &rec):
-	case !p.here:
+	case !p.Here && s.readsFrozen(q, &rec):
+	case !p.Here:
 		s.misplaced(q, p)
+	case q.scan != nil:
+		s.scan(q)
 	case q.read:
 		s.read(q)
 	case !q.slowed && s.slowed[rec.Shard] > 0:
@@ -91,31 +108,62 @@ func (s *server) notLeader(q *request) {
 	q.reply(response{reply: route.Reply{Code: code, Leader: addr}})
 }
 
-// misplaced redirects an operation, or parks it.
-func (s *server) misplaced(q *request, p placing) {
-	switch {
-	case p.wait && s.w.now >= q.until:
-		q.reply(response{reply: route.Reply{Code: route.Busy}})
-		return
-	case p.wait:
-		s.parked = append(s.parked, q)
-		return
-	}
-	q.reply(response{reply: route.Reply{Code: route.WrongGroup, Redirect: s.redirect(p)}})
+// place places a shard by its record.
+func (s *server) place(r *kvfsm.Record) placement.Placing {
+	return placement.Place(s.l.self, s.config(), r, s.heard.Of(r.Shard))
 }
 
-// wake lets everything that is parked look again.
-func (s *server) wake() {
-	if len(s.parked) == 0 {
+// placeFrom places a shard that a command met elsewhere.
+func (s *server) placeFrom(met kvfsm.Where) placement.Placing {
+	r := placement.Newer(s.record(met.Shard), met)
+	return s.place(&r)
+}
+
+// misplaced redirects an operation, or parks it.
+func (s *server) misplaced(q *request, p placement.Placing) {
+	if p.Wait {
+		s.park(q, p.Shard)
 		return
 	}
-	list := s.parked
-	s.parked = nil
+	h := &route.Hint{Shard: p.Shard, Epoch: p.Epoch, GID: p.Next.Group, Incarnation: p.Next.Incarnation,
+		Replicas: s.heard.Addresses(s.config(), p.Next)}
+	q.reply(response{reply: route.Reply{Code: route.WrongGroup, Redirect: h}})
+}
+
+// parkedBytesMax bounds what is parked, as shardkv's limit does.
+const parkedBytesMax = 64 << 20
+
+// park follows what node.run does with an operation that stays open.
+func (s *server) park(q *request, shard shardcfg.ShardID) {
+	switch {
+	case q.ticket == nil:
+		var ok bool
+		if q.ticket, ok = s.lot.Enter(q, []shardcfg.ShardID{shard}, int64(len(q.key)+len(q.write.Value))); !ok || q.expired {
+			q.reply(response{reply: route.Reply{Code: route.Busy}})
+			return
+		}
+		s.round(q) // the shard may have changed before the ticket was in
+	case q.expired:
+		q.reply(response{reply: route.Reply{Code: route.Busy}})
+	case q.poked:
+		s.look(q)
+	default:
+		q.waiting = true
+	}
+}
+
+// wake makes a parked operation look again.
+func (s *server) wake(q *request) {
+	if q.poked = true; q.waiting {
+		s.look(q)
+	}
+}
+
+func (s *server) look(q *request) {
+	q.waiting, q.poked = false, false
 	s.r.n.after(0, func() {
-		for _, q := range list {
-			if !q.over {
-				s.round(q)
-			}
+		if !q.over {
+			s.round(q)
 		}
 	})
 }
@@ -141,7 +189,7 @@ func (s *server) write(q *request) {
 // wrote follows shardkv's writeOutcome.
 func (s *server) wrote(q *request, out kvfsm.Outcome) {
 	if out.Code == kvfsm.CodeWrongGroup {
-		if p := s.placeFrom(out.Where); p.here {
+		if p := s.placeFrom(out.Where); p.Here {
 			s.round(q)
 		} else {
 			s.misplaced(q, p)
@@ -151,7 +199,7 @@ func (s *server) wrote(q *request, out kvfsm.Outcome) {
 	if out.Repeat {
 		s.w.stats.Repeats++
 	}
-	q.reply(response{reply: route.Reply{Code: route.Code(out.Code)}, version: out.Version, length: out.Length})
+	q.reply(response{reply: route.Reply{Code: route.Code(out.Code)}, version: out.Version, length: out.Length, clock: out.Floor})
 }
 
 // read follows shardkv's node.read: one barrier, then phase and value from one
@@ -163,9 +211,11 @@ func (s *server) read(q *request) {
 			return
 		}
 		found, err := kvfsm.Get(s.snapshot(q.key), s.w.p.Shards, q.key)
-		s.w.check(err, "get")
+		if s.r.failed(err, "get") {
+			return
+		}
 		if found.Code == kvfsm.CodeWrongGroup {
-			if p := s.placeFrom(found.Where); p.here {
+			if p := s.placeFrom(found.Where); p.Here {
 				s.round(q)
 			} else {
 				s.misplaced(q, p)
@@ -174,5 +224,29 @@ func (s *server) read(q *request) {
 		}
 		s.w.trace.note(traceRead, s.r.n.id, s.r.machine.index(), uint64(found.Version))
 		q.reply(response{reply: route.Reply{Code: route.Code(found.Code)}, value: found.Value, version: found.Version})
+	})
+}
+
+// scan follows shardkv's scanOnce.
+func (s *server) scan(q *request) {
+	s.r.barrier(func(ok bool) {
+		if !ok {
+			s.notLeader(q)
+			return
+		}
+		page, err := kvfsm.ReadScan(s.r.reader(), *q.scan)
+		if s.r.failed(err, "scan") {
+			return
+		}
+		if page.Code == kvfsm.CodeWrongGroup {
+			if p := s.placeFrom(page.Where); p.Here {
+				s.round(q)
+			} else {
+				s.misplaced(q, p)
+			}
+			return
+		}
+		s.w.trace.note(traceRead, s.r.n.id, s.r.machine.index(), uint64(len(page.Entries)))
+		q.reply(response{page: page})
 	})
 }

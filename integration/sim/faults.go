@@ -14,7 +14,9 @@ func (w *World) faultsBegin() {
 		if w.calm {
 			return
 		}
-		w.fault(w.p.Faults[w.rng.fault.IntN(len(w.p.Faults))])
+		if !w.resting {
+			w.fault(w.p.Faults[w.rng.fault.IntN(len(w.p.Faults))])
+		}
 		w.later(between(w.rng.fault, w.p.FaultEvery/4, 7*w.p.FaultEvery/4), next)
 	}
 	w.later(between(w.rng.fault, 0, w.p.FaultEvery), next)
@@ -23,17 +25,21 @@ func (w *World) faultsBegin() {
 func (w *World) fault(k Kind) {
 	rng := w.rng.fault
 	last := between(rng, w.p.FaultLast/8, 2*w.p.FaultLast)
-	w.stats.happened(k)
+	happened := true
 	switch k {
 	case KindCrash:
-		w.crash(w.nodes[rng.IntN(len(w.nodes))], last)
+		happened = w.crash(w.nodes[rng.IntN(len(w.nodes))], last)
 	case KindGroupCrash:
-		g := w.anyGroup()
-		for _, r := range g.replicas {
-			w.crash(r.n, between(rng, last/2, last))
+		happened = false
+		for _, r := range w.anyGroup().replicas {
+			happened = w.crash(r.n, between(rng, last/2, last)) || happened
 		}
 	case KindPartition:
-		w.partition(last)
+		happened = w.partition(last)
+	case KindDisk:
+		happened = w.failDisk(w.nodes[rng.IntN(len(w.nodes))])
+	case KindStray:
+		happened = w.stray()
 	case KindPause:
 		w.pause(w.nodes[rng.IntN(len(w.nodes))], last)
 	case KindClock:
@@ -44,6 +50,9 @@ func (w *World) fault(k Kind) {
 		}
 		n.skew = between(rng, -most, most+1)
 		w.trace.note(traceClock, n.id, uint64(n.skew), 0)
+	}
+	if happened {
+		w.stats.happened(k)
 	}
 }
 
@@ -58,21 +67,32 @@ func (w *World) anyGroup() *raftGroup {
 	return groups[w.rng.fault.IntN(len(groups))]
 }
 
-// crash takes a replica's power, for a while.
-func (w *World) crash(n *node, last time.Duration) {
+// crash takes a replica's power, for a while; false: it had none.
+func (w *World) crash(n *node, last time.Duration) bool {
 	if !n.up || n.host == nil {
-		return
+		return false
 	}
+	w.stats.Crashes++
 	w.trace.note(traceCrash, n.id, n.host.last(), n.host.synced)
 	n.up = false
 	n.boot++
 	n.held = nil
 	n.host.crash()
-	w.later(last, func() { w.restart(n) })
+	boot := n.boot
+	w.later(last, func() {
+		if n.boot == boot {
+			w.restart(n)
+		}
+	})
+	return true
 }
 
 func (w *World) restart(n *node) {
 	if n.up || n.host == nil {
+		return
+	}
+	if n.host.disk != nil && !n.host.opens() {
+		w.later(between(w.rng.fault, 10*time.Millisecond, 500*time.Millisecond), func() { w.restart(n) })
 		return
 	}
 	n.up = true
@@ -85,8 +105,9 @@ func (w *World) restart(n *node) {
 func (w *World) pause(n *node, last time.Duration) {
 	n.paused++
 	w.trace.note(tracePause, n.id, uint64(last), 0)
+	spell := w.spell
 	w.later(last, func() {
-		if n.paused > 0 { // else the calm came first
+		if w.spell == spell {
 			n.paused--
 			n.goOn()
 		}
@@ -106,8 +127,8 @@ func (n *node) goOn() {
 }
 
 // partition cuts links, for a while: around one machine, one way or both; half
-// of all; or one group from another.
-func (w *World) partition(last time.Duration) {
+// of all; or one group from another. False: it cut nothing.
+func (w *World) partition(last time.Duration) bool {
 	rng := w.rng.fault
 	side := make([]bool, len(w.nodes))
 	inward, outward := true, true
@@ -137,6 +158,7 @@ func (w *World) partition(last time.Duration) {
 		}
 	}
 	w.trace.note(traceCut, 0, uint64(len(links)), uint64(last))
+	spell := w.spell
 	if w.trace.on() {
 		for i, s := range side {
 			if s {
@@ -145,7 +167,7 @@ func (w *World) partition(last time.Duration) {
 		}
 	}
 	w.later(last, func() {
-		if w.calm {
+		if w.spell != spell {
 			return
 		}
 		w.trace.note(traceHeal, 0, uint64(len(links)), 0)
@@ -153,13 +175,23 @@ func (w *World) partition(last time.Duration) {
 			w.cut[l[0]][l[1]]--
 		}
 	})
+	return len(links) > 0
 }
 
 // heal ends all faults for good.
 func (w *World) heal() {
 	w.calm = true
+	w.relieve()
+}
+
+// relieve ends all faults that last.
+func (w *World) relieve() {
+	w.spell++
 	clear(w.cut[:])
 	for _, n := range w.nodes {
+		if n.host != nil && !n.host.stopping {
+			n.host.disk = nil
+		}
 		if n.paused > 0 {
 			n.paused = 0
 			n.goOn()

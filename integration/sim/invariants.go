@@ -70,10 +70,12 @@ func (w *World) configChanged(was, is *shardcfg.Config) {
 // commanded checks the verdict of a command of a handoff.
 func (w *World) commanded(l *life, c kvfsm.Command, v kvfsm.Verdict) {
 	w.trace.note(traceCommand, int(c.Kind()), uint64(v.Why), uint64(l.self.Group))
-	switch v.Why {
-	case kvfsm.ReasonDigest:
+	shard, _ := kvfsm.HandoffShard(c)
+	switch {
+	case w.garbled[shard]:
+	case v.Why == kvfsm.ReasonDigest:
 		w.fail("INV-6", "%s: the staged copy differs from the holder's: %+v", l.g.name, c)
-	case kvfsm.ReasonItems:
+	case v.Why == kvfsm.ReasonItems:
 		w.fail("INV-6", "%s: malformed items: %+v", l.g.name, c)
 	}
 	if !v.Done {
@@ -81,10 +83,13 @@ func (w *World) commanded(l *life, c kvfsm.Command, v kvfsm.Verdict) {
 	}
 	switch c := c.(type) {
 	case *kvfsm.Install:
+		w.stats.Installs++
+	case *kvfsm.Drop:
 		w.stats.Handoffs++
 	case *kvfsm.Discard:
 		w.stats.Discards++
 	case *kvfsm.RaiseFloor:
+		w.stats.happened(KindExpiry)
 		w.model.floor[c.Shard] = max(w.model.floor[c.Shard], c.Floor)
 	}
 }

@@ -59,6 +59,7 @@ func (l *life) end() {
 func (l *life) seen(st *state, e *entry.Entry) {
 	w := l.w
 	for i, c := range e.Commands {
+		st.changes.Note(c, st.results[i])
 		if c.Kind < entry.KindMachineMin {
 			continue
 		}
@@ -71,8 +72,8 @@ func (l *life) seen(st *state, e *entry.Entry) {
 			w.model.wrote(w, l, wr, st.results[i].(kvfsm.Outcome), e.Clock)
 			continue
 		}
-		st.handoff = true
 		w.changed = true
+		w.strays.keep(c)
 		w.commanded(l, cmd, st.results[i].(kvfsm.Verdict))
 	}
 }

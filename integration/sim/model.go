@@ -64,10 +64,19 @@ func (r *recorder) resolve(m *model, strict bool) history.History {
 // follows the groups' logs, so that it finds a write that was executed twice, or
 // on the wrong value, in the moment in which it happens.
 type model struct {
-	values   map[string]string
+	// past has all that each key ever was, in order.
+	past     map[string][]moment
 	executed map[identity]execution
 	revision map[shardcfg.ShardID]shardcfg.Revision
 	floor    map[shardcfg.ShardID]uint64
+}
+
+// A moment is what a key was from a tick of the history on; version 0: it was
+// not there.
+type moment struct {
+	at      int64
+	version shardcfg.Revision
+	value   string
 }
 
 // An execution is how a write ended, and when.
@@ -83,7 +92,7 @@ type identity struct {
 }
 
 func newModel() model {
-	return model{values: map[string]string{}, executed: map[identity]execution{},
+	return model{past: map[string][]moment{}, executed: map[identity]execution{},
 		revision: map[shardcfg.ShardID]shardcfg.Revision{}, floor: map[shardcfg.ShardID]uint64{}}
 }
 
@@ -113,39 +122,73 @@ func (m *model) wrote(w *World, l *life, c *kvfsm.Write, out kvfsm.Outcome, cloc
 	case id.sequence != 0 && c.Stamp.Key.Birth < m.floor[s]:
 		w.fail("session", "%s executes %q of a session that expired", l.g.name, c.Value)
 	}
-	m.executed[id] = execution{out, w.history.tick()}
-	m.execute(w, l, c, out, s)
+	at := w.history.tick()
+	m.executed[id] = execution{out, at}
+	m.execute(w, l, c, out, s, at)
 }
 
-func (m *model) execute(w *World, l *life, c *kvfsm.Write, out kvfsm.Outcome, s shardcfg.ShardID) {
+func (m *model) execute(w *World, l *life, c *kvfsm.Write, out kvfsm.Outcome, s shardcfg.ShardID, at int64) {
 	key := string(c.Key)
-	old, exists := m.values[key]
+	old := m.now(key)
+	matches := !c.Condition.Set || c.Condition.Version == old.version
+	if matches == (out.Code == kvfsm.CodeVersionMismatch) {
+		w.fail("INV-2", "%s: %v of %q if version %d is %+v; the version is %d", l.g.name, c.Op, key, c.Condition.Version, out, old.version)
+	}
+	is := moment{at: at, version: out.Version, value: string(c.Value)}
 	switch {
 	case out.Code == kvfsm.CodeVersionMismatch:
+		if out.Version != old.version {
+			w.fail("INV-2", "%s says that %q has version %d; it is %d", l.g.name, key, out.Version, old.version)
+		}
 		return
 	case out.Code == kvfsm.CodeNotFound:
-		if exists {
-			w.fail("INV-2", "%s finds no %q to delete; there is %q", l.g.name, key, old)
+		if old.version != 0 {
+			w.fail("INV-2", "%s finds no %q to delete; there is %q", l.g.name, key, old.value)
 		}
 		return
 	case c.Op == kvfsm.OpDelete:
-		if !exists {
+		if old.version == 0 {
 			w.fail("INV-2", "%s deletes %q, which is not there", l.g.name, key)
 		}
-		delete(m.values, key)
-		return
+		is.version, is.value = 0, ""
 	case c.Op == kvfsm.OpAppend:
-		m.values[key] = old + string(c.Value)
-		if out.Length != uint64(len(m.values[key])) {
-			w.fail("INV-2", "%s: append of %q to %q gives length %d, want %d", l.g.name, c.Value, key, out.Length, len(m.values[key]))
+		is.value = old.value + is.value
+		if out.Length != uint64(len(is.value)) {
+			w.fail("INV-2", "%s: append of %q to %q gives length %d, want %d", l.g.name, c.Value, key, out.Length, len(is.value))
 		}
-	default:
-		m.values[key] = string(c.Value)
+	}
+	m.past[key] = append(m.past[key], is)
+	if c.Op == kvfsm.OpDelete {
+		return
 	}
 	if out.Version <= m.revision[s] {
 		w.fail("INV-2", "%s: version %d of shard %d is not above %d", l.g.name, out.Version, s, m.revision[s])
 	}
 	m.revision[s] = out.Version
+}
+
+// now is what a key is at present.
+func (m *model) now(key string) moment {
+	if past := m.past[key]; len(past) > 0 {
+		return past[len(past)-1]
+	}
+	return moment{}
+}
+
+// between are the moments of a key that lasted at some time from begin to end.
+func (m *model) between(key string, begin, end int64) []moment {
+	past := append([]moment{{}}, m.past[key]...)
+	first := 0
+	for i := range past {
+		if past[i].at <= begin {
+			first = i
+		}
+	}
+	last := first
+	for last < len(past) && (last == first || past[last].at <= end) {
+		last++
+	}
+	return past[first:last]
 }
 
 // judgeTimeout bounds the check of a history; a history that takes longer is a
@@ -157,7 +200,7 @@ func (w *World) judge() {
 	final := map[string]string{}
 	for k := range w.p.Keys {
 		if key := keyName(k); key[0] == 'a' {
-			final[key] = w.model.values[key]
+			final[key] = w.model.now(key).value
 		}
 	}
 	if t := w.history.list.CheckTokens(final); !t.OK() {

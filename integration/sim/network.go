@@ -67,7 +67,7 @@ func (n *node) do(f func()) {
 // latency draws how long a message takes.
 func (w *World) latency() time.Duration {
 	d := between(w.rng.net, w.p.Latency/2, 2*w.p.Latency)
-	if !w.calm && chance(w.rng.net, w.p.Slow) {
+	if !w.quiet() && chance(w.rng.net, w.p.Slow) {
 		w.stats.happened(KindSlow)
 		d += between(w.rng.net, 0, w.p.SlowMax)
 	}
@@ -80,7 +80,7 @@ func (w *World) post(from, to *node, f func()) { w.carry(from, to, w.p.Dup, f) }
 
 func (w *World) carry(from, to *node, dup float64, f func()) (copies int) {
 	copies = 1
-	if !w.calm {
+	if !w.quiet() {
 		if chance(w.rng.net, w.p.Loss) {
 			w.stats.happened(KindLoss)
 			return 0

@@ -61,7 +61,9 @@ func (o *operator) request() ctrlfsm.RequestID {
 	binary.BigEndian.PutUint64(id.ID[:], o.requests)
 	// By the cluster's clock: an operator whose own clock is off is refused, which
 	// is right and of no interest here.
-	id.BirthMS = max(o.w.controllers.g.newest.clock, epochMS)
+	if id.BirthMS = o.w.controllers.g.newest.clock; id.BirthMS == 0 {
+		id.BirthMS = epochMS
+	}
 	return id
 }
 
@@ -95,12 +97,6 @@ func (o *operator) ask(c ctrlfsm.Command) {
 	o.asking = true
 	w := o.w
 	w.trace.text("operator: %T %+v", c, c)
-	switch c.(type) {
-	case ctrlfsm.Leave:
-		w.stats.happened(KindLeave)
-	case ctrlfsm.Move, ctrlfsm.Unpin:
-		w.stats.happened(KindMove)
-	}
 	w.controllers.ask(o.n, &o.asker, pollTimeout, func(t *controller, reply func(ctlReply)) { t.change(c, reply) },
 		func(a ctlReply, ok bool) {
 			if !ok {
@@ -110,6 +106,8 @@ func (o *operator) ask(c ctrlfsm.Command) {
 			o.asking = false
 			if a.refusal != nil {
 				w.trace.text("operator: refused: %v", a.refusal)
+			} else {
+				o.made(c)
 			}
 			if len(w.controllers.latest.Groups) == 0 {
 				o.n.after(100*time.Millisecond, o.begin)
@@ -117,6 +115,20 @@ func (o *operator) ask(c ctrlfsm.Command) {
 			}
 			o.later()
 		})
+}
+
+// made counts a change that took effect.
+func (o *operator) made(c ctrlfsm.Command) {
+	switch c := c.(type) {
+	case ctrlfsm.Join:
+		if o.current(c.Groups[0].ID) == nil {
+			o.w.stats.happened(KindGhost)
+		}
+	case ctrlfsm.Leave:
+		o.w.stats.happened(KindLeave)
+	case ctrlfsm.Move, ctrlfsm.Unpin:
+		o.w.stats.happened(KindMove)
+	}
 }
 
 func (o *operator) later() {
@@ -127,50 +139,79 @@ func (o *operator) later() {
 // takes the ghosts away.
 func (o *operator) act() {
 	w := o.w
-	if o.left <= 0 && (w.calm || w.stats.Handoffs >= w.p.Handoffs) {
-		o.finish()
-		return
+	var c ctrlfsm.Command
+	switch short := w.stats.Handoffs < w.p.Handoffs && !w.calm; {
+	case o.left > 0 && !(short && w.resting):
+		o.left--
+		c = o.draw()
+	case short:
+		if c = o.settle(); c == nil {
+			c = o.push()
+		}
+	default:
+		if c = o.settle(); c == nil {
+			o.done = true
+			return
+		}
 	}
-	o.left--
-	if c := o.draw(); c != nil {
+	if c != nil {
 		o.ask(c)
 	} else {
 		o.later()
 	}
 }
 
-// finish removes what could never settle, and joins again, asking them who they
-// are, groups that are known from earlier and were joined unseen.
-func (o *operator) finish() {
+// settle removes what could never settle, and joins again, asking them who they
+// are, groups that are known from earlier and were joined unseen; nil: there is
+// nothing of the kind.
+func (o *operator) settle() ctrlfsm.Command {
 	for _, gid := range o.gids {
 		if g, listed := o.w.controllers.latest.Groups[gid]; listed && g.Incarnation.IsZero() {
 			l := o.current(gid)
-			o.ask(ctrlfsm.Join{Request: o.request(), Groups: []ctrlfsm.JoinGroup{{
-				ID: gid, Replicas: l.addrs, Identity: ctrlfsm.IdentityFormed, Incarnation: l.self.Incarnation}}})
-			return
+			return ctrlfsm.Join{Request: o.request(), Groups: []ctrlfsm.JoinGroup{{
+				ID: gid, Replicas: l.addrs, Identity: ctrlfsm.IdentityFormed, Incarnation: l.self.Incarnation}}}
 		}
 	}
 	for _, gid := range o.ghosts {
-		if _, listed := o.w.controllers.latest.Groups[gid]; listed {
-			o.ask(ctrlfsm.Leave{Request: o.request(), Groups: []shardcfg.GroupID{gid}})
-			return
+		if g, listed := o.w.controllers.latest.Groups[gid]; listed && g.State == shardcfg.GroupMember {
+			return ctrlfsm.Leave{Request: o.request(), Groups: []shardcfg.GroupID{gid}}
 		}
 	}
-	o.done = true
+	return nil
 }
 
-// draw draws a change; nil: none that makes sense.
-func (o *operator) draw() ctrlfsm.Command {
-	p := &o.w.p
-	latest := o.w.controllers.latest
-	var in, out []shardcfg.GroupID
+// push draws a change that makes a shard move, whatever the profile says; nil:
+// there is none yet.
+func (o *operator) push() ctrlfsm.Command {
+	in, out := o.members()
+	if len(in) < 2 {
+		if len(out) == 0 {
+			return nil
+		}
+		return o.join(out[o.rng.IntN(len(out))])
+	}
+	shard := shardcfg.ShardID(o.rng.IntN(o.w.p.Shards))
+	owner := o.w.controllers.latest.Shards[shard]
+	in = slices.DeleteFunc(in, func(gid shardcfg.GroupID) bool { return gid == owner })
+	return ctrlfsm.Move{Request: o.request(), Shard: shard, Group: in[o.rng.IntN(len(in))]}
+}
+
+// members are the groups that are in, and those that are not listed.
+func (o *operator) members() (in, out []shardcfg.GroupID) {
 	for _, gid := range o.gids {
-		if g, listed := latest.Groups[gid]; !listed {
+		if g, listed := o.w.controllers.latest.Groups[gid]; !listed {
 			out = append(out, gid)
 		} else if g.State == shardcfg.GroupMember {
 			in = append(in, gid)
 		}
 	}
+	return in, out
+}
+
+// draw draws a change; nil: none that makes sense.
+func (o *operator) draw() ctrlfsm.Command {
+	p := &o.w.p
+	in, out := o.members()
 	shard := shardcfg.ShardID(o.rng.IntN(p.Shards))
 	switch n := o.rng.IntN(100); {
 	case n < 40 && len(out) > 0:
@@ -182,7 +223,6 @@ func (o *operator) draw() ctrlfsm.Command {
 	case n < 88 && p.Move:
 		return ctrlfsm.Unpin{Request: o.request(), Shard: shard}
 	case n < 94 && p.Ghost && len(o.ghosts) < 2:
-		o.w.stats.happened(KindGhost)
 		gid := shardcfg.GroupID(90 + len(o.ghosts))
 		o.ghosts = append(o.ghosts, gid)
 		o.w.addNode(fmt.Sprintf("ghost%d:1", gid)).up = false

@@ -66,7 +66,7 @@ func (s *server) readsFrozen(q *request, rec *kvfsm.Record) bool {
 func (s *server) snapshot(key []byte) store.Reader {
 	now := s.r.machine.at
 	if !s.w.bugs.PhaseApart {
-		return now.mem
+		return s.r.reader()
 	}
 	if rec := s.record(shardcfg.ShardOf(key, s.w.p.Shards)); rec.Phase.Serves() {
 		if old := s.r.g.at(max(now.index, 3) - 3); old != nil {

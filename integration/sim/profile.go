@@ -27,11 +27,14 @@ const (
 	KindRejoin                 // emptied groups come back as new incarnations
 	KindLeave                  // groups leave
 	KindMove                   // shards are pinned and unpinned
+	KindDisk                   // a disk fails, so that a replica stops and gets another
+	KindStray                  // an old command is proposed again, by any leader
+	KindGarble                 // pages of a handoff are damaged on their way
 	kindCount
 )
 
 var kindNames = [kindCount]string{"loss", "dup", "slow", "lostresult", "crash", "groupcrash", "partition", "pause",
-	"clock", "snapshot", "expiry", "sleep", "ghost", "rejoin", "leave", "move"}
+	"clock", "snapshot", "expiry", "sleep", "ghost", "rejoin", "leave", "move", "disk", "stray", "garble"}
 
 // String is the kind's name on the command line.
 func (k Kind) String() string { return kindNames[k] }
@@ -75,10 +78,11 @@ func ParseKinds(text string) (s Kinds, err error) {
 // A Size says how much happens in a run.
 type Size struct {
 	// Operations of all clients together, and changes of the configuration, at
-	// least.
+	// least. A run that ends with fewer operations, or fewer handoffs than
+	// HandoffsMin, has failed.
 	Operations, Changes int
 	// HandoffsMin: the operator goes on changing the configuration until so many
-	// shards were installed.
+	// handoffs were completed.
 	HandoffsMin int
 }
 
@@ -109,6 +113,7 @@ type Profile struct {
 	Replicas                      int // of each group
 
 	Loss, Dup, DupRequest, Slow, LostResult, ApplySlow float64
+	Garble                                             float64
 
 	Latency, SlowMax, Fsync, ApplyDelay time.Duration
 	Election, Heartbeat, Lease          time.Duration
@@ -123,7 +128,7 @@ type Profile struct {
 
 	Deadline, Hold, Think, SleepFor time.Duration
 	Sleep, Retry                    float64
-	Conditional, Reads              float64
+	Conditional, Reads, Scans       float64
 	SessionAge                      time.Duration // 0: an hour
 	SessionAhead                    uint64        // ms; 0: the preset
 	SessionResults                  int
@@ -133,6 +138,7 @@ type Profile struct {
 	PageBytes                          int
 	ValueBytes                         int
 	Leave, Move, Ghost, Rejoin         bool
+	Parked                             int // requests that a replica may park
 }
 
 func draw(seed uint64, o Options) Profile {
@@ -189,11 +195,22 @@ func draw(seed uint64, o Options) Profile {
 			p.Faults = append(p.Faults, k)
 		}
 	}
+	p.Scans = r.Float64() * 0.05
+	for _, k := range []Kind{KindDisk, KindStray} {
+		if some(k, 0.4) {
+			p.Faults = append(p.Faults, k)
+		}
+	}
+	p.Garble = rate(KindGarble, 0.2, 0.1)
+	p.Parked = pick(1, 1000, 1000, 1000)
 	if o.Clients > 0 {
 		p.Clients, p.Lanes = o.Clients, 1
 	}
 	if o.Keys > 0 {
 		p.Keys = o.Keys
+	}
+	if o.Without.Has(KindMove) {
+		p.Handoffs = 0 // pins are the only changes that are sure to move a shard
 	}
 	return p
 }

@@ -93,7 +93,7 @@ func (k *packer) applied(st *state) {
 		for _, p := range f.proposals {
 			mine := results[:len(p.commands):len(p.commands)]
 			results = results[len(p.commands):]
-			if w := k.r.g.w; !w.calm && chance(w.rng.raft, w.p.LostResult) {
+			if w := k.r.g.w; !w.quiet() && chance(w.rng.raft, w.p.LostResult) {
 				w.stats.happened(KindLostResult)
 				p.end(nil, fateUnknown)
 				continue

@@ -64,6 +64,9 @@ type replica struct {
 	reads       reader
 
 	machine replicaState
+	disk    *disk // nil: it works
+	// stopping: a failure of the disk was met, and the process is about to end.
+	stopping bool
 }
 
 // A resident is what lives on a replica: a group's server or a controller. Its
@@ -413,6 +416,7 @@ func (r *replica) crash() {
 	r.synced = r.last()
 	r.cuts++
 	r.role, r.ready = follower, false
+	r.disk, r.stopping = nil, false
 	r.pack, r.reads = packer{r: r}, reader{r: r}
 	r.machine.crash(rng)
 	r.top.died()

@@ -25,7 +25,7 @@ type Report struct {
 
 // Limits of virtual time.
 const (
-	workMax   = 120 * time.Second // for the workload under faults
+	workMax   = 300 * time.Second // for the workload under faults
 	settleMax = 60 * time.Second  // from the last fault until all is at rest
 )
 
@@ -53,7 +53,7 @@ func Run(seed uint64, o Options, out io.Writer) (report Report) {
 
 func newWorld(seed uint64, p Profile, bugs Bugs) *World {
 	w := &World{seed: seed, p: p, bugs: bugs, address: map[string]*node{}, cluster: shardcfg.ClusterID{1},
-		monitor: handoff.NewMonitor(), model: newModel()}
+		monitor: handoff.NewMonitor(), model: newModel(), garbled: map[shardcfg.ShardID]bool{}}
 	w.trace.now = &w.now
 	w.rng.net, w.rng.raft, w.rng.fault = stream(seed, 2), stream(seed, 3), stream(seed, 4)
 	w.rng.operator, w.rng.serve = stream(seed, 5), stream(seed, 6)
@@ -69,6 +69,7 @@ func (w *World) live() {
 	}
 	w.operator.begin()
 	w.faultsBegin()
+	w.paceBegin()
 	lanes := w.p.Clients * w.p.Lanes
 	for i := range w.p.Operations {
 		w.lane(i%lanes).left++
@@ -77,6 +78,7 @@ func (w *World) live() {
 		w.lane(i).next()
 	}
 	w.run(workMax, func() bool { return w.idle() && w.operator.done })
+	w.checkMinima()
 	w.settle()
 	w.read()
 	w.judge()

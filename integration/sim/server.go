@@ -5,9 +5,11 @@ import (
 	"time"
 
 	"github.com/shoalkv/shoal/raftgroup/entry"
+	"github.com/shoalkv/shoal/shardctrler/report"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/handoff"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
+	"github.com/shoalkv/shoal/shardkv/placement"
 )
 
 // A server is what shardkv runs on one replica of a group. While the replica
@@ -22,22 +24,18 @@ type server struct {
 	// Of a leader.
 	leads   int // counts leaderships, so that a late answer to an earlier one is void
 	driver  *handoff.Driver
-	claims  []shardcfg.ShardID // to be asked for
-	want    shardcfg.ConfigNum // a config of at least this is needed
-	known   bool               // the controllers have answered once: it is known what was claimed earlier
+	talk    *handoff.Conversation
 	polling bool
+	pollDue time.Duration // of the next poll
 	asker   caller
 	due     time.Duration // of the next pass
 	passing bool
 	slowed  map[shardcfg.ShardID]time.Duration
 	leaving bool // some shard is Leaving
 
-	parked []*request
-	// Heard of other groups; see place.
-	invitations map[shardcfg.ShardID]invitation
-	hints       map[shardcfg.ShardID]holding
-	addresses   map[shardcfg.Incarnation][]string
-	preferred   map[shardcfg.Incarnation]int // which replica of a group to ask first
+	lot       *placement.Lot[*request]
+	heard     *placement.Memory
+	preferred map[shardcfg.Incarnation]int // which replica of a group to ask first
 }
 
 func newServer(l *life, r *replica) *server {
@@ -48,11 +46,10 @@ func newServer(l *life, r *replica) *server {
 
 func (s *server) died() {
 	s.leads++
-	s.driver, s.claims, s.want, s.parked = nil, nil, 0, nil
+	s.driver, s.talk = nil, nil
 	s.polling, s.passing = false, false
-	s.invitations = map[shardcfg.ShardID]invitation{}
-	s.hints = map[shardcfg.ShardID]holding{}
-	s.addresses = map[shardcfg.Incarnation][]string{}
+	s.lot = placement.NewLot[*request](s.w.p.Parked, parkedBytesMax)
+	s.heard = placement.NewMemory()
 	s.preferred = map[shardcfg.Incarnation]int{}
 }
 
@@ -65,11 +62,12 @@ func (s *server) record(shard shardcfg.ShardID) kvfsm.Record {
 	return rec
 }
 
-func (s *server) adopted() shardcfg.ConfigNum {
+// config is the adopted one; number 0 stands for none.
+func (s *server) config() *shardcfg.Config {
 	if c := s.l.config(s.r.machine.at); c != nil {
-		return c.Num
+		return c
 	}
-	return 0
+	return &shardcfg.Config{}
 }
 
 func (s *server) led() {
@@ -79,17 +77,19 @@ func (s *server) led() {
 	p.FetchTimeout, p.ProposeTimeout = 500*time.Millisecond, 500*time.Millisecond
 	p.ThrottleRounds, p.FetchShardsMax = 5, 4
 	s.driver = handoff.NewDriver(handoff.Identity{Peer: s.l.self, Replicas: s.l.addrs}, p)
-	s.claims, s.want, s.known, s.polling, s.passing, s.slowed = nil, 0, false, false, false, nil
+	s.talk = handoff.NewConversation(s.driver)
+	s.polling, s.passing, s.slowed = false, false, nil
+	s.pollDue = -1
 	s.passSoon(0)
-	s.poll()
+	s.pollIn(0)
 	s.expireLater()
-	s.wake()
+	s.lot.WakeAll(s.wake)
 }
 
 func (s *server) lost() {
 	s.leads++
 	s.driver = nil
-	s.wake()
+	s.lot.WakeAll(s.wake)
 }
 
 // mine wraps what belongs to the present leadership.
@@ -103,11 +103,17 @@ func (s *server) mine(f func()) func() {
 }
 
 func (s *server) applied(st *state) {
-	if st.handoff || st.p == nil {
-		s.wake()
+	switch {
+	case st.unnoted || st.changes.Adopted:
+		s.lot.WakeAll(s.wake)
+	default:
+		s.lot.Wake(st.changes.Shards, s.wake)
+	}
+	changed := st.unnoted || st.changes.Any()
+	if changed {
 		s.leaving = slices.ContainsFunc(s.view().Records, func(r kvfsm.Record) bool { return r.Phase == kvfsm.PhaseLeaving })
 	}
-	if s.driver != nil && (st.handoff || s.leaving) {
+	if s.driver != nil && (changed || s.leaving) {
 		s.passSoon(time.Millisecond)
 	}
 }
@@ -133,11 +139,19 @@ const idleWait = time.Second
 // pass is one pass of shardkv's mover.
 func (s *server) pass() {
 	v := s.view()
+	if s.r.disk != nil {
+		fresh, err := handoff.ReadView(s.r.reader(), nil)
+		if s.r.failed(err, "read the records") {
+			return
+		}
+		v = &fresh
+	}
 	a, err := s.driver.Step(s.w.now, *v)
-	s.w.check(err, "step of a handoff")
+	if s.r.failed(err, "step of a handoff") {
+		return
+	}
 	s.plant(v, &a)
-	s.claims = append(s.claims, a.Claims...)
-	s.want = a.AdoptAtLeast
+	ask := s.talk.Passed(&a, v.Adopted())
 	s.slowed = map[shardcfg.ShardID]time.Duration{}
 	for _, t := range a.Throttles {
 		s.slowed[t.Shard] = t.Delay
@@ -151,15 +165,25 @@ func (s *server) pass() {
 	if len(a.Proposals) > 0 {
 		s.carryOut(a.Proposals)
 	}
-	if len(s.claims) > 0 || s.want > v.Adopted() {
-		s.poll()
+	if ask {
+		s.pollIn(0)
 	}
-	busy := len(a.Invites)+len(a.Fetches)+len(a.Proposals)+len(a.Claims)+len(a.Throttles) > 0 || a.AdoptAtLeast > 0
-	if wait := a.Wait; busy || wait < s.w.p.InviteEvery {
-		s.passSoon(wait)
-	} else {
-		s.passSoon(idleWait)
+	if a.Idle() && !s.moving() {
+		a.Wait = idleWait
 	}
+	s.passSoon(a.Wait)
+}
+
+// moving follows shardkv's places.moving.
+func (s *server) moving() bool {
+	v := s.view()
+	for i := range s.w.p.Shards {
+		rec := v.Record(shardcfg.ShardID(i))
+		if placement.Moves(s.l.self.Group, s.config(), rec.Shard, &rec) {
+			return true
+		}
+	}
+	return false
 }
 
 // carryOut proposes the commands of a pass and tells the driver how they ended.
@@ -184,28 +208,37 @@ func (s *server) carryOut(list []kvfsm.Command) {
 	})
 }
 
-// poll is one round of shardkv's poller; it keeps itself going.
-func (s *server) poll() {
-	if s.driver == nil || s.polling {
+// pollIn lets the poller poll within d; while it does, once more after that.
+func (s *server) pollIn(d time.Duration) {
+	at := s.w.now + d
+	if s.driver == nil || s.pollDue >= 0 && s.pollDue <= at {
 		return
 	}
-	s.polling = true
-	v := s.view()
-	q := pollRequest{self: s.l.self, replicas: s.l.addrs, adopted: v.Adopted()}
-	for i := range v.Records {
-		rec := &v.Records[i]
-		if rec.Phase.Serves() || rec.Phase == kvfsm.PhaseFrozen {
-			q.holdings = append(q.holdings, holding{shard: rec.Shard, epoch: rec.Epoch, serving: rec.Phase.Serves(), by: s.l.self})
+	s.pollDue = at
+	s.r.n.after(d, s.mine(func() {
+		if s.pollDue == at && !s.polling {
+			s.poll()
 		}
+	}))
+}
+
+// told wakes the poller for a config that a controller's stream told of. A lost
+// stream costs a poll interval at most.
+func (s *server) told(num shardcfg.ConfigNum) {
+	if s.driver != nil && num > s.config().Num {
+		s.pollIn(0)
 	}
-	if s.known {
-		q.drained, _ = handoff.Drained(handoff.Identity{Peer: s.l.self}, v, s.driver.Uncreated())
-	}
-	q.drained = q.drained || s.w.bugs.DrainedEarly
-	s.w.trace.note(tracePoll, s.r.n.id, uint64(q.adopted), uint64(len(q.holdings)))
+}
+
+// poll is one round of shardkv's poller.
+func (s *server) poll() {
+	s.polling, s.pollDue = true, -1
+	v := s.view()
+	q := s.report(s.talk.Report(v))
+	s.w.trace.note(tracePoll, s.r.n.id, uint64(q.Adopted), uint64(len(q.Holdings)))
 	if s.w.trace.on() {
 		_, why := handoff.Drained(handoff.Identity{Peer: s.l.self}, v, s.driver.Uncreated())
-		s.w.trace.text("%s polls at config %d; drained %v (%s), known %v", s.l.g.name, q.adopted, q.drained, why, s.known)
+		s.w.trace.text("%s polls at config %d; drained %v (%s)", s.l.g.name, q.Adopted, q.Drained, why)
 	}
 	leads := s.leads
 	serve := func(c *controller, reply func(ctlReply)) { c.poll(q, reply) }
@@ -225,6 +258,7 @@ func (s *server) poll() {
 
 const (
 	pollTimeout = 500 * time.Millisecond
+	pruneRest   = 20 * time.Millisecond
 	retryEvery  = 150 * time.Millisecond
 	pollMoving  = 200 * time.Millisecond
 	pollIdle    = time.Second
@@ -233,24 +267,30 @@ const (
 // polled ends a poll; the next comes after wait.
 func (s *server) polled(wait time.Duration) {
 	s.polling = false
-	s.r.n.after(wait, s.mine(func() { s.poll() }))
+	if due := s.pollDue; due >= 0 {
+		// Something asked for it meanwhile.
+		s.pollDue = -1
+		wait = min(wait, max(due-s.w.now, 0))
+	}
+	s.pollIn(wait)
 }
 
-// take acts on the answer to a poll, in the order in which the poller does.
+// take acts on the answer to a poll, as the poller does.
 func (s *server) take(a ctlReply) {
-	s.hints = map[shardcfg.ShardID]holding{}
-	for _, h := range a.hints {
-		if h.by.Incarnation == s.l.self.Incarnation {
-			continue
-		}
-		s.hints[h.shard] = h
-		s.hear(h.by.Incarnation, h.replicas)
-		s.driver.Heard(h.shard, h.epoch, h.by.Incarnation)
+	reply := handoff.PollReply{Claimed: a.claimed}
+	if a.config != nil {
+		reply.Num = a.config.Num
 	}
-	// Claims before the config: see shardkv's poll.
-	s.granted(a.claimed)
-	v := s.view()
-	if a.config == nil || a.config.Num <= v.Adopted() {
+	for _, h := range a.hints {
+		reply.Hints = append(reply.Hints, placement.Hint{Shard: h.Shard, Epoch: h.Epoch, Replicas: h.Replicas,
+			Holder: kvfsm.Peer{Group: h.Group, Incarnation: h.Incarnation}})
+	}
+	adopt, news := s.talk.Heard(s.view(), &reply)
+	s.heard.Hinted(reply.Hints)
+	if news {
+		s.passSoon(0)
+	}
+	if !adopt {
 		s.claim()
 		return
 	}
@@ -269,11 +309,9 @@ func (s *server) take(a ctlReply) {
 	})
 }
 
-// claim asks for the first tokens that the driver wants.
+// claim ends a poll: it asks for the first tokens that the driver wants.
 func (s *server) claim() {
-	s.known = true
-	asked := s.claims
-	s.claims = nil
+	asked := s.talk.Settled()
 	if len(asked) == 0 {
 		s.polled(s.interval())
 		return
@@ -285,41 +323,31 @@ func (s *server) claim() {
 			if s.leads != leads || s.driver == nil {
 				return
 			}
-			if ok {
-				s.granted(a.claimed)
-				s.driver.ClaimRefused(s.w.now, slices.DeleteFunc(asked, func(x shardcfg.ShardID) bool { return slices.Contains(a.claimed, x) }))
+			if ok && s.talk.Granted(s.w.now, s.view(), asked, a.claimed) {
+				s.passSoon(0)
 			}
 			s.polled(s.interval())
 		})
 }
 
-func (s *server) granted(list []shardcfg.ShardID) {
-	v := s.view()
-	var fresh []shardcfg.ShardID
-	for _, shard := range list {
-		if rec := v.Record(shard); rec.Epoch.IsZero() {
-			fresh = append(fresh, shard)
-		}
-	}
-	if len(fresh) > 0 {
-		s.driver.Claimed(fresh)
-		s.passSoon(0)
-	}
-}
-
 // interval is short while shards move, or the group waits to be let go.
 func (s *server) interval() time.Duration {
-	v := s.view()
-	if v.Config == nil || v.Config.Groups[s.l.self.Group].State == shardcfg.GroupLeaving || len(s.claims) > 0 || s.want > v.Adopted() {
+	c := s.config()
+	if c.Groups[s.l.self.Group].State == shardcfg.GroupLeaving || s.moving() || s.talk.Waits(c.Num) {
 		return pollMoving
 	}
-	for i := range v.Config.Shards {
-		rec := v.Record(shardcfg.ShardID(i))
-		if (v.Config.Shards[i] == s.l.self.Group) != (rec.Phase == kvfsm.PhaseServing) || rec.Staging != nil {
-			return pollMoving
-		}
-	}
 	return pollIdle
+}
+
+// report is what the group tells the controllers.
+func (s *server) report(r handoff.Report) *report.Report {
+	q := &report.Report{Group: s.l.self.Group, Incarnation: s.l.self.Incarnation, Leader: s.r.n.addr,
+		Replicas: s.l.addrs, Adopted: r.Adopted, Drained: r.Drained || s.w.bugs.DrainedEarly}
+	for _, h := range r.Holdings {
+		q.Holdings = append(q.Holdings, report.Holding{Shard: h.Shard, Epoch: h.Epoch, Serving: h.Serving,
+			Keys: h.Content.Keys, Bytes: h.Content.Bytes})
+	}
+	return q
 }
 
 // expireLater follows shardkv's expirer.
@@ -336,29 +364,20 @@ func (s *server) expireLater() {
 }
 
 func (s *server) expire(age uint64) {
-	v := s.view()
-	target := s.r.n.clock() - age
-	var list []entry.Command
-	for i := range v.Records {
-		rec := &v.Records[i]
-		if !rec.Phase.Serves() {
-			continue
-		}
-		floor, err := kvfsm.ReadFloor(v.Reader, rec)
-		s.w.check(err, "read a floor")
-		old, err := kvfsm.HasSessionsBefore(v.Reader, rec, target)
-		s.w.check(err, "look for sessions")
-		if old && target >= floor+age/4 {
-			list = append(list, kvfsm.Encode(&kvfsm.RaiseFloor{Shard: rec.Shard, Floor: target}))
-		}
-		if below, err := kvfsm.HasSessionsBefore(v.Reader, rec, floor); below && err == nil || len(list) > 0 {
-			list = append(list, kvfsm.Encode(&kvfsm.Prune{Shard: rec.Shard, Max: 2}))
-		}
+	due, err := kvfsm.Expiry{TargetMS: s.r.n.clock() - age, StepMS: age / 4, SessionsMax: 2, CommandsMax: 8}.Due(s.r.reader())
+	if s.r.failed(err, "look for old sessions") || len(due) == 0 {
+		return
 	}
-	if len(list) > 0 {
-		s.w.stats.happened(KindExpiry)
-		s.r.propose(list, func([]any, fate) {})
+	list := make([]entry.Command, len(due))
+	for i, c := range due {
+		list[i] = kvfsm.Encode(c)
 	}
+	again := s.mine(func() { s.expire(age) })
+	s.r.propose(list, func(_ []any, how fate) {
+		if how == fateDone {
+			s.r.n.after(pruneRest, again)
+		}
+	})
 }
 
 type fateError struct{}

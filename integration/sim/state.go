@@ -9,6 +9,7 @@ import (
 	"github.com/shoalkv/shoal/raftgroup/entry"
 	"github.com/shoalkv/shoal/raftgroup/store"
 	"github.com/shoalkv/shoal/shardkv/handoff"
+	"github.com/shoalkv/shoal/shardkv/placement"
 )
 
 // A machine is a step machine of the product.
@@ -44,7 +45,8 @@ type state struct {
 	mem                *store.Mem
 	p                  *packet
 	results            []any // one for each command of the entry
-	handoff            bool  // some command was not a write
+	changes            placement.Changes
+	unnoted            bool // what changed is not known: it was not computed from the state before
 	view               *handoff.View
 }
 
@@ -78,9 +80,9 @@ func (g *raftGroup) at(index uint64) *state {
 
 // compute applies the next entry, for everyone.
 func (g *raftGroup) compute(rec record) {
-	st, e := g.apply(g.machine, g.mem, g.newest, rec)
+	st, e, _ := g.apply(g.machine, g.mem, g.newest, rec, nil)
 	g.w.check(g.mem.Sync(), "sync")
-	st.mem = g.mem.Clone()
+	st.mem, st.unnoted = g.mem.Clone(), false
 	g.newest = st
 	g.states = append(g.states, st)
 	if len(g.states) > 2*statesMax {
@@ -94,22 +96,40 @@ func (g *raftGroup) compute(rec record) {
 // the data.
 var positionKey = []byte{0xFF, 0xFF, 1}
 
-// apply applies one entry to a store, as raftgroup's fsm does.
-func (g *raftGroup) apply(m machine, mem *store.Mem, before *state, rec record) (*state, entry.Entry) {
+// apply applies one entry to a store, as raftgroup's fsm does. r is the replica
+// that does so through its disk; nil: all do, and nothing fails.
+func (g *raftGroup) apply(m machine, mem *store.Mem, before *state, rec record, r *replica) (*state, entry.Entry, bool) {
 	w := g.w
-	st := &state{index: before.index + 1, term: rec.term, p: rec.p, mem: mem}
+	st := &state{index: before.index + 1, term: rec.term, p: rec.p, mem: mem, unnoted: true}
 	raw := bytes.Clone(rec.p.raw)
 	e, err := entry.Decode(raw)
 	w.check(err, "decode an entry")
 	e.Index, e.Term = st.index, st.term
 	e.Clock = max(e.Clock, before.clock)
 	st.clock = e.Clock
-	b, err := mem.NewBatch()
+	plain, err := mem.NewBatch()
 	w.check(err, "open a batch")
+	b := plain
+	if r != nil && r.disk != nil {
+		b = newDiskBatch(plain, r.disk)
+	}
+	failed := func(err error, doing string) bool {
+		if r == nil {
+			w.check(err, g.name+": "+doing)
+			return false
+		}
+		if !r.failed(err, doing) {
+			return false
+		}
+		w.check(plain.Close(), "close a batch")
+		return true
+	}
 	st.results = make([]any, len(e.Commands))
 	if own := e.Commands[0].Kind < entry.KindMachineMin; !own {
 		st.results, err = m.Apply(b, &e)
-		w.check(err, g.name+": apply")
+		if failed(err, "apply") {
+			return nil, e, false
+		}
 		if len(st.results) != len(e.Commands) {
 			w.fail("machine", "%d results of %d commands", len(st.results), len(e.Commands))
 		}
@@ -118,9 +138,10 @@ func (g *raftGroup) apply(m machine, mem *store.Mem, before *state, rec record) 
 	binary.BigEndian.PutUint64(at[:], st.index)
 	binary.BigEndian.PutUint64(at[8:], st.term)
 	binary.BigEndian.PutUint64(at[16:], st.clock)
-	w.check(b.Set(positionKey, at[:]), "write the position")
-	w.check(b.Commit(), "commit")
-	return st, e
+	if failed(b.Set(positionKey, at[:]), "write the position") || failed(b.Commit(), "commit") {
+		return nil, e, false
+	}
+	return st, e, true
 }
 
 // position reads where a store stands.
@@ -159,12 +180,12 @@ func (s *replicaState) soon() {
 	s.pending = true
 	w := s.r.g.w
 	d := between(w.rng.raft, 0, w.p.ApplyDelay)
-	if s.r.role != leader && !w.calm && chance(w.rng.raft, w.p.ApplySlow) {
+	if s.r.role != leader && !w.quiet() && chance(w.rng.raft, w.p.ApplySlow) {
 		d += between(w.rng.raft, 0, 20*w.p.Election)
 	}
 	s.r.n.after(d, func() {
 		s.pending = false
-		for s.at.index < s.r.commit {
+		for s.at.index < s.r.commit && !s.r.stopping {
 			s.next()
 		}
 	})
@@ -182,13 +203,16 @@ func (s *replicaState) next() {
 	if shared != nil && (shared.p != rec.p || shared.term != rec.term) {
 		g.w.fail("raft", "%s: %s applies another entry at %d than was applied before", g.name, r.n.addr, index)
 	}
-	if shared == nil && s.own == nil {
+	if (shared == nil || r.disk != nil) && s.own == nil {
 		s.compute(s.at.mem.Clone())
 	}
 	if s.own == nil {
 		s.take(shared)
 	} else {
-		st, _ := g.apply(s.own, s.at.mem, s.at, rec)
+		st, _, ok := g.apply(s.own, s.at.mem, s.at, rec, r)
+		if !ok {
+			return
+		}
 		g.w.stats.Replayed++
 		if shared != nil {
 			s.compare(st, shared)
@@ -226,7 +250,7 @@ func (s *replicaState) take(st *state) {
 func (s *replicaState) compute(mem *store.Mem) {
 	w := s.r.g.w
 	at := w.position(mem)
-	at.mem = mem
+	at.mem, at.unnoted = mem, true
 	s.at = &at
 	s.own = s.r.g.fresh()
 	s.durable, s.unsynced = nil, nil

@@ -38,8 +38,14 @@ type World struct {
 	monitor *handoff.Monitor
 	model   model
 	history recorder
-	// calm: no more faults.
-	calm bool
+	strays  strays
+	// garbled are the shards of which a page was damaged on its way.
+	garbled map[shardcfg.ShardID]bool
+	// calm: no more faults. resting: none until the work has caught up.
+	calm, resting bool
+	// spell counts how often all faults were ended: what would end one of an
+	// earlier spell is void.
+	spell int
 	// changed is set when a group's records changed, for the invariants.
 	changed bool
 }

@@ -21,7 +21,7 @@ var rows = []struct {
 }{
 	{"0", []string{"raftgroup/store", "raftgroup/entry"}},
 	{"1", []string{"shardctrler/shardcfg", "shardkv/session"}},
-	{"2", []string{"shardctrler/ctrlfsm", "shardkv/kvfsm", "shardkv/handoff"}},
+	{"2", []string{"shardctrler/ctrlfsm", "shardctrler/report", "shardkv/kvfsm", "shardkv/placement", "shardkv/handoff"}},
 	{"3", []string{"raftgroup", "raftgroup/transport", "raftgroup/logstore", "raftgroup/pebblestore",
 		"raftgroup/formation", "raftgroup/host", "raftgroup/host/fence", "raftgroup/failpoint",
 		"raftgroup/raftpb", "shardctrler/ctrlpb", "shardkv/kvpb", "clerk/route"}},

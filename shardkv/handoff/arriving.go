@@ -218,6 +218,14 @@ func pageCommand(st *kvfsm.Staging, p *kvfsm.Page) kvfsm.Command {
 		From: st.Cursor, Next: p.Next, Items: p.Items}
 }
 
+// refused gives up the page at hand of a shard: if it was damaged on its way, only
+// another one can be accepted.
+func (d *Driver) refused(s shardcfg.ShardID) {
+	if a := d.arriving[s]; a != nil {
+		a.page = nil
+	}
+}
+
 // want is a Want with its priority.
 type want struct {
 	kvfsm.Want

@@ -1,7 +1,7 @@
 // Package handoff decides what a group does next to pass its shards to the
 // groups that should have them, and to fetch those that it should have itself.
 //
-// Row 2 of the layers: pure step logic. It imports kvfsm, shardcfg and the
+// Row 2 of the layers: pure step logic. It imports kvfsm, placement, shardcfg and the
 // store's interface; it starts no goroutine, reads no clock (now is an
 // argument, measured from any fixed origin) and sends nothing: Step returns
 // what to send and what to propose. shardkv drives it in real time, a simulator
@@ -19,7 +19,7 @@
 //	on an InviteReply:             d.Answered(now, invite, reply)
 //	on pages for a Fetch:          d.Fetched(now, fetch, pages), or d.FetchFailed(now, fetch)
 //	on the end of a proposal:      d.Proposed(command, verdict, err)
-//	on a poll of the controllers:  d.Claimed(shards), d.ClaimRefused(now, shards), d.Granted(grants), d.Heard(shard, epoch, holder)
+//	on a poll of the controllers:  the turns of a Conversation
 //	on wants, at the leader:       d.Wanted(from, wants)
 //	then, and whenever applied state changed or Actions.Wait has passed:
 //	                               actions := d.Step(now, view); carry them out

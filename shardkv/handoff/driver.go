@@ -281,6 +281,9 @@ func (d *Driver) Proposed(now time.Duration, c kvfsm.Command, v kvfsm.Verdict, e
 	if !ok {
 		return
 	}
+	if err == nil && !v.Done {
+		d.refused(s)
+	}
 	p, waiting := d.pending[s]
 	switch {
 	case !waiting:

@@ -75,3 +75,25 @@ func TestFrozenShardsDoNotQueueBehindCopies(t *testing.T) {
 		t.Fatalf("fetches are %+v, want one of shard 1", got)
 	}
 }
+
+// A page that the receiver's machine refuses, because it was damaged on its way,
+// is fetched again, and not proposed for ever.
+func TestRefusedPageIsFetchedAgain(t *testing.T) {
+	f := newFetching()
+	f.stage(0, kvfsm.PhaseLeaving)
+	fetches := f.step(t)
+	if len(fetches) != 1 {
+		t.Fatalf("fetches are %+v, want one", fetches)
+	}
+	w := fetches[0].Wants[0]
+	f.driver.Fetched(f.now, fetches[0], []kvfsm.Page{{Shard: 0, Mark: w.Mark, Next: kvfsm.Cursor{Key: []byte("k")}, Items: []kvfsm.Item{{Key: []byte("k")}}}})
+	a, err := f.driver.Step(f.now, f.view)
+	if err != nil || len(a.Proposals) != 1 {
+		t.Fatalf("proposals are %v, %v, want the page", a.Proposals, err)
+	}
+	f.driver.Proposed(f.now, a.Proposals[0], kvfsm.Verdict{Why: kvfsm.ReasonItems}, nil)
+	f.now += handoff.DefaultParams().InviteEvery
+	if again := f.step(t); len(again) != 1 || !again[0].Wants[0].Cursor.Equal(w.Cursor) {
+		t.Errorf("after the refusal the fetches are %+v, want the same page", again)
+	}
+}

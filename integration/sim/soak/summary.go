@@ -24,9 +24,10 @@ type summary struct {
 	Took           time.Duration
 	SeedsPerSecond float64
 	Machine        string
-	Operations     int // of each seed, at least
-	HandoffsMin    int // of any seed
-	Stats          sim.Stats
+	// OperationsMin and HandoffsMin are what every seed did, at least, before its
+	// faults stopped. A seed that does less than its size says has failed.
+	OperationsMin, HandoffsMin int
+	Stats                      sim.Stats
 	// Happened counts faults by kind; With, the seeds that had any of a kind.
 	Happened, With map[string]int
 	Failures       []failure
@@ -35,13 +36,12 @@ type summary struct {
 func (s *summary) add(r *sim.Report, again *sim.Report) {
 	if s.Happened == nil {
 		s.Happened, s.With = map[string]int{}, map[string]int{}
-		s.HandoffsMin = r.Stats.Handoffs
-		s.Operations = r.Stats.Operations
+		s.OperationsMin, s.HandoffsMin = r.Stats.Worked.Operations, r.Stats.Worked.Handoffs
 	}
 	s.Seeds++
 	s.Stats.Add(&r.Stats)
-	s.HandoffsMin = min(s.HandoffsMin, r.Stats.Handoffs)
-	s.Operations = min(s.Operations, r.Stats.Operations)
+	s.OperationsMin = min(s.OperationsMin, r.Stats.Worked.Operations)
+	s.HandoffsMin = min(s.HandoffsMin, r.Stats.Worked.Handoffs)
 	for k, n := range r.Stats.Happened {
 		s.Happened[sim.Kind(k).String()] += n
 		if n > 0 {
@@ -71,16 +71,18 @@ func (s *summary) text() string {
 	row("time", fmt.Sprintf("%v, %.1f seeds/s (%s)", s.Took.Round(time.Second), s.SeedsPerSecond, s.Machine))
 	row("virtual time", s.Stats.Virtual.Round(time.Second))
 	row("events", s.Stats.Events)
-	row("operations", fmt.Sprintf("%d, at least %d a seed", s.Stats.Operations, s.Operations))
+	row("operations", fmt.Sprintf("%d, at least %d a seed", s.Stats.Operations, s.OperationsMin))
 	row("- answered / not done / unknown", fmt.Sprintf("%d / %d / %d", s.Stats.Done, s.Stats.NotDone, s.Stats.Unknown))
 	row("- repeats answered from a record", s.Stats.Repeats)
 	row("- sessions refused for their age", s.Stats.Expired)
 	row("handoffs", fmt.Sprintf("%d, at least %d a seed", s.Stats.Handoffs, s.HandoffsMin))
-	row("- stagings discarded", s.Stats.Discards)
+	row("- shards installed / stagings discarded", fmt.Sprintf("%d / %d", s.Stats.Installs, s.Stats.Discards))
 	row("configurations", s.Stats.Configs)
 	row("groups drained / reborn", fmt.Sprintf("%d / %d", s.Stats.Drained, s.Stats.Reborn))
 	row("elections", s.Stats.Elections)
+	row("crashes of replicas", s.Stats.Crashes)
 	row("entries replayed after crashes", s.Stats.Replayed)
+	row("rests, for work that lagged", s.Stats.Rests)
 	b.WriteString("\n| Fault | happened | in seeds |\n|---|---|---|\n")
 	for _, k := range sim.AllKinds() {
 		fmt.Fprintf(&b, "| %v | %d | %d |\n", k, s.Happened[k.String()], s.With[k.String()])
