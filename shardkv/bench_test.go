@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+	"github.com/shoalkv/shoal/shardkv/kvfsm"
 	"github.com/shoalkv/shoal/shardkv/kvpb"
 )
 
@@ -39,6 +41,25 @@ func BenchmarkExecute(b *testing.B) {
 				}
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*operations), "ns/operation")
+		})
+	}
+}
+
+// BenchmarkPass measures a look of the handoff's driver at a group of as many
+// shards as there may be, one of which is leaving.
+func BenchmarkPass(b *testing.B) {
+	for _, shards := range []int{1024, shardcfg.ShardCountMax} {
+		b.Run(fmt.Sprint(shards), func(b *testing.B) {
+			s, f := newFakeOf(b, Limits{}, shards)
+			f.propose(b, &kvfsm.Adopt{Cluster: fakeCluster, Config: fakeConfigOf(2, 1, shards, 7)})
+			f.propose(b, &kvfsm.Start{Shard: 7, Handoff: 2})
+			m := newMover(s, s.node.Load())
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := m.step(); err != nil {
+					b.Fatal(err)
+				}
+			}
 		})
 	}
 }

@@ -85,7 +85,12 @@ var (
 
 // fakeConfig gives all shards to one group.
 func fakeConfig(num shardcfg.ConfigNum, owner shardcfg.GroupID) *shardcfg.Config {
-	c := &shardcfg.Config{Num: num, Shards: make([]shardcfg.GroupID, fakeShards), Pins: map[shardcfg.ShardID]shardcfg.Pin{},
+	return fakeConfigOf(num, owner, fakeShards)
+}
+
+// fakeConfigOf is fakeConfig for as many shards; others go to group 2.
+func fakeConfigOf(num shardcfg.ConfigNum, owner shardcfg.GroupID, shards int, others ...int) *shardcfg.Config {
+	c := &shardcfg.Config{Num: num, Shards: make([]shardcfg.GroupID, shards), Pins: map[shardcfg.ShardID]shardcfg.Pin{},
 		Groups: map[shardcfg.GroupID]shardcfg.Group{
 			1: {Incarnation: fakeSelf, Replicas: []string{"here:1"}, Weight: 1, State: shardcfg.GroupMember},
 			2: {Incarnation: fakeOther, Replicas: []string{"there:1"}, Weight: 1, State: shardcfg.GroupMember},
@@ -93,13 +98,21 @@ func fakeConfig(num shardcfg.ConfigNum, owner shardcfg.GroupID) *shardcfg.Config
 	for i := range c.Shards {
 		c.Shards[i] = owner
 	}
+	for _, s := range others {
+		c.Shards[s] = 2
+	}
 	return c
 }
 
 // newFake returns a server that leads group 1 and serves every shard.
 func newFake(t testing.TB, limits Limits) (*Server, *fakeReplica) {
+	return newFakeOf(t, limits, fakeShards)
+}
+
+// newFakeOf is newFake for a cluster of as many shards.
+func newFakeOf(t testing.TB, limits Limits, shards int) (*Server, *fakeReplica) {
 	s := newServer(Options{Group: 1, Label: "a", Controllers: []string{"none:1"}, Limits: limits}, nil, prometheus.NewRegistry())
-	n := newNode(s, formation.Identity{Group: 1, Incarnation: fakeSelf, Cluster: fakeCluster, ShardCount: fakeShards})
+	n := newNode(s, formation.Identity{Group: 1, Incarnation: fakeSelf, Cluster: fakeCluster, ShardCount: shards})
 	f := &fakeReplica{store: store.NewMem(), apply: n.machine}
 	n.machine.store = f.store
 	n.replica = f
@@ -107,8 +120,8 @@ func newFake(t testing.TB, limits Limits) (*Server, *fakeReplica) {
 		t.Fatal(err)
 	}
 	s.node.Store(n)
-	f.propose(t, &kvfsm.Adopt{Cluster: fakeCluster, Config: fakeConfig(1, 1)})
-	for i := range fakeShards {
+	f.propose(t, &kvfsm.Adopt{Cluster: fakeCluster, Config: fakeConfigOf(1, 1, shards)})
+	for i := range shards {
 		f.propose(t, &kvfsm.Create{Shard: shardcfg.ShardID(i), Claimer: fakeSelf})
 	}
 	return s, f

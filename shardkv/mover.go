@@ -9,6 +9,7 @@ import (
 	"github.com/shoalkv/shoal/raftgroup"
 	"github.com/shoalkv/shoal/raftgroup/entry"
 	"github.com/shoalkv/shoal/raftgroup/failpoint"
+	"github.com/shoalkv/shoal/raftgroup/store"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/handoff"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
@@ -30,6 +31,8 @@ type mover struct {
 	// ask wakes the poller.
 	ask     func()
 	running sync.WaitGroup
+	// records are those of the last pass; run's.
+	records []kvfsm.Record
 
 	mu struct {
 		sync.Mutex
@@ -84,16 +87,14 @@ func (m *mover) poke() { poke(m.wake) }
 // run drives the handoffs until ctx ends, then waits for what it started.
 func (m *mover) run(ctx context.Context) {
 	defer m.running.Wait()
-	var last *handoff.View
 	for ctx.Err() == nil {
 		changed := m.n.machine.watch()
-		actions, view, err := m.step(last)
+		actions, err := m.step()
 		if err != nil {
 			// The store can't be read. Apply will meet that too, and stop the replica.
 			m.n.log.Error("handoff: the store can't be read", "error", err)
 			actions.Wait = time.Second
 		} else {
-			last = view
 			m.carryOut(ctx, actions)
 		}
 		if actions.Idle() && !m.n.places.moving() {
@@ -112,15 +113,15 @@ func (m *mover) run(ctx context.Context) {
 }
 
 // step asks the driver what to do, by the applied state.
-func (m *mover) step(last *handoff.View) (a handoff.Actions, view *handoff.View, err error) {
+func (m *mover) step() (a handoff.Actions, err error) {
 	snapshot, err := m.n.replica.Store().NewSnapshot()
 	if err != nil {
-		return a, nil, err
+		return a, err
 	}
 	defer func() { err = errors.Join(err, snapshot.Close()) }()
-	v, err := handoff.ReadView(snapshot, last)
+	v, err := m.view(snapshot)
 	if err != nil {
-		return a, nil, err
+		return a, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -128,13 +129,36 @@ func (m *mover) step(last *handoff.View) (a handoff.Actions, view *handoff.View,
 	m.mu.driver.SetRates(m.mu.rates)
 	m.mu.driver.Hold(m.s.held.Load())
 	if a, err = m.mu.driver.Step(m.now(), v); err != nil {
-		return a, nil, err
+		return a, err
 	}
 	if m.mu.talk.Passed(&a, v.Adopted()) {
 		m.ask()
 	}
-	// The snapshot is closed when this returns; only the config is used again.
-	return a, &handoff.View{Config: v.Config}, nil
+	return a, nil
+}
+
+// view is what the driver decides by: the records as they were published, because
+// reading and decoding all of them takes longer than a pass may; and those of
+// shards that are leaving from the snapshot, because the lengths of their tails
+// count from what writes have changed. The parts may be of slightly different
+// moments, which costs a proposal that its guard refuses.
+func (m *mover) view(snapshot store.Reader) (handoff.View, error) {
+	m.records = m.n.places.appendKnown(m.records[:0])
+	v := handoff.View{Records: m.records, Reader: snapshot}
+	if c := m.n.places.config.Load(); c.Num != 0 {
+		v.Config = c
+	}
+	for i := range v.Records {
+		if v.Records[i].Phase != kvfsm.PhaseLeaving {
+			continue
+		}
+		r, err := kvfsm.ReadRecord(snapshot, v.Records[i].Shard)
+		if err != nil {
+			return v, err
+		}
+		v.Records[i] = r
+	}
+	return v, nil
 }
 
 // carryOut starts everything that a pass decided.

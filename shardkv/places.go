@@ -111,7 +111,11 @@ func (p *places) record(s shardcfg.ShardID) kvfsm.Record {
 // ascending order of shard. Of a shard that serves, what writes change is as of
 // its last change of placement.
 func (p *places) known() []kvfsm.Record {
-	records := make([]kvfsm.Record, 0, len(p.records))
+	return p.appendKnown(make([]kvfsm.Record, 0, len(p.records)))
+}
+
+// appendKnown appends what known returns.
+func (p *places) appendKnown(records []kvfsm.Record) []kvfsm.Record {
 	for s := range p.records {
 		if r := p.records[s].Load(); r != nil {
 			records = append(records, *r)

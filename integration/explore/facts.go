@@ -99,12 +99,7 @@ func (x *explorer) prune(st *state) {
 			continue
 		}
 		if st.isRetired(f.from) {
-			// What a destroyed holder sent may still be under way, for who has not
-			// heard that it is retired.
-			c := receiver.view.Config
-			if f.kind != factTail && (c == nil || !c.IsRetired(f.from.peer().Incarnation)) && receiver.shards[f.shard].epoch <= pack8(f.mark.Epoch) {
-				kept = addFact(kept, id)
-			}
+			kept = x.pruneDestroyed(kept, st, id, receiver)
 			continue
 		}
 		to := &receiver.shards[f.shard]
@@ -135,6 +130,21 @@ func (x *explorer) prune(st *state) {
 	x.scratch.facts = kept
 }
 
+// pruneDestroyed is prune for a fact of a holder that was destroyed: what it sent
+// may still be under way, for a receiver that has not heard that it is retired.
+func (x *explorer) pruneDestroyed(kept []uint32, st *state, id uint32, receiver *local) []uint32 {
+	f := &x.facts[id]
+	c := receiver.view.Config
+	heard := c != nil && c.IsRetired(f.from.peer().Incarnation)
+	if f.kind == factTail || heard || receiver.shards[f.shard].epoch > pack8(f.mark.Epoch) {
+		return kept
+	}
+	if f.kind == factImage && st.shownAtEnd(f.from, f.shard) != f.mark {
+		id = f.invite // as before it was destroyed
+	}
+	return addFact(kept, id)
+}
+
 // covered reports whether a staging has everything that a Leaving image could
 // answer. Without faults a staging of one mark only advances.
 func (x *explorer) covered(f *fact, to *shardState) bool {
@@ -152,7 +162,8 @@ func (x *explorer) stale(st *state, l *local) (set int) {
 		}
 		source := x.present(st, sh.st.from)
 		if source == nil {
-			if !st.isRetired(sh.st.from) { // else its pages may still come
+			// The pages of one that was destroyed in the midst may still come.
+			if !st.isRetired(sh.st.from) || st.shownAtEnd(sh.st.from, i) != wanted(sh.st.mark) {
 				set |= 1 << i
 			}
 			continue

@@ -33,6 +33,7 @@ func everything() []bug {
 		bugs   []bug
 	}{
 		{"handoff protocol", handoffBugs},
+		{"repair", repairBugs},
 		{"exactly once", onceBugs},
 		{"classic", classicBugs},
 		{"shipped by others", shippedBugs},

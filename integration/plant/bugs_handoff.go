@@ -1,11 +1,10 @@
 package main
 
 // handoffBugs are those that the protocol's model checker was tried on, planted
-// in the code, and the like of them. Four of its 32 concern the repair of
-// disasters, which this version does not offer. One cannot be planted: Install
-// without its comparison of epochs, because a staging never outlives the epoch
-// that it was begun for, so that nothing changes. docs/handoff.md explains the
-// terms.
+// in the code, and the like of them. The four of its 32 that concern disasters
+// are with the repairs. One cannot be planted: Install without its comparison of
+// epochs, because a staging never outlives the epoch that it was begun for, so
+// that nothing changes. docs/handoff.md explains the terms.
 var handoffBugs = []bug{
 	{name: "another incarnation answers for the receiver", edits: one("shardkv/handoff/leaving.go",
 		"l.to != reply.From || ", ""), catchers: []catcher{world}},

@@ -16,12 +16,12 @@ replaces their rows. The bugs are in ` + "`integration/plant/bugs_*.go`" + `: ea
 overlay, so that neither the tree nor a release ever contains one. A catcher passes without the bug and is then run with it, the cheapest first; the
 others would often notice too. The time includes the build.
 
-The sources: *handoff protocol*, the 32 bugs that the protocol's model checker was tried on, as far as they apply, and the like of them; *exactly once*,
-the recognition of retries; *classic*, what first implementations of sharded stores get wrong (the course projects of MIT 6.5840 and UW CSE 452);
+The sources: *handoff protocol*, the 32 bugs that the protocol's model checker was tried on, as far as they apply, and the like of them; *repair*, shortcuts in
+the repair of shards whose groups were destroyed, four of the 32 among them; *exactly once*, the recognition of retries; *classic*, what first implementations of sharded stores get wrong (the course projects of MIT 6.5840 and UW CSE 452);
 *shipped by others*, bugs of other systems, named in the list; *read path* and *Raft and storage*, what hashicorp/raft and the disks invite to;
 *controller*; *client*; *judge*, our own checkers; *found here*.
 
-Not planted: the four shortcuts in the repair of disasters, which this version does not offer; Install without its comparison of epochs, which changes
+Not planted: Install without its comparison of epochs, which changes
 nothing (a staging never outlives the epoch it was begun for); mistakes that the design excludes (configs adopted in order, handoffs that are side
 effects of applying a config, locks held across calls, client-coordinated transactions). A missing fsync of a real disk shows only when power is lost:
 the log store's is left to the library, and the store's is planted where a file system is modelled.

@@ -257,6 +257,9 @@ func TestThawFollowsTheGrant(t *testing.T) {
 	w.stage(a, b)
 	w.apply(a, &kvfsm.Freeze{Epoch: shardcfg.Epoch{Num: 1}, Handoff: 2})
 	a.driver.Heard(0, shardcfg.Epoch{Num: 2}, b.id.Peer.Incarnation)
+	for _, in := range w.next(a).Invites { // what b said once it had installed the shard
+		a.driver.Answered(w.now, in, handoff.InviteReply{From: b.id.Peer.Incarnation, Shards: []handoff.Standing{{Epoch: shardcfg.Epoch{Num: 2}}}})
+	}
 	w.ownerIs(w.groups[2])
 	c := w.latest()
 	delete(c.Groups, b.id.Peer.Group)

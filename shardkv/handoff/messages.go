@@ -2,6 +2,7 @@ package handoff
 
 import (
 	"slices"
+	"sort"
 	"time"
 
 	"github.com/shoalkv/shoal/raftgroup/store"
@@ -77,9 +78,11 @@ func readConfig(r store.Reader, last *View) (View, error) {
 
 // Record returns a shard's record; one that does not exist is Absent.
 func (v *View) Record(s shardcfg.ShardID) kvfsm.Record {
-	i, found := slices.BinarySearchFunc(v.Records, s, func(r kvfsm.Record, s shardcfg.ShardID) int {
-		return int(r.Shard) - int(s)
-	})
+	// A group that was ever handed every shard has a record of each.
+	if int(s) < len(v.Records) && v.Records[s].Shard == s {
+		return v.Records[s]
+	}
+	i, found := sort.Find(len(v.Records), func(i int) int { return int(s) - int(v.Records[i].Shard) })
 	if found {
 		return v.Records[i]
 	}

@@ -100,6 +100,41 @@ func TestCalledOffHandoffLeavesNoLog(t *testing.T) {
 	}
 }
 
+// A shard that begins anew has nothing of what was there: neither the copy that was
+// held, nor its change log, nor what was being fetched (INV-9).
+func TestCreateAnewLeavesNothing(t *testing.T) {
+	h := newHolder(t)
+	h.adopt(2, 2)
+	h.put("a")
+	h.apply(&kvfsm.Start{Handoff: 2})
+	h.put("b")
+	h.apply(&kvfsm.Freeze{Epoch: shardcfg.Epoch{Num: 1}, Handoff: 2})
+	h.adopt(3, 1)
+	h.apply(&kvfsm.Stage{Epoch: shardcfg.Epoch{Num: 3}, Handoff: 3, From: peerOf(2), To: incOf(1)})
+	key := append([]byte{4}, "c"...)
+	h.apply(&kvfsm.Chunk{Epoch: shardcfg.Epoch{Num: 3}, Handoff: 3, Next: kvfsm.Cursor{Key: key}, Items: []kvfsm.Item{{Key: key, Value: make([]byte, 19)}}})
+	stored := func() (n int) {
+		it, err := h.store.Iterate(nil, []byte{0xFF})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for it.Next() {
+			n++
+		}
+		if err := it.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if stored() < 4 {
+		t.Fatalf("only %d keys are stored before", stored())
+	}
+	h.apply(&kvfsm.Create{Claimer: incOf(1), Gen: 1})
+	if n := stored(); n != 0 {
+		t.Errorf("%d keys are left", n)
+	}
+}
+
 // A scan is served by the phase of the state that it reads (INV-3).
 func TestScanFollowsThePhase(t *testing.T) {
 	h := newHolder(t)
