@@ -23,6 +23,7 @@ type operator struct {
 	gids     []shardcfg.GroupID
 	ghosts   []shardcfg.GroupID
 	requests uint64
+	born     uint64           // the last request, in ms since 1970
 	have     *shardcfg.Config // as watched; nil: none
 	left     int
 	// asking: a change is under way.
@@ -65,6 +66,12 @@ func (o *operator) request() ctrlfsm.RequestID {
 	if id.BirthMS = o.w.controllers.g.newest.clock; id.BirthMS == 0 {
 		id.BirthMS = epochMS
 	}
+	// Later than the one before even while that clock stands still: few results
+	// are kept, and what is as old as a forgotten one is refused.
+	if id.BirthMS <= o.born && o.born-id.BirthMS < ctrlfsm.RequestAheadMS/2 {
+		id.BirthMS = o.born + 1
+	}
+	o.born = id.BirthMS
 	return id
 }
 
