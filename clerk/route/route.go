@@ -37,6 +37,12 @@ const (
 	backoffMaxMS          = 1000
 )
 
+// alienRounds is after how many rounds in which all who were asked said that they
+// are of another cluster an operation believes it. Addresses are used again: those
+// of a group that left may be another cluster's by now, which only a newer
+// placement tells.
+const alienRounds = 5
+
 // Kind is what a Decision asks for.
 type Kind uint8
 
@@ -269,7 +275,7 @@ func (t *Table) next(op *Op) Decision {
 			return Decision{Kind: Send, Addr: addr}
 		}
 	}
-	if op.aliens > 0 && op.aliens == len(op.tried) {
+	if op.aliens > 0 && op.aliens == len(op.tried) && op.rounds >= alienRounds {
 		return Decision{Kind: Fail, Reason: ReasonCluster}
 	}
 	d := op.wait(true)

@@ -136,8 +136,8 @@ func TestSessionRefused(t *testing.T) {
 	}
 }
 
-// Only when every server that could be asked is of another cluster does the
-// operation fail for it.
+// Only when every server that could be asked is of another cluster, round after
+// round, does the operation fail for it.
 func TestWrongCluster(t *testing.T) {
 	table := twoGroups()
 	op := NewOp(slotOf(2), true, false, false)
@@ -146,15 +146,42 @@ func TestWrongCluster(t *testing.T) {
 	wantSend(t, table.Reply(&op, code(NotLeader)), "b3")
 	wantWait(t, table.Reply(&op, code(WrongCluster)), backoffMinMS, true)
 	d := table.Tick(&op)
-	for range 3 {
-		if d.Kind != Send {
-			t.Fatal(d)
+	for rounds := 1; d.Kind != Fail; {
+		switch {
+		case d.Kind == Send:
+			d = table.Reply(&op, code(WrongCluster))
+		case d.Kind == Wait && d.Refresh && rounds < alienRounds:
+			rounds++
+			d = table.Tick(&op)
+		default:
+			t.Fatalf("round %d: %+v", rounds, d)
 		}
-		d = table.Reply(&op, code(WrongCluster))
 	}
-	if d.Kind != Fail || d.Reason != ReasonCluster || op.Unresolved() {
+	if d.Reason != ReasonCluster || op.Unresolved() {
 		t.Fatal(d)
 	}
+}
+
+// The addresses of a group that left may be another cluster's by now. An operation
+// that meets that one asks for a newer placement before it believes it.
+func TestAddressesOfAnotherCluster(t *testing.T) {
+	table := twoGroups()
+	op := NewOp(slotOf(2), true, false, false)
+	d := table.Start(&op)
+	for d.Kind == Send {
+		d = table.Reply(&op, code(WrongCluster))
+	}
+	if d.Kind != Wait || !d.Refresh {
+		t.Fatalf("after a round of aliens: %+v, want a refresh", d)
+	}
+	newer := table.Config().Clone()
+	newer.Num++
+	for s := range newer.Shards {
+		newer.Shards[s] = 1
+	}
+	delete(newer.Groups, 2)
+	table.LearnConfig(newer)
+	wantSend(t, table.Tick(&op), "a1")
 }
 
 // Waits double to their caps: short while someone answers.
