@@ -313,10 +313,7 @@ func proposalError(result any) error {
 func (m *mover) measure(mean *time.Duration, d time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if *mean == 0 {
-		*mean = d
-	}
-	*mean += (d - *mean) / 8
+	handoff.Smooth(mean, d)
 }
 
 // hit passes the failpoints around the durable steps of a list.

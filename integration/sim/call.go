@@ -28,6 +28,10 @@ type op struct {
 	drive   int       // counts the times that it was begun again: what belongs to an earlier one is void
 	final   bool      // no deadline: the run ends only when it is answered
 	scan    *scanning // nil: it is no scan
+	// spoil makes the write one that must be refused; nil: it is valid. big: it may
+	// be refused for its size.
+	spoil func(*kvfsm.Write)
+	big   bool
 }
 
 // start begins a call.
@@ -53,7 +57,7 @@ func (o *op) start(until time.Duration) {
 	}
 	w.trace.note(traceCall, c.n.id, uint64(o.h.Kind), uint64(o.h.Call))
 	w.trace.text("client %d calls %v", o.l.number, &o.h)
-	o.route = route.NewOp(shardcfg.SlotOf(o.write.Key), !o.read, false, false)
+	o.route = route.NewOp(shardcfg.SlotOf(o.write.Key), !o.read, !o.read && c.explicit, false)
 	if !o.read {
 		o.session, o.seq = c.begin()
 	}
@@ -94,7 +98,7 @@ func (o *op) do(d route.Decision) {
 	case route.Done:
 		o.done()
 	case route.Fail:
-		if d.Reason == route.ReasonInvalid && o.last.reply.Code == route.Invalid {
+		if d.Reason == route.ReasonInvalid && o.spoil == nil && !o.big {
 			c.w.fail("client", "a valid operation was called invalid: %v", &o.h)
 		}
 		o.giveUp()
@@ -125,6 +129,9 @@ func (o *op) send(addr string) {
 		q.write.Stamp = session.Stamp{Key: session.Key{Birth: o.session.BirthMS, ID: o.session.ID},
 			AckedBelow: o.session.AckedBelow(), Sequence: o.seq}
 	}
+	if o.spoil != nil {
+		o.spoil(&q.write)
+	}
 	hold := min(w.p.Hold, max(o.until-w.now, time.Millisecond))
 	timeout := min(w.p.Hold+200*time.Millisecond, max(o.until-w.now, time.Millisecond))
 	w.trace.note(traceAttempt, c.n.id, uint64(o.h.Call), uint64(to.id))
@@ -136,7 +143,11 @@ func (o *op) send(addr string) {
 		if s := anyServer(to); s != nil {
 			s.execute(&one, hold)
 		} else {
-			reply(response{reply: route.Reply{Code: route.Unavailable}})
+			code := route.Unavailable
+			if to.alien {
+				code = route.WrongCluster
+			}
+			reply(response{reply: route.Reply{Code: code}})
 		}
 	}, func(a response, how ending, copied bool) {
 		o.copied = o.copied || copied
@@ -239,6 +250,10 @@ func (o *op) done() {
 	if o.scan != nil {
 		o.scan.turn()
 		return
+	}
+	if o.spoil != nil {
+		c := o.l.c
+		c.w.fail("nonsense", "%+v is executed: %+v", o.write, o.last)
 	}
 	a := &o.last
 	o.over = true

@@ -28,6 +28,8 @@ type clerk struct {
 	rest       time.Duration
 	lanes      []*lane
 	sessions   int
+	// explicit: its session is named by the program.
+	explicit bool
 }
 
 // A lane makes calls one after the other.
@@ -44,6 +46,9 @@ func (w *World) newClerk(id int) *clerk {
 	c := &clerk{w: w, id: id, n: w.addNode(fmt.Sprintf("client%d", id)), rng: stream(w.seed, uint64(100+id)), rest: refreshEvery}
 	for i := range w.p.Lanes {
 		c.lanes = append(c.lanes, &lane{c: c, number: id*10 + i, seen: map[string]shardcfg.Revision{}, idle: true})
+	}
+	if c.explicit = w.p.Explicit && id == 0; c.explicit {
+		c.book.Use(route.NewSession(shardcfg.SessionID{0xEE}, c.n.clock(), 1, true))
 	}
 	return c
 }
@@ -142,8 +147,16 @@ func (l *lane) next() {
 // make draws and starts a call. Keys "a..." are only ever appended to.
 func (l *lane) make() {
 	c, p := l.c, &l.c.w.p
-	if chance(c.rng, p.Scans) {
+	switch {
+	case chance(c.rng, p.Scans):
 		l.scan()
+		return
+	case chance(c.rng, p.Nonsense/8):
+		l.nonsense()
+		return
+	case p.Big > 0 && c.rng.IntN(40) == 0:
+		p.Big--
+		l.big()
 		return
 	}
 	o := &op{l: l}

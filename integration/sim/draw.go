@@ -89,6 +89,10 @@ func (p *Profile) drawClients(r dice) {
 	}
 	p.ClockJump = between(r.Rand, 0, 3*time.Hour)
 	p.Parked = r.pick(1, 1000, 1000, 1000)
+	p.Explicit = r.IntN(8) == 0
+	if r.IntN(30) == 0 {
+		p.Big = 4
+	}
 }
 
 // drawGroups draws how shards move, and what the operator does.
@@ -103,6 +107,7 @@ func (p *Profile) drawGroups(r dice) {
 	}
 	p.ProposalsMax = r.pick(1, 4, 1024)
 	p.Ghost, p.Rejoin, p.Leave, p.Move = r.some(KindGhost, 0.25), r.some(KindRejoin, 0.7), r.some(KindLeave, 0.8), r.some(KindMove, 0.7)
+	p.Aliens = r.IntN(2) == 0
 	p.Nonsense = r.rate(KindNonsense, 0.4, 0.3)
 	p.History = ctrlfsm.Bounds{Requests: ctrlfsm.RequestsMax, HistoryMin: ctrlfsm.HistoryMin, HistoryMax: ctrlfsm.HistoryMax,
 		HistoryBytes: ctrlfsm.HistoryBytesMax}

@@ -26,7 +26,7 @@ func (s *server) invite(in handoff.Invite) {
 	if to == nil {
 		return
 	}
-	leads := s.leads
+	leads, begun := s.leads, s.w.now
 	call(s.r.n, to, peerTimeout, s.w.p.Dup, func(reply func(inviteAnswer)) {
 		if t := serverOf(to, &in.To.Incarnation, s.w.bugs.Unfenced); t != nil {
 			t.invited(in, reply)
@@ -40,6 +40,7 @@ func (s *server) invite(in handoff.Invite) {
 		if how != answered || a.wrong || s.leads != leads || s.driver == nil {
 			return
 		}
+		handoff.Smooth(&s.rates.RoundTrip, s.w.now-begun)
 		s.driver.Answered(s.w.now, in, a.InviteReply)
 		s.passSoon(0)
 	})

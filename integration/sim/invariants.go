@@ -57,7 +57,7 @@ func (w *World) configChanged(was, is *shardcfg.Config) {
 		_, after := is.GroupOf(l.self.Incarnation)
 		switch {
 		case after:
-			l.drained = 0
+			l.drained, l.bound = 0, true
 		case before && !l.over:
 			l.drained = is.Num
 			w.stats.Drained++

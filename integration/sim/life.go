@@ -22,6 +22,10 @@ type life struct {
 	// drained is the config without it, once the controllers let it go; 0: not
 	// yet. It must take nothing on until a config names it again.
 	drained shardcfg.ConfigNum
+	// bound: some config had it.
+	bound bool
+	// held: an operator lets it begin no handoff.
+	held bool
 
 	configs map[shardcfg.ConfigNum]*shardcfg.Config // decoded
 }

@@ -115,8 +115,16 @@ func (m *model) wrote(w *World, l *life, c *kvfsm.Write, out kvfsm.Outcome, cloc
 			w.fail("session", "%s calls a session of %d expired at floor %d", l.g.name, c.Stamp.Key.Birth, m.floor[s])
 		}
 		return
+	case out.Code == kvfsm.CodeInvalid:
+		long := c.Op == kvfsm.OpAppend && len(m.now(string(c.Key)).value)+len(c.Value) > shardcfg.ValueBytesMax
+		if c.Check() == nil && !long {
+			w.fail("nonsense", "%s calls a valid write of %q invalid: %v", l.g.name, c.Key, out.Why)
+		}
+		return
 	case !out.Code.Done():
 		return
+	case c.Check() != nil:
+		w.fail("nonsense", "%s executes %+v, which is not valid: %v", l.g.name, c, c.Check())
 	case executed:
 		w.fail("INV-2", "%s executes %q again: %+v, before: %+v", l.g.name, c.Value, out, before)
 	case id.sequence != 0 && c.Stamp.Key.Birth < m.floor[s]:

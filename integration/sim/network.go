@@ -11,7 +11,9 @@ type node struct {
 	up   bool
 	// boot counts the lives of its process: timers and messages of an earlier one
 	// are void.
-	boot   uint64
+	boot uint64
+	// alien: a server of another cluster answers here.
+	alien  bool
 	paused int      // how many faults pause it
 	held   []func() // what happens when it goes on
 	// skew is how far its clock is ahead of virtual time.

@@ -1,12 +1,15 @@
 package sim
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
 
+	"github.com/shoalkv/shoal/integration/history"
 	"github.com/shoalkv/shoal/shardctrler/ctrlfsm"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+	"github.com/shoalkv/shoal/shardkv/kvfsm"
 )
 
 // A blunder is a command that the controllers must refuse whenever it arrives,
@@ -163,3 +166,47 @@ func (o *operator) blundersOfMembers() (list []blunder) {
 	}
 	return list
 }
+
+// spoils make a write one that no group may execute.
+var spoils = []func(*kvfsm.Write){
+	func(c *kvfsm.Write) { c.Key = nil },
+	func(c *kvfsm.Write) { c.Key = bytes.Repeat([]byte("k"), shardcfg.KeyBytesMax+1) },
+	func(c *kvfsm.Write) { c.Op = 0 },
+	func(c *kvfsm.Write) { c.Op, c.Value = kvfsm.OpDelete, []byte("why") },
+	func(c *kvfsm.Write) { c.Op, c.Value = kvfsm.OpPut, huge[:shardcfg.ValueBytesMax+1] },
+	func(c *kvfsm.Write) { c.Stamp.Key.ID = shardcfg.SessionID{} },
+}
+
+// huge is as much of a value as anybody needs.
+var huge = make([]byte, shardcfg.ValueBytesMax+1)
+
+// nonsense makes a write that must be refused.
+func (l *lane) nonsense() {
+	c := l.c
+	o := &op{l: l, spoil: spoils[c.rng.IntN(len(spoils))]}
+	if c.rng.IntN(20) > 0 {
+		o.spoil = spoils[c.rng.IntN(4)] // the others are long
+	}
+	c.w.stats.happened(KindNonsense)
+	o.h = history.Operation{Client: l.number, Kind: history.Put, Key: keyName(1), Value: "nonsense"}
+	o.start(c.w.now + c.w.p.Deadline)
+}
+
+// big writes, appends or reads megabytes.
+func (l *lane) big() {
+	c := l.c
+	o := &op{l: l, big: true}
+	o.h = history.Operation{Client: l.number, Key: bigKey}
+	switch c.rng.IntN(3) {
+	case 0:
+		o.h.Kind, o.read = history.Get, true
+	case 1:
+		o.h.Kind, o.h.Value = history.Append, string(huge[:len(huge)/2])
+	default:
+		o.h.Kind, o.h.Value = history.Put, string(huge[:len(huge)*3/4])
+	}
+	o.start(c.w.now + c.w.p.Deadline)
+}
+
+// bigKey is for values of megabytes.
+const bigKey = "kbig"

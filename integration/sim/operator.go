@@ -87,14 +87,18 @@ func (o *operator) current(gid shardcfg.GroupID) *life {
 
 // joining describes a group: as its replicas say, or unseen (a forced join).
 func (o *operator) joining(gid shardcfg.GroupID) ctrlfsm.JoinGroup {
-	g := ctrlfsm.JoinGroup{ID: gid, Weight: uint32(1 + o.rng.IntN(3))}
+	g := ctrlfsm.JoinGroup{ID: gid, Weight: uint32(o.rng.IntN(4))}
 	l := o.current(gid)
 	if l == nil {
 		g.Replicas = []string{fmt.Sprintf("ghost%d:1", gid)}
 		return g
 	}
 	g.Replicas = l.addrs
-	if o.rng.IntN(3) > 0 {
+	switch n := o.rng.IntN(6); {
+	case n == 0:
+	case n == 1 && !l.bound:
+		g.Replicas = l.addrs[:1] // the group itself will say where the others are
+	default:
 		g.Identity, g.Incarnation = ctrlfsm.IdentityFormed, l.self.Incarnation
 	}
 	return g
@@ -152,6 +156,9 @@ func (o *operator) act() {
 	w := o.w
 	if o.rng.IntN(4) == 0 {
 		o.look()
+	}
+	if o.rng.IntN(8) == 0 {
+		o.hold()
 	}
 	if !w.calm && chance(o.rng, w.p.Nonsense) {
 		o.blunder()
@@ -235,7 +242,11 @@ func (o *operator) draw() ctrlfsm.Command {
 	case n < 40 && len(out) > 0:
 		return o.join(out[o.rng.IntN(len(out))])
 	case n < 70 && p.Leave && len(in) > 1:
-		return ctrlfsm.Leave{Request: o.request(), Groups: []shardcfg.GroupID{in[o.rng.IntN(len(in))]}}
+		gid := in[o.rng.IntN(len(in))]
+		if o.rng.IntN(4) == 0 {
+			return ctrlfsm.Leave{Request: o.request(), Groups: []shardcfg.GroupID{gid, gid}}
+		}
+		return ctrlfsm.Leave{Request: o.request(), Groups: []shardcfg.GroupID{gid}}
 	case n < 84 && p.Move && len(in) > 0:
 		return ctrlfsm.Move{Request: o.request(), Shard: shard, Group: in[o.rng.IntN(len(in))], MaxPauseMS: uint32(100 * o.rng.IntN(3))}
 	case n < 88 && p.Move:
@@ -243,7 +254,8 @@ func (o *operator) draw() ctrlfsm.Command {
 	case n < 94 && p.Ghost && len(o.ghosts) < 2:
 		gid := shardcfg.GroupID(90 + len(o.ghosts))
 		o.ghosts = append(o.ghosts, gid)
-		o.w.addNode(fmt.Sprintf("ghost%d:1", gid)).up = false
+		ghost := o.w.addNode(fmt.Sprintf("ghost%d:1", gid))
+		ghost.up, ghost.alien = o.w.p.Aliens, o.w.p.Aliens
 		return ctrlfsm.Join{Request: o.request(), Groups: []ctrlfsm.JoinGroup{o.joining(gid)}}
 	case len(in) > 0:
 		return ctrlfsm.Join{Request: o.request(), Groups: []ctrlfsm.JoinGroup{o.joining(in[o.rng.IntN(len(in))])}}
@@ -271,3 +283,10 @@ func (o *operator) join(gid shardcfg.GroupID) ctrlfsm.Command {
 
 // livesMax bounds the incarnations of a run.
 const livesMax = 12
+
+// hold lets a group begin no handoff for a while.
+func (o *operator) hold() {
+	l := o.w.lives[o.rng.IntN(len(o.w.lives))]
+	l.held = true
+	o.w.later(between(o.rng, 0, 2*time.Second), func() { l.held = false })
+}

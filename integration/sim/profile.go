@@ -147,6 +147,9 @@ type Profile struct {
 	Nonsense                           float64 // of the operator's requests and of the clients' writes
 	Rates                              handoff.Rates
 	ProposalsMax                       int
+	Explicit                           bool // the first client's session is named by its program, and never rotated
+	Big                                int  // writes of megabytes
+	Aliens                             bool // ghosts' addresses belong to another cluster
 }
 
 // AllKinds lists every kind.

@@ -38,6 +38,15 @@ type Rates struct {
 	BytesPerSecond, ChangesPerSecond uint64
 }
 
+// Smooth takes a measured duration into a running mean, as Rates want it; zero:
+// nothing was measured yet.
+func Smooth(mean *time.Duration, d time.Duration) {
+	if *mean == 0 {
+		*mean = d
+	}
+	*mean += (d - *mean) / 8
+}
+
 // DefaultParams returns the preset.
 func DefaultParams() Params {
 	return Params{
