@@ -26,7 +26,7 @@ import (
 
 // A Scenario is one acceptance scenario.
 type Scenario struct {
-	// Name is S1 to S8.
+	// Name is S1 to S9.
 	Name string
 	// Claim is what must hold, in one sentence.
 	Claim string
@@ -44,6 +44,7 @@ var All = []Scenario{
 	{"S6", "lost replies: every append takes effect exactly once though executed calls lose their replies", lostReplies},
 	{"S7", "wiped disk: a replica under its old label on an empty disk stops with exit 5 and names the repair, which works", wipedDisk},
 	{"S8", "bad input: typed errors, no panic, nothing harmed", badInput},
+	{"S9", "a group is destroyed: clients of other shards do not notice; retired and repaired, its shards serve again, and take the data back", groupDestroyed},
 }
 
 // A Scale says how large a run is.

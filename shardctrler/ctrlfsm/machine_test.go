@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -126,7 +127,7 @@ func TestAStoreOfAnotherShardCountIsRefused(t *testing.T) {
 
 // genCommand draws from few groups, incarnations and request ids, so that
 // commands meet.
-func genCommand(t *rapid.T, clock uint64) Command {
+func genCommand(t *rapid.T, clock uint64, latest *shardcfg.Config) Command {
 	req := RequestID{ID: shardcfg.ID128{byte(rapid.IntRange(1, 40).Draw(t, "request"))}, BirthMS: clock}
 	if rapid.Bool().Draw(t, "older") {
 		req.BirthMS -= rapid.Uint64Range(0, RequestLifeMS+5).Draw(t, "age") / 1000 * 1000
@@ -134,7 +135,11 @@ func genCommand(t *rapid.T, clock uint64) Command {
 	gid := func() shardcfg.GroupID { return shardcfg.GroupID(rapid.IntRange(0, 5).Draw(t, "gid")) }
 	shard := func() shardcfg.ShardID { return shardcfg.ShardID(rapid.IntRange(0, scriptShards).Draw(t, "shard")) }
 	inc := shardcfg.Incarnation{byte(rapid.IntRange(0, 7).Draw(t, "incarnation"))}
-	switch rapid.IntRange(0, 8).Draw(t, "kind") {
+	switch rapid.IntRange(0, 11).Draw(t, "kind") {
+	case 9:
+		return Retire{Request: req, Incarnation: inc}
+	case 10, 11:
+		return genRepair(t, latest)
 	case 0, 1:
 		j := Join{Request: req}
 		for range rapid.IntRange(1, 2).Draw(t, "groups") {
@@ -164,20 +169,69 @@ func genCommand(t *rapid.T, clock uint64) Command {
 	}
 }
 
+// genRepair draws answers of the groups of the latest config, as a rule.
+func genRepair(t *rapid.T, latest *shardcfg.Config) Command {
+	num := rapid.IntRange(0, 9).Draw(t, "older")
+	c := RepairShards{Num: latest.Num - min(latest.Num, shardcfg.ConfigNum(num/9)), LossAccepted: rapid.Bool().Draw(t, "loss")}
+	for _, gid := range latest.GroupIDs() {
+		if inc := latest.Groups[gid].Incarnation; !inc.IsZero() && rapid.IntRange(0, 9).Draw(t, "silent") > 0 {
+			c.Asked = append(c.Asked, inc)
+		}
+	}
+	slices.SortFunc(c.Asked, shardcfg.Incarnation.Compare)
+	k := RepairCase{Shard: shardcfg.ShardID(rapid.IntRange(0, scriptShards).Draw(t, "shard")), LastGen: uint32(rapid.IntRange(0, 3).Draw(t, "last"))}
+	for _, inc := range c.Asked {
+		a := Answer{Group: inc, Holding: Holding(rapid.IntRange(0, 2).Draw(t, "holding")), To: shardcfg.Incarnation{byte(rapid.IntRange(0, 7).Draw(t, "to"))}}
+		a.Epoch = shardcfg.Epoch{Gen: uint32(rapid.IntRange(0, 2).Draw(t, "gen")), Num: rapid.Uint64Range(0, 3).Draw(t, "num")}
+		k.Answers = append(k.Answers, a)
+	}
+	c.Cases = []RepairCase{k}
+	return c
+}
+
+// checkRepairs: a repair is granted by the answers of all groups of the latest
+// config, to one of them, in a generation that no other had; the last one stands.
+func checkRepairs(t *rapid.T, d *dialogue, c Command, res Result, latest *shardcfg.Config, gens map[uint32]Repair) {
+	r, repair := c.(RepairShards)
+	for _, v := range res.Repairs {
+		if v.Granted.Gen == 0 {
+			continue
+		}
+		_, again := gens[v.Granted.Gen]
+		_, listed := latest.GroupOf(v.Granted.Group)
+		stored, err := NewView(d.st, scriptShards).Repair(v.Shard)
+		switch {
+		case !repair || r.Num != latest.Num:
+			t.Fatalf("%+v granted %+v at config %d", c, v, latest.Num)
+		case again:
+			t.Fatalf("generation %d was granted as %+v, then as %+v", v.Granted.Gen, gens[v.Granted.Gen], v)
+		case !listed || latest.IsRetired(v.Granted.Group):
+			t.Fatalf("%+v is granted to a group that is not there", v)
+		case err != nil || stored != v.Granted:
+			t.Fatalf("granted %+v, stored %+v, %v", v, stored, err)
+		case v.Fate == FateLost && !r.LossAccepted:
+			t.Fatalf("%+v, though the loss was not accepted", v)
+		}
+		gens[v.Granted.Gen] = v.Granted
+	}
+}
+
 // TestRandomHistoriesKeepTheRules: numbers rise by one per change, claims never
 // change, every config passes its check, a bound group goes only by a report
-// that is late enough, and a repeated request answers as before.
+// that is late enough or because it is destroyed, generations are granted once,
+// and a repeated request answers as before.
 func TestRandomHistoriesKeepTheRules(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		d := newDialogue()
 		answers := map[RequestID]Result{}
 		left := map[shardcfg.Incarnation]shardcfg.ConfigNum{}
 		claimed := map[shardcfg.ShardID]shardcfg.Incarnation{}
+		gens := map[uint32]Repair{}
 		var log []entry.Entry
 		for range rapid.IntRange(1, 60).Draw(t, "commands") {
 			d.clock += rapid.Uint64Range(0, RequestLifeMS/8).Draw(t, "pause")
-			c := genCommand(t, d.clock)
 			before := d.latest(t)
+			c := genCommand(t, d.clock, before)
 			res := d.apply(t, c)
 			log = append(log, entry.Entry{Index: d.index, Clock: d.clock, Commands: []entry.Command{c.Encode()}})
 			after := d.latest(t)
@@ -185,6 +239,7 @@ func TestRandomHistoriesKeepTheRules(t *testing.T) {
 			checkNumbers(t, c, res, answers, before, after)
 			checkGone(t, c, left, before, after)
 			checkClaims(t, d, claimed, after)
+			checkRepairs(t, d, c, res, before, gens)
 		}
 		if again := replay(t, log, rapid.IntRange(1, 7).Draw(t, "pack")); again != d.st.Hash() {
 			t.Fatal("the same log, packed and batched differently, led to another state")
@@ -226,6 +281,8 @@ func requestOf(c Command) (RequestID, bool) {
 		return c.Request, true
 	case Unpin:
 		return c.Request, true
+	case Retire:
+		return c.Request, true
 	}
 	return RequestID{}, false
 }
@@ -240,6 +297,10 @@ func checkGone(t *rapid.T, c Command, left map[shardcfg.Incarnation]shardcfg.Con
 		case listed && now.State == shardcfg.GroupLeaving && g.State == shardcfg.GroupMember:
 			left[g.Incarnation] = after.Num
 		case listed:
+		case after.IsRetired(g.Incarnation):
+			if r, ok := c.(Retire); !ok || r.Incarnation != g.Incarnation {
+				t.Fatalf("group %d is retired by %+v", gid, c)
+			}
 		default:
 			d, ok := c.(Drained)
 			if !ok || g.State != shardcfg.GroupLeaving || d.Incarnation != g.Incarnation || d.Adopted < left[g.Incarnation] {
@@ -266,7 +327,7 @@ func checkClaims(t *rapid.T, d *dialogue, claimed map[shardcfg.ShardID]shardcfg.
 		}
 		claimed[s] = by
 	}
-	if len(claimed) > 0 && len(after.Groups) == 0 {
+	if len(claimed) > 0 && len(after.Groups) == 0 && len(after.Retired) == 0 {
 		for s, by := range claimed {
 			if !by.IsZero() {
 				t.Fatalf("shard %d was claimed, and no group is left", s)

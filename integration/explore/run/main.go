@@ -37,7 +37,7 @@ var (
 	expect = flag.String("expect", "", "expect a violation that begins so, or any: for builds of the product with a mistake")
 	states = flag.Int("states", 0, "cut a search off at so many states; 0: never")
 	limit  = flag.Duration("time", time.Hour, "cut a search off after so long")
-	memory = flag.Uint64("memory", 5<<10, "cut a search off at so many MiB of heap")
+	memory = flag.Uint64("memory", 8<<10, "cut a search off at so many MiB of heap")
 	live   = flag.Int("live", -1, "test one of so many states for liveness; 0: none; -1: as the bound says")
 	replay = flag.String("replay", "", "instead of searching take the steps of a trace, by their short names with commas between")
 	steps  = flag.Bool("steps", false, "count the transitions by kind")
