@@ -82,12 +82,29 @@ func (cs *controllers) checkPlan(st *state, e *entry.Entry, latest *shardcfg.Con
 	next, ref, err := ctrlfsm.Plan(ctrlfsm.NewView(before.mem, w.p.Shards), cmd)
 	w.check(err, "plan")
 	res := st.results[0].(ctrlfsm.Result)
+	if repair, ok := cmd.(ctrlfsm.RepairShards); ok {
+		cs.checkVerdicts(before, repair, res)
+	}
 	if w.trace.on() {
 		w.trace.text("controllers %d: %T %+v -> %+v", st.index, cmd, cmd, res)
 	}
 	// A repeated request is answered by what it did then.
 	if now := res.Changed && res.Num > cs.latest.Num; now && (ref != nil || next == nil || !next.Equal(latest)) {
 		w.fail("plan", "%+v makes %+v, and was planned as %+v, %v", cmd, latest, next, ref)
+	}
+}
+
+// checkVerdicts: what a repair would do is what it then does.
+func (cs *controllers) checkVerdicts(before *state, c ctrlfsm.RepairShards, res ctrlfsm.Result) {
+	list, ref, err := ctrlfsm.Verdicts(ctrlfsm.NewView(before.mem, cs.w.p.Shards), c)
+	cs.w.check(err, "judge")
+	same := (ref == nil) == (res.Refusal == nil) && len(list) == len(res.Repairs)
+	for i := range list {
+		same = same && list[i].Fate == res.Repairs[i].Fate && list[i].Group == res.Repairs[i].Group &&
+			list[i].Fate.Repairable(c.LossAccepted) == (res.Repairs[i].Granted.Gen > 0)
+	}
+	if !same {
+		cs.w.fail("plan", "a repair does %+v, and was judged %+v, %v", res, list, ref)
 	}
 }
 
@@ -125,8 +142,11 @@ type ctlReply struct {
 	config  *shardcfg.Config // nil: the caller has the newest
 	hints   []report.Hint
 	claimed []shardcfg.ShardID
-	refusal *ctrlfsm.Refusal
-	clock   uint64
+	repairs []report.Grant
+	// verdicts are those of a repair.
+	verdicts []ctrlfsm.Verdict
+	refusal  *ctrlfsm.Refusal
+	clock    uint64
 }
 
 func (c *controller) leaderAddr() string {
@@ -217,7 +237,7 @@ func (c *controller) answer(q *report.Report, reply func(ctlReply)) {
 		reply(c.notLeading())
 		return
 	}
-	reply(ctlReply{num: a.Num, config: a.Config, hints: slices.Concat(a.Hints.List, a.More), claimed: a.Claimed, clock: c.clock()})
+	reply(ctlReply{num: a.Num, config: a.Config, hints: slices.Concat(a.Hints.List, a.More), claimed: a.Claimed, repairs: a.Repairs, clock: c.clock()})
 }
 
 func (c *controller) clock() uint64 { return max(c.r.machine.at.clock, c.r.n.clock()) }

@@ -68,7 +68,7 @@ func (w *World) configChanged(was, is *shardcfg.Config) {
 }
 
 // commanded checks the verdict of a command of a handoff.
-func (w *World) commanded(l *life, c kvfsm.Command, v kvfsm.Verdict) {
+func (w *World) commanded(l *life, st *state, c kvfsm.Command, v kvfsm.Verdict) {
 	w.trace.note(traceCommand, int(c.Kind()), uint64(v.Why), uint64(l.self.Group))
 	shard, _ := kvfsm.HandoffShard(c)
 	switch {
@@ -82,6 +82,12 @@ func (w *World) commanded(l *life, c kvfsm.Command, v kvfsm.Verdict) {
 		return
 	}
 	switch c := c.(type) {
+	case *kvfsm.Create:
+		if c.Gen > 0 {
+			w.model.repaired(w, l, st, c.Shard, shardcfg.Epoch{})
+		}
+	case *kvfsm.Thaw:
+		w.model.repaired(w, l, st, c.Shard, c.Epoch)
 	case *kvfsm.Install:
 		w.stats.Installs++
 	case *kvfsm.Drop:

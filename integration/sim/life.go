@@ -73,12 +73,12 @@ func (l *life) seen(st *state, e *entry.Entry) {
 			w.trace.text("%s %d: %T %+v -> %+v", l.g.name, st.index, cmd, cmd, st.results[i])
 		}
 		if wr, ok := cmd.(*kvfsm.Write); ok {
-			w.model.wrote(w, l, wr, st.results[i].(kvfsm.Outcome), e.Clock)
+			w.model.wrote(w, l, st, wr, st.results[i].(kvfsm.Outcome))
 			continue
 		}
 		w.changed = true
 		w.strays.keep(c)
-		w.commanded(l, cmd, st.results[i].(kvfsm.Verdict))
+		w.commanded(l, st, cmd, st.results[i].(kvfsm.Verdict))
 	}
 }
 

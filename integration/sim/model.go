@@ -30,6 +30,18 @@ func (r *recorder) add(op history.Operation, id identity) {
 	r.writes = append(r.writes, id)
 }
 
+// forget drops the operations on keys that lost writes.
+func (r *recorder) forget(lost func(key string) bool) {
+	var list history.History
+	var writes []identity
+	for i := range r.list {
+		if !lost(r.list[i].Key) {
+			list, writes = append(list, r.list[i]), append(writes, r.writes[i])
+		}
+	}
+	r.list, r.writes = list, writes
+}
+
 // resolve fills in what became of writes whose clients never learned it, as the
 // groups' logs say: nothing, or an answer that never arrived, as if it had at the
 // moment of the execution: whoever begins to read after that must see it. That
@@ -69,6 +81,8 @@ type model struct {
 	executed map[identity]execution
 	revision map[shardcfg.ShardID]shardcfg.Revision
 	floor    map[shardcfg.ShardID]uint64
+	// lossy are shards of which writes were lost with a group that was destroyed.
+	lossy map[shardcfg.ShardID]bool
 }
 
 // A moment is what a key was from a tick of the history on; version 0: it was
@@ -83,6 +97,9 @@ type moment struct {
 type execution struct {
 	out kvfsm.Outcome
 	at  int64 // tick of the history
+	// Under which token; the epoch is known where groups may be destroyed.
+	shard shardcfg.ShardID
+	epoch shardcfg.Epoch
 }
 
 // identity is a write's.
@@ -93,11 +110,11 @@ type identity struct {
 
 func newModel() model {
 	return model{past: map[string][]moment{}, executed: map[identity]execution{},
-		revision: map[shardcfg.ShardID]shardcfg.Revision{}, floor: map[shardcfg.ShardID]uint64{}}
+		revision: map[shardcfg.ShardID]shardcfg.Revision{}, floor: map[shardcfg.ShardID]uint64{}, lossy: map[shardcfg.ShardID]bool{}}
 }
 
 // wrote checks the outcome of a write that a group applied (INV-2).
-func (m *model) wrote(w *World, l *life, c *kvfsm.Write, out kvfsm.Outcome, clock uint64) {
+func (m *model) wrote(w *World, l *life, st *state, c *kvfsm.Write, out kvfsm.Outcome) {
 	id := identity{c.Stamp.Key, c.Stamp.Sequence}
 	s := shardcfg.ShardOf(c.Key, w.p.Shards)
 	past, executed := m.executed[id]
@@ -131,7 +148,13 @@ func (m *model) wrote(w *World, l *life, c *kvfsm.Write, out kvfsm.Outcome, cloc
 		w.fail("session", "%s executes %q of a session that expired", l.g.name, c.Value)
 	}
 	at := w.history.tick()
-	m.executed[id] = execution{out, at}
+	done := execution{out: out, at: at, shard: s}
+	if w.p.Destroy {
+		rec, err := kvfsm.ReadRecord(st.mem, s)
+		w.check(err, "read a record")
+		done.epoch = rec.Epoch
+	}
+	m.executed[id] = done
 	m.execute(w, l, c, out, s, at)
 }
 
@@ -199,6 +222,11 @@ func (m *model) between(key string, begin, end int64) []moment {
 	return past[first:last]
 }
 
+// lost reports whether writes of a key's shard were lost.
+func (w *World) lost(key string) bool {
+	return len(w.model.lossy) > 0 && w.model.lossy[shardcfg.ShardOf([]byte(key), w.p.Shards)]
+}
+
 // judgeTimeout bounds the check of a history; a history that takes longer is a
 // failure.
 const judgeTimeout = 10 * time.Second
@@ -207,10 +235,11 @@ const judgeTimeout = 10 * time.Second
 func (w *World) judge() {
 	final := map[string]string{}
 	for k := range w.p.Keys {
-		if key := keyName(k); key[0] == 'a' {
+		if key := keyName(k); key[0] == 'a' && !w.lost(key) {
 			final[key] = w.model.now(key).value
 		}
 	}
+	w.history.forget(w.lost)
 	if t := w.history.list.CheckTokens(final); !t.OK() {
 		w.fail("tokens", "%v", t)
 	}

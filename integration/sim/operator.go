@@ -26,9 +26,12 @@ type operator struct {
 	born     uint64           // the last request, in ms since 1970
 	have     *shardcfg.Config // as watched; nil: none
 	left     int
-	// asking: a change is under way.
-	asking bool
-	done   bool
+	// asking: a change is under way. repairing: a group was destroyed, and shards may
+	// wait for it.
+	asking, repairing bool
+	// ownerless: a shard can't be repaired before the config changes.
+	ownerless bool
+	done      bool
 }
 
 func newOperator(w *World) *operator {
@@ -160,12 +163,21 @@ func (o *operator) act() {
 	if o.rng.IntN(8) == 0 {
 		o.hold()
 	}
+	if o.repairing && !o.ownerless {
+		o.repair()
+		return
+	}
 	if !w.calm && chance(o.rng, w.p.Nonsense) {
 		o.blunder()
 		return
 	}
 	var c ctrlfsm.Command
 	switch short := w.stats.Handoffs < w.p.Handoffs && !w.calm; {
+	case o.ownerless:
+		o.ownerless = false
+		if c = o.settle(); c == nil {
+			c = o.push()
+		}
 	case o.left > 0 && !(short && w.resting):
 		o.left--
 		c = o.draw()
@@ -238,6 +250,11 @@ func (o *operator) draw() ctrlfsm.Command {
 	p := &o.w.p
 	in, out := o.members()
 	shard := shardcfg.ShardID(o.rng.IntN(p.Shards))
+	if p.Destroy && o.rng.IntN(6) == 0 {
+		if c := o.disaster(); c != nil {
+			return c
+		}
+	}
 	switch n := o.rng.IntN(100); {
 	case n < 40 && len(out) > 0:
 		return o.join(out[o.rng.IntN(len(out))])
@@ -268,7 +285,10 @@ func (o *operator) draw() ctrlfsm.Command {
 func (o *operator) join(gid shardcfg.GroupID) ctrlfsm.Command {
 	w := o.w
 	l := o.current(gid)
-	if l.drained != 0 && w.p.Rejoin && len(w.lives) < livesMax && o.rng.IntN(4) > 0 {
+	switch again := len(w.lives) < livesMax; {
+	case l.over && !again:
+		return nil
+	case l.over, l.drained != 0 && w.p.Rejoin && again && o.rng.IntN(4) > 0:
 		l.end()
 		for _, n := range o.machines[gid] {
 			n.up = true

@@ -84,6 +84,9 @@ func (s *server) take(a ctlReply) {
 	if a.config != nil {
 		reply.Num = a.config.Num
 	}
+	for _, g := range a.repairs {
+		reply.Repairs = append(reply.Repairs, handoff.Grant{Shard: g.Shard, Frozen: g.Frozen, Gen: g.Gen})
+	}
 	for _, h := range a.hints {
 		reply.Hints = append(reply.Hints, placement.Hint{Shard: h.Shard, Epoch: h.Epoch, Replicas: h.Replicas,
 			Holder: kvfsm.Peer{Group: h.Group, Incarnation: h.Incarnation}})

@@ -34,11 +34,12 @@ const (
 	KindStray                  // an old command is proposed again, by any leader
 	KindGarble                 // pages of a handoff are damaged on their way
 	KindNonsense               // operators and clients ask for what must be refused
+	KindDestroy                // groups are destroyed, and their shards repaired
 	kindCount
 )
 
 var kindNames = [kindCount]string{"loss", "dup", "slow", "lostresult", "crash", "groupcrash", "partition", "pause",
-	"clock", "snapshot", "expiry", "sleep", "ghost", "rejoin", "leave", "move", "disk", "stray", "garble", "nonsense"}
+	"clock", "snapshot", "expiry", "sleep", "ghost", "rejoin", "leave", "move", "disk", "stray", "garble", "nonsense", "destroy"}
 
 // String is the kind's name on the command line.
 func (k Kind) String() string { return kindNames[k] }
@@ -143,6 +144,7 @@ type Profile struct {
 	PageBytes                          int
 	ValueBytes                         int
 	Leave, Move, Ghost, Rejoin         bool
+	Destroy                            bool
 	Parked                             int     // requests that a replica may park
 	Nonsense                           float64 // of the operator's requests and of the clients' writes
 	Rates                              handoff.Rates

@@ -99,6 +99,7 @@ func (sc *scanning) checkKey(key string, end int64) {
 	}
 	prefixed := len(key) >= len(sc.ask.Prefix) && key[:len(sc.ask.Prefix)] == string(sc.ask.Prefix)
 	switch n := sc.seen[key]; {
+	case w.lost(key):
 	case n > 1, prefixed && there && n != 1, (!prefixed || gone) && n != 0:
 		w.fail("scan", "%q appears %d times in a scan of %q from tick %d to %d; there throughout %v, gone throughout %v",
 			key, n, sc.ask.Prefix, sc.begin, end, there, gone)

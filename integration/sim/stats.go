@@ -22,6 +22,8 @@ type Stats struct {
 	Replayed   int // entries that replicas applied again after a crash
 	Drained    int // groups that left and were drained
 	Reborn     int // groups that came back as another incarnation
+	Repairs    int // shards that serve again after a group was destroyed
+	Lossy      int // of which writes were lost
 	Crashes    int // replicas that lost power
 	DiskStops  int // replicas that stopped because their disk failed
 	Rests      int // times that the faults rested, because the work lagged
@@ -56,6 +58,8 @@ func (s *Stats) Add(o *Stats) {
 	s.Replayed += o.Replayed
 	s.Drained += o.Drained
 	s.Reborn += o.Reborn
+	s.Repairs += o.Repairs
+	s.Lossy += o.Lossy
 	s.Crashes += o.Crashes
 	s.DiskStops += o.DiskStops
 	s.Rests += o.Rests
