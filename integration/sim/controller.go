@@ -63,6 +63,11 @@ func (cs *controllers) seen(st *state, e *entry.Entry) {
 		w.trace.text("config %d: shards %v", latest.Num, latest.Shards)
 		w.stats.Configs++
 		w.configChanged(cs.latest, latest)
+		// One entry may make several.
+		for num := cs.latest.Num + 1; num < latest.Num; num++ {
+			cs.configs[num], _, err = cs.view.ConfigAt(num)
+			w.check(err, "read a config")
+		}
 		cs.latest = latest
 		cs.configs[latest.Num] = latest
 	}
@@ -108,9 +113,10 @@ func (cs *controllers) checkVerdicts(before *state, c ctrlfsm.RepairShards, res 
 	}
 }
 
-func (c *controller) led()  { c.memory = report.NewMemory() }
-func (c *controller) lost() { c.memory = report.NewMemory() }
-func (c *controller) died() { c.memory, c.config = report.NewMemory(), nil }
+func (c *controller) led()      { c.memory = report.NewMemory() }
+func (c *controller) received() {}
+func (c *controller) lost()     { c.memory = report.NewMemory() }
+func (c *controller) died()     { c.memory, c.config = report.NewMemory(), nil }
 
 // applied tells the groups' leaders of a new config, as shardctrler's Watch does:
 // each watches one of the controllers.

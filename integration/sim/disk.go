@@ -1,9 +1,12 @@
 package sim
 
 import (
+	"bytes"
 	"errors"
+	"math/rand/v2"
 	"time"
 
+	"github.com/shoalkv/shoal/raftgroup/entry"
 	"github.com/shoalkv/shoal/raftgroup/store"
 )
 
@@ -13,25 +16,72 @@ var errDisk = errors.New("the disk fails")
 // A disk fails at an operation that the fault drew, and from then on. What the
 // machines read or write through it must return the error, wherever it strikes;
 // then the replica stops, as in the product, and comes back with another disk.
+//
+// Or it does not fail, but has something that a newer version wrote, as if the
+// replica's version had been put back: the replica must stop as well, by an error
+// and not by a panic, whatever it makes of that.
 type disk struct {
-	left int // operations until it fails
+	left  int // operations until it fails
+	newer *rand.Rand
+	met   bool // what is newer was met
 }
 
 func (d *disk) use() error {
-	if d.left <= 0 {
+	if d.left <= 0 && d.newer == nil {
 		return errDisk
 	}
 	d.left--
 	return nil
 }
 
-// failDisk lets a replica's disk fail soon, or, if the replica is down, when it
-// starts.
-func (w *World) failDisk(n *node) bool {
+// read returns what is read of a value.
+func (d *disk) read(value []byte) []byte {
+	if d.newer == nil || d.left > 0 || d.met || len(value) == 0 {
+		return value
+	}
+	d.met = true
+	value = bytes.Clone(value)
+	switch d.newer.IntN(3) {
+	case 0:
+		value[0]++ // a format
+	case 1:
+		value = append(value, 0) // a field
+	case 2:
+		value = value[:d.newer.IntN(len(value))]
+	}
+	return value
+}
+
+// command returns what a newer version's command in its place would be, and
+// whether it can be told from a known one.
+func (d *disk) command(c entry.Command) (entry.Command, bool) {
+	d.met = true
+	c.Body = bytes.Clone(c.Body)
+	switch d.newer.IntN(4) {
+	case 0:
+		c.Kind += 100
+		return c, true
+	case 1:
+		c.Body[0]++
+		return c, true
+	case 2:
+		c.Body = append(c.Body, 0)
+	case 3:
+		c.Body = c.Body[:d.newer.IntN(len(c.Body))]
+	}
+	return c, false
+}
+
+// failDisk lets a replica's disk fail soon, or have what is newer; if the replica
+// is down, when it starts.
+func (w *World) failDisk(n *node, newer bool) bool {
 	if n.host == nil || n.host.disk != nil {
 		return false
 	}
 	n.host.disk = &disk{left: w.rng.fault.IntN(diskOperationsMax)}
+	if newer {
+		n.host.disk.newer = w.rng.fault
+	}
 	return true
 }
 
@@ -50,11 +100,12 @@ func (r *replica) through(mem store.Reader) store.Reader {
 // failed reports whether an operation of the replica's machine failed. Unless its
 // disk did that, the run ends; if it did, the replica stops.
 func (r *replica) failed(err error, doing string) bool {
-	if err == nil {
+	met := r.disk != nil && r.disk.met
+	if err == nil && !met {
 		return false
 	}
 	w := r.g.w
-	if !errors.Is(err, errDisk) {
+	if !met && !errors.Is(err, errDisk) {
 		w.fail("machine", "%s: %s: %v", r.n.addr, doing, err)
 	}
 	if !r.stopping {
@@ -75,8 +126,9 @@ func (r *replica) failed(err error, doing string) bool {
 // fail; then it has another one for the next try.
 func (r *replica) opens() bool {
 	err := r.g.fresh().Reset(r.reader())
+	met := r.disk.met
 	r.disk = nil
-	if err != nil && !errors.Is(err, errDisk) {
+	if err != nil && !met && !errors.Is(err, errDisk) {
 		r.g.w.fail("machine", "%s: reset: %v", r.n.addr, err)
 	}
 	if err != nil {
@@ -95,7 +147,8 @@ func (r diskReader) Get(key []byte) ([]byte, bool, error) {
 	if err := r.d.use(); err != nil {
 		return nil, false, err
 	}
-	return r.Reader.Get(key)
+	value, ok, err := r.Reader.Get(key)
+	return r.d.read(value), ok, err
 }
 
 // Iterate reads through the disk.
@@ -126,6 +179,9 @@ func (it *diskIterator) Next() bool { return it.use() && it.Iterator.Next() }
 
 // SeekGE reads through the disk.
 func (it *diskIterator) SeekGE(key []byte) bool { return it.use() && it.Iterator.SeekGE(key) }
+
+// Value reads through the disk.
+func (it *diskIterator) Value() []byte { return it.d.read(it.Iterator.Value()) }
 
 // Close says whether the disk failed.
 func (it *diskIterator) Close() error { return errors.Join(it.err, it.Iterator.Close()) }

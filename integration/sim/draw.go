@@ -51,7 +51,7 @@ func draw(seed uint64, o Options) Profile {
 	if r.IntN(2) == 0 {
 		p.Lease = p.Election
 	}
-	for _, k := range []Kind{KindCrash, KindGroupCrash, KindPartition, KindPause, KindClock, KindDisk, KindStray} {
+	for _, k := range []Kind{KindCrash, KindGroupCrash, KindPartition, KindPause, KindClock, KindDisk, KindStray, KindNewer} {
 		if r.some(k, 0.5) {
 			p.Faults = append(p.Faults, k)
 		}

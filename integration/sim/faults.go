@@ -37,7 +37,9 @@ func (w *World) fault(k Kind) {
 	case KindPartition:
 		happened = w.partition(last)
 	case KindDisk:
-		happened = w.failDisk(w.nodes[rng.IntN(len(w.nodes))])
+		happened = w.failDisk(w.nodes[rng.IntN(len(w.nodes))], false)
+	case KindNewer:
+		happened = w.failDisk(w.nodes[rng.IntN(len(w.nodes))], true)
 	case KindStray:
 		happened = w.stray()
 	case KindPause:

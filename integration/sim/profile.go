@@ -35,11 +35,12 @@ const (
 	KindGarble                 // pages of a handoff are damaged on their way
 	KindNonsense               // operators and clients ask for what must be refused
 	KindDestroy                // groups are destroyed, and their shards repaired
+	KindNewer                  // a replica meets what a newer version wrote, and stops
 	kindCount
 )
 
 var kindNames = [kindCount]string{"loss", "dup", "slow", "lostresult", "crash", "groupcrash", "partition", "pause",
-	"clock", "snapshot", "expiry", "sleep", "ghost", "rejoin", "leave", "move", "disk", "stray", "garble", "nonsense", "destroy"}
+	"clock", "snapshot", "expiry", "sleep", "ghost", "rejoin", "leave", "move", "disk", "stray", "garble", "nonsense", "destroy", "newer"}
 
 // String is the kind's name on the command line.
 func (k Kind) String() string { return kindNames[k] }

@@ -75,6 +75,7 @@ type resident interface {
 	led()              // it leads and has applied its no-op
 	lost()             // it leads no longer
 	applied(st *state) // a state became visible
+	received()         // a snapshot replaced the state
 	died()             // the process ended: forget everything
 }
 

@@ -33,6 +33,9 @@ type server struct {
 	rates   handoff.Rates // measured
 	leaving bool          // some shard is Leaving
 
+	// shown is the state whose records were published, as shardkv's places has them;
+	// it is behind the applied one for a moment.
+	shown     *state
 	lot       *placement.Lot[*request]
 	heard     *placement.Memory
 	preferred map[shardcfg.Incarnation]int // which replica of a group to ask first
@@ -48,6 +51,7 @@ func (s *server) died() {
 	s.leads++
 	s.driver, s.talk = nil, nil
 	s.polling, s.passing = false, false
+	s.shown = s.r.machine.at
 	s.lot = placement.NewLot[*request](s.w.p.Parked, parkedBytesMax)
 	s.heard = placement.NewMemory()
 	s.preferred = map[shardcfg.Incarnation]int{}
@@ -55,12 +59,8 @@ func (s *server) died() {
 
 func (s *server) view() *handoff.View { return s.l.view(s.r.machine.at) }
 
-// record is the applied record of a shard.
-func (s *server) record(shard shardcfg.ShardID) kvfsm.Record {
-	rec, err := kvfsm.ReadRecord(s.r.machine.at.mem, shard)
-	s.w.check(err, "read a record")
-	return rec
-}
+// record is the published record of a shard.
+func (s *server) record(shard shardcfg.ShardID) kvfsm.Record { return s.l.view(s.shown).Record(shard) }
 
 // config is the adopted one; number 0 stands for none.
 func (s *server) config() *shardcfg.Config {
@@ -103,19 +103,31 @@ func (s *server) mine(f func()) func() {
 	}
 }
 
+// applied publishes what an entry changed, in a moment, as shardkv's table does.
 func (s *server) applied(st *state) {
-	switch {
-	case st.unnoted || st.changes.Adopted:
-		s.lot.WakeAll(s.wake)
-	default:
-		s.lot.Wake(st.changes.Shards, s.wake)
-	}
 	changed := st.unnoted || st.changes.Any()
 	if changed {
 		s.leaving = slices.ContainsFunc(s.view().Records, func(r kvfsm.Record) bool { return r.Phase == kvfsm.PhaseLeaving })
+		s.r.n.after(between(s.w.rng.serve, 0, s.w.p.ApplyDelay), func() { s.publish(st) })
 	}
 	if s.driver != nil && (changed || s.leaving) {
 		s.passSoon(time.Millisecond)
+	}
+}
+
+// received publishes everything.
+func (s *server) received() {
+	s.shown = s.r.machine.at
+	s.lot.WakeAll(s.wake)
+}
+
+// publish shows the records as they are by now, and wakes who waits for them.
+func (s *server) publish(st *state) {
+	s.shown = s.r.machine.at
+	if st.unnoted || st.changes.Adopted {
+		s.lot.WakeAll(s.wake)
+	} else {
+		s.lot.Wake(st.changes.Shards, s.wake)
 	}
 }
 

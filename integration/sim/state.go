@@ -126,7 +126,14 @@ func (g *raftGroup) apply(m machine, mem *store.Mem, before *state, rec record, 
 	}
 	st.results = make([]any, len(e.Commands))
 	if own := e.Commands[0].Kind < entry.KindMachineMin; !own {
+		told := false
+		if r != nil && r.disk != nil && r.disk.newer != nil && w.rng.fault.IntN(3) == 0 {
+			e.Commands[0], told = r.disk.command(e.Commands[0])
+		}
 		st.results, err = m.Apply(b, &e)
+		if told && err == nil {
+			w.fail("version", "%s applies a command of a newer version: %+v", r.n.addr, e.Commands[0])
+		}
 		if failed(err, "apply") {
 			return nil, e, false
 		}
@@ -392,6 +399,7 @@ func (r *replica) install(mem *store.Mem, at state) {
 		r.machine.compare(r.machine.at, shared)
 		r.machine.share(shared)
 	}
+	r.top.received()
 	r.visible()
 	if r.machine.index() < r.commit {
 		r.machine.soon()
