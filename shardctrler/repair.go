@@ -2,11 +2,13 @@ package shardctrler
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/shoalkv/shoal/raftgroup/host/fence"
@@ -82,32 +84,54 @@ func (s *Server) Repair(ctx context.Context, req *ctrlpb.RepairRequest) (*ctrlpb
 	if err != nil {
 		return nil, err
 	}
-	for attempt := 1; ; attempt++ {
-		reply, err := s.repair(ctx, r, req)
-		if ctrlpb.ReasonOf(err) != ctrlpb.Reason_STALE_REPORT || attempt == repairAttempts {
-			return reply, err
-		}
-	}
-}
-
-// repair asks every group what it has, and grants the repairs that the answers
-// allow: ctrlfsm.Judge decides. What was granted is carried out by the groups, who
-// hear of it when they poll.
-func (s *Server) repair(ctx context.Context, r *replica, req *ctrlpb.RepairRequest) (*ctrlpb.RepairReply, error) {
-	wanted := map[shardcfg.ShardID]bool{}
+	run := &repairing{s: s, r: r, req: req, wanted: map[shardcfg.ShardID]bool{}, granted: map[shardcfg.ShardID]ctrlfsm.Verdict{}}
 	for _, n := range req.GetShards() {
 		shard, err := r.shard(n)
 		if err != nil {
 			return nil, err
 		}
-		wanted[shard] = true
+		run.wanted[shard] = true
 	}
-	if err := s.barrier(ctx, r); err != nil {
+	for attempt := 1; ; attempt++ {
+		reply, err := run.try(ctx)
+		switch {
+		case err == nil:
+			return reply, nil
+		case ctrlpb.ReasonOf(err) != ctrlpb.Reason_STALE_REPORT || attempt == repairAttempts:
+			return nil, run.failed(err)
+		}
+	}
+}
+
+// A repairing is the work on one Repair.
+type repairing struct {
+	s      *Server
+	r      *replica
+	req    *ctrlpb.RepairRequest
+	wanted map[shardcfg.ShardID]bool // empty: all shards
+	// granted are the repairs that were granted on the way.
+	granted map[shardcfg.ShardID]ctrlfsm.Verdict
+}
+
+// failed is the error of a repair that ended with err. What was granted before it is
+// done, so that a refusal, which says that nothing was, would be a lie.
+func (q *repairing) failed(err error) error {
+	if len(q.granted) == 0 {
+		return err
+	}
+	return status.Errorf(codes.Aborted, "outcome unknown: %d shards were repaired, then: %s", len(q.granted), status.Convert(err).Message())
+}
+
+// try asks every group what it has, and grants the repairs that the answers allow:
+// ctrlfsm.Judge decides. What was granted is carried out by the groups, who hear of
+// it when they poll.
+func (q *repairing) try(ctx context.Context) (*ctrlpb.RepairReply, error) {
+	if err := q.s.barrier(ctx, q.r); err != nil {
 		return nil, err
 	}
 	var latest *shardcfg.Config
 	var last map[shardcfg.ShardID]ctrlfsm.Repair
-	err := s.read(r, func(rd *reading) (err error) {
+	err := q.s.read(q.r, func(rd *reading) (err error) {
 		latest = rd.latest
 		if last, err = rd.Repairs(); err != nil {
 			return internal("read the repairs", err)
@@ -117,33 +141,34 @@ func (s *Server) repair(ctx context.Context, r *replica, req *ctrlpb.RepairReque
 	if err != nil {
 		return nil, err
 	}
-	asked, answers, err := s.attest(ctx, r, latest, req.GetShards())
+	asked, answers, err := q.s.attest(ctx, q.r, latest, q.req.GetShards())
 	if err != nil {
 		return nil, err
 	}
-	s.counts.repairs.Add(1)
+	q.s.counts.repairs.Add(1)
 	reply := &ctrlpb.RepairReply{Num: uint64(latest.Num)}
-	for _, c := range repairCommands(latest, wanted, asked, answers, last, req.GetLossAccepted()) {
-		verdicts, err := s.judge(ctx, r, c, req.GetPlan())
+	for _, c := range repairCommands(latest, q.wanted, asked, answers, last, q.req.GetLossAccepted()) {
+		verdicts, err := q.judge(ctx, c)
 		if err != nil {
 			return nil, err
 		}
 		for _, v := range verdicts {
-			if fate := fateMessage(latest, v); len(wanted) > 0 || v.Fate != ctrlfsm.FateServed && v.Fate != ctrlfsm.FateUncreated {
-				reply.Shards = append(reply.Shards, fate)
+			if was, before := q.granted[v.Shard]; before && v.Granted.Gen == 0 {
+				v = was
+			}
+			if len(q.wanted) > 0 || v.Fate != ctrlfsm.FateServed && v.Fate != ctrlfsm.FateUncreated {
+				reply.Shards = append(reply.Shards, fateMessage(latest, v))
 			}
 		}
 	}
 	return reply, nil
 }
 
-// judge grants what a command allows, or only says what it would.
-func (s *Server) judge(ctx context.Context, r *replica, c ctrlfsm.RepairShards, plan bool) (list []ctrlfsm.Verdict, err error) {
-	if !plan {
-		res, err := s.propose(ctx, r, c)
-		return res.Repairs, err
-	}
-	err = s.read(r, func(rd *reading) error {
+// judge judges by the present state, then, unless only a plan is wanted, has the
+// log judge and grant what is repairable: most shards are not, and need no place
+// there.
+func (q *repairing) judge(ctx context.Context, c ctrlfsm.RepairShards) (list []ctrlfsm.Verdict, err error) {
+	err = q.s.read(q.r, func(rd *reading) error {
 		verdicts, ref, err := ctrlfsm.Verdicts(rd.View, c)
 		switch {
 		case err != nil:
@@ -154,7 +179,31 @@ func (s *Server) judge(ctx context.Context, r *replica, c ctrlfsm.RepairShards, 
 		list = verdicts
 		return nil
 	})
-	return list, err
+	if err != nil || q.req.GetPlan() {
+		return list, err
+	}
+	due := c
+	due.Cases = nil
+	var at []int // where each of them stands in list
+	for i, v := range list {
+		if v.Fate.Repairable(c.LossAccepted) {
+			due.Cases, at = append(due.Cases, c.Cases[i]), append(at, i)
+		}
+	}
+	if len(due.Cases) == 0 {
+		return list, nil
+	}
+	res, err := q.s.propose(ctx, q.r, due)
+	if err != nil {
+		return nil, err
+	}
+	for i, v := range res.Repairs {
+		list[at[i]] = v
+		if v.Granted.Gen != 0 {
+			q.granted[v.Shard] = v
+		}
+	}
+	return list, nil
 }
 
 // attest asks all groups that c lists and binds. It is refused if one of them does
@@ -203,18 +252,25 @@ func (s *Server) attest(ctx context.Context, r *replica, c *shardcfg.Config, sha
 	return asked, answers, nil
 }
 
-// attestGroup asks one replica after the other, until the leader answers or ctx
-// ends.
+// attestGroup asks all replicas at once, until the leader answers or ctx ends.
 func (s *Server) attestGroup(ctx context.Context, g shardcfg.Group, req *kvpb.AttestRequest) (*kvpb.AttestReply, error) {
-	ctx = fence.WithTarget(ctx, g.Incarnation)
+	ctx, cancel := context.WithCancel(fence.WithTarget(ctx, g.Incarnation))
+	defer cancel()
 	for {
-		var last error
+		answers := make(chan attestation, len(g.Replicas))
 		for _, address := range g.Replicas {
-			reply, err := s.attestReplica(ctx, address, req)
-			if err == nil {
-				return reply, nil
+			go func() {
+				reply, err := s.attestReplica(ctx, address, req)
+				answers <- attestation{address, reply, err}
+			}()
+		}
+		last := errors.New("it has no replica")
+		for range g.Replicas {
+			a := <-answers
+			if a.err == nil {
+				return a.reply, nil
 			}
-			last = fmt.Errorf("%s: %s", address, status.Convert(err).Message())
+			last = fmt.Errorf("%s: %s", a.address, status.Convert(a.err).Message())
 		}
 		select {
 		case <-ctx.Done():
@@ -222,6 +278,13 @@ func (s *Server) attestGroup(ctx context.Context, g shardcfg.Group, req *kvpb.At
 		case <-time.After(attestRest):
 		}
 	}
+}
+
+// An attestation is what one replica answered.
+type attestation struct {
+	address string
+	reply   *kvpb.AttestReply
+	err     error
 }
 
 func (s *Server) attestReplica(ctx context.Context, address string, req *kvpb.AttestRequest) (*kvpb.AttestReply, error) {

@@ -34,7 +34,7 @@ const (
 	// callTimeout bounds a call whose caller set no deadline, and every proposal.
 	callTimeout = 10 * time.Second
 	// helloTimeout is how long a replica may take to say who it is.
-	helloTimeout = 3 * time.Second
+	helloTimeout = 2 * time.Second
 	// hellosAtOnce bounds the replicas that are asked at the same time.
 	hellosAtOnce = 32
 	// watchersMax bounds the open watches of one replica.

@@ -111,6 +111,7 @@ type Op struct {
 	aliens   int
 	rounds   int
 	restamps int
+	busy     int // how often a group had it wait
 	// last obstacle, for people.
 	obstacle     Code
 	obstacleAddr string
@@ -219,6 +220,7 @@ func (t *Table) Reply(op *Op, r Reply) Decision {
 		t.leads(op.group, op.addr, r.Leader)
 		return t.next(op)
 	case Busy:
+		op.busy++
 		return op.wait(false)
 	case Unavailable:
 		return t.next(op)
@@ -283,6 +285,10 @@ func (t *Table) next(op *Op) Decision {
 	return d
 }
 
+// busyPatience is how often an operation may meet a group that is busy before
+// another is asked first.
+const busyPatience = 3
+
 // candidates are the groups to try for a shard, best first: the one that the
 // newest epoch names, the owner, and, where those don't hold it or are gone for
 // long, one of the others in turn.
@@ -294,8 +300,14 @@ func (t *Table) candidates(op *Op, shard shardcfg.ShardID) []*group {
 			out = append(out, g)
 		}
 	}
-	add(t.places[shard].group)
-	add(t.places[shard].owner)
+	first, second := t.places[shard].group, t.places[shard].owner
+	// A group that lets an operation wait again and again may wait in vain, for a
+	// shard that came to its owner another way: that one is asked now and then.
+	if op.busy >= busyPatience && op.busy%2 == 1 {
+		first, second = second, first
+	}
+	add(first)
+	add(second)
 	// Others are asked when a wait with its refresh brought nothing better, and
 	// few in a round, so that no operation floods a cluster of many groups.
 	const patience, outsideMax = 2, 4

@@ -45,6 +45,36 @@ func wantWait(t *testing.T, d Decision, limitMS uint32, refresh bool) {
 	}
 }
 
+// A group that lets an operation wait for ever does not keep it from the owner: the
+// shard may have come there another way. A group that was destroyed is not believed
+// to hold anything.
+func TestBusyIsNotForEver(t *testing.T) {
+	table := twoGroups()
+	op := NewOp(slotOf(0), true, false, false)
+	wantSend(t, table.Start(&op), "a1")
+	wantSend(t, table.Reply(&op, redirect(0, 7, 2)), "b1")
+	asked := map[string]int{"b1": 1}
+	for d := table.Reply(&op, code(Busy)); asked["a"] == 0; d = table.Reply(&op, code(Busy)) {
+		if d = table.Tick(&op); asked["b1"] > 10 {
+			t.Fatalf("the owner is not asked: %v", asked)
+		}
+		if d.Addr[0] == 'a' {
+			asked["a"]++
+			continue
+		}
+		asked["b1"]++
+	}
+	if asked["b1"] < busyPatience {
+		t.Errorf("the owner is asked after %d waits", asked["b1"])
+	}
+	table.LearnConfig(&shardcfg.Config{Num: 6, Shards: []shardcfg.GroupID{1, 1, 1, 1}, Retired: []shardcfg.Incarnation{{2}},
+		Groups: map[shardcfg.GroupID]shardcfg.Group{1: {Incarnation: shardcfg.Incarnation{1}, Replicas: []string{"a1"}}}})
+	table.LearnHint(Hint{Epoch: shardcfg.Epoch{Num: 9}, GID: 2, Incarnation: shardcfg.Incarnation{2}, Replicas: []string{"b1"}})
+	if gid, _, _, _, ok := table.Target(0); !ok || gid != 1 {
+		t.Errorf("the target is group %d, which was destroyed", gid)
+	}
+}
+
 // A redirect of a newer epoch is followed at once and remembered; an older one
 // changes nothing.
 func TestRedirectByEpoch(t *testing.T) {

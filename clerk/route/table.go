@@ -124,13 +124,14 @@ func (t *Table) sweep() {
 }
 
 // LearnHint tells who holds a shard. A hint of an older epoch than the known one
-// is ignored, and one that names no group that could be found.
+// is ignored, and one that names no group that could be found, or one that was
+// destroyed.
 func (t *Table) LearnHint(h Hint) {
 	if int(h.Shard) >= len(t.places) {
 		return
 	}
 	p := &t.places[h.Shard]
-	if h.Epoch.Less(p.epoch) {
+	if h.Epoch.Less(p.epoch) || t.config != nil && t.config.IsRetired(h.Incarnation) {
 		return
 	}
 	g := t.learnGroup(h.GID, h.Incarnation, h.Replicas)

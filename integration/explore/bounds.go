@@ -105,6 +105,7 @@ var Bounds = []Bound{
 	{Name: "expiry", Groups: 2, Shards: 1, Keys: 1, Configs: 4, Ops: ops("old:a0 a0 old:a0@2"), Expiry: true, Live: 8},
 	{Name: "g2c4-destroyed", Groups: 2, Shards: 1, Keys: 1, Configs: 4, Ops: ops("a0 a0"), Destroyed: 2, Live: 64},
 	{Name: "g3c4-destroyed", Groups: 3, Shards: 1, Keys: 1, Configs: 4, Ops: ops("a0"), Destroyed: 2, Live: 64},
+	{Name: "g3c5-destroyed", Groups: 3, Shards: 1, Keys: 1, Configs: 5, Emptied: 1, Destroyed: 2, Live: 16},
 	{Name: "g3c5-emptied", Groups: 3, Shards: 1, Keys: 1, Configs: 5, Ops: ops("a0 a0"), Emptied: 2, Live: 256},
 	{Name: "g2c6-destroyed", Groups: 2, Shards: 1, Keys: 1, Configs: 6, Ops: ops("a0"), Emptied: 1, Destroyed: 2, Live: 64},
 	{Name: "g2c7-destroyed", Groups: 2, Shards: 1, Keys: 1, Configs: 7, Ops: ops("a0"), Emptied: 2, Destroyed: 2, Live: 64},

@@ -18,7 +18,7 @@ const (
 	destroyedMax = 2
 )
 
-// A grant is a repair that was granted, by generation from 1.
+// A grant is a repair that was granted.
 type grant struct {
 	shard  uint8
 	group  incID
@@ -264,9 +264,9 @@ func (x *explorer) answer(st *state, seat int) {
 
 // lastRepair returns the last repair of a shard.
 func (st *state) lastRepair(s int) (last ctrlfsm.Repair) {
-	for i, g := range st.grants[:st.gens] {
+	for _, g := range st.grants[:st.gens] {
 		if int(g.shard) == s {
-			last = ctrlfsm.Repair{Group: g.group.peer().Incarnation, Gen: uint32(i + 1)}
+			last = ctrlfsm.Repair{Group: g.group.peer().Incarnation, Gen: last.Gen + 1}
 			if g.frozen != 0 {
 				last.Frozen = unpack8(g.frozen)
 			}
@@ -328,15 +328,26 @@ func (x *explorer) granted(list []uint32, st *state, id uint32, s int) []uint32 
 		if int(g.shard) != s || g.group != l.inc {
 			continue
 		}
-		ref := uint64(id)<<32 | uint64(i)<<24 | uint64(g.word())
+		gen := st.genOf(i)
+		ref := uint64(id)<<32 | uint64(gen)<<24 | uint64(g.word())
 		moves, ok := x.grantMoves[ref]
 		if !ok {
-			moves = x.asDriver(l, s, func(d *handoff.Driver) { d.Granted([]handoff.Grant{x.message(g, i+1)}) })
+			moves = x.asDriver(l, s, func(d *handoff.Driver) { d.Granted([]handoff.Grant{x.message(g, gen)}) })
 			x.grantMoves[ref] = moves
 		}
 		list = append(list, moves...)
 	}
 	return list
+}
+
+// genOf returns the generation of the i-th grant: they count by shard.
+func (st *state) genOf(i int) (gen int) {
+	for _, g := range st.grants[:i+1] {
+		if g.shard == st.grants[i].shard {
+			gen++
+		}
+	}
+	return gen
 }
 
 // message is how a group is told of a repair.
@@ -355,7 +366,7 @@ func (x *explorer) message(g grant, gen int) handoff.Grant {
 // granted.
 func (x *explorer) openGrant(st *state, l *local) bool {
 	for i, g := range st.grants[:st.gens] {
-		if g.group == l.inc && g.frozen == 0 && l.shards[g.shard].epoch < pack8(shardcfg.Epoch{Gen: uint32(i + 1), Num: 1}) {
+		if g.group == l.inc && g.frozen == 0 && l.shards[g.shard].epoch < pack8(shardcfg.Epoch{Gen: uint32(st.genOf(i)), Num: 1}) {
 			return true
 		}
 	}
@@ -426,7 +437,7 @@ func (r *fairRun) repair() {
 func (r *fairRun) tell(seat int) {
 	for i, g := range r.st.grants[:r.st.gens] {
 		if g.group == r.st.inc(seat) {
-			r.drivers[seat].Granted([]handoff.Grant{r.x.message(g, i+1)})
+			r.drivers[seat].Granted([]handoff.Grant{r.x.message(g, r.st.genOf(i))})
 		}
 	}
 }

@@ -211,7 +211,7 @@ func (w *walk) hear(seat int) {
 	inc := w.st.inc(seat)
 	for i, g := range w.st.grants[:w.st.gens] {
 		if g.group == inc {
-			w.drivers[seat].Granted([]handoff.Grant{w.x.message(g, i+1)})
+			w.drivers[seat].Granted([]handoff.Grant{w.x.message(g, w.st.genOf(i))})
 		}
 	}
 	for s := range w.x.bound.Shards {

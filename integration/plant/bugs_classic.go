@@ -49,5 +49,5 @@ var classicBugs = []bug{
 		"if waiting := l.shards[s]; waiting != nil {", "if waiting := l.shards[s]; waiting != nil && false {"),
 		catchers: []catcher{tests("./shardkv", "TestFrozenShardParks", "-test.timeout=20s")}},
 	{name: "an older redirect from the receiver", edits: one("shardkv/placement/placement.go",
-		"if h.hinted && at.Epoch.Less(h.hint.Epoch) {", "if h.hinted {"), catchers: []catcher{tests("./shardkv", "TestOlderHintsAreIgnored")}},
+		"if h.hinted && at.Epoch.Less(h.hint.Epoch) &&", "if h.hinted &&"), catchers: []catcher{tests("./shardkv", "TestOlderHintsAreIgnored")}},
 }

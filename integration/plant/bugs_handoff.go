@@ -113,7 +113,7 @@ var handoffBugs = []bug{
 	{name: "a group with stagings says that it is drained", edits: one("shardkv/handoff/drained.go",
 		"case r.Staging != nil:", "case false:"), catchers: []catcher{world}},
 	{name: "a group with uncreated claims says that it is drained", edits: one("shardkv/handoff/drained.go",
-		"if claimed > 0 {", "if false {"), catchers: []catcher{world}},
+		"if owed > 0 {", "if false {"), catchers: []catcher{world}},
 	{name: "a group with frozen shards says that it is drained", edits: one("shardkv/handoff/drained.go",
 		"case r.Phase.Serves() || r.Phase == kvfsm.PhaseFrozen:", "case r.Phase.Serves() && r.Phase != kvfsm.PhaseFrozen:"), catchers: []catcher{world}},
 }

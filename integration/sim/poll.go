@@ -40,8 +40,7 @@ func (s *server) poll() {
 	q := s.report(s.talk.Report(v))
 	s.w.trace.note(tracePoll, s.r.n.id, uint64(q.Adopted), uint64(len(q.Holdings)))
 	if s.w.trace.on() {
-		_, why := handoff.Drained(handoff.Identity{Peer: s.l.self}, v, s.driver.Uncreated())
-		s.w.trace.text("%s polls at config %d; drained %v (%s)", s.l.g.name, q.Adopted, q.Drained, why)
+		s.w.trace.text("%s polls at config %d; drained %v", s.l.g.name, q.Adopted, q.Drained)
 	}
 	leads := s.leads
 	serve := func(c *controller, reply func(ctlReply)) { c.poll(q, reply) }

@@ -37,8 +37,8 @@ type Repair struct {
 	// Frozen is the epoch of the frozen copy that shall serve again; zero: the
 	// group shall create the shard, empty.
 	Frozen shardcfg.Epoch
-	// Gen is the new token's generation; no other repair ever has it. 0: there is
-	// no repair.
+	// Gen is the new token's generation; no other repair of the shard has it. 0:
+	// there is no repair.
 	Gen uint32
 }
 
@@ -125,11 +125,13 @@ func Judge(c *shardcfg.Config, k Case) (Fate, shardcfg.Incarnation) {
 	}
 	_, lives := c.GroupOf(newest.To)
 	switch {
-	case newest.Holding == HoldsFrozen && c.IsRetired(newest.To):
+	case newest.Holding == HoldsFrozen && c.IsRetired(newest.To) && newest.Epoch.Gen >= k.Last.Gen:
 		return FateThawed, newest.Group
-	case newest.Holding == HoldsFrozen, lives && epochOf(k.Answers, newest.To).Less(newest.Epoch):
+	case newest.Holding == HoldsFrozen && lives, lives && epochOf(k.Answers, newest.To).Less(newest.Epoch):
 		return FateMoving, newest.To
 	}
+	// Also if a copy is still frozen: for a group that was drained, and so passed on
+	// what it made of it; or from before a repair whose group was destroyed.
 	_, owner := c.Owner(k.Shard)
 	if owner.IsZero() {
 		return FateOwnerless, owner

@@ -62,9 +62,9 @@ func TestCommandEncodingNeverChanges(t *testing.T) {
 
 // TestStoredEncodingNeverChanges holds the bytes of the store.
 func TestStoredEncodingNeverChanges(t *testing.T) {
-	m := meta{num: 1, oldest: 2, historyBytes: 3, floorMS: 4, clockMS: 5, requests: 6, claims: 7, generation: 8}
+	m := meta{num: 1, oldest: 2, historyBytes: 3, floorMS: 4, clockMS: 5, requests: 6, claims: 7}
 	const wantMeta = "01" + "00000400" + "0000000000000001" + "0000000000000002" + "0000000000000003" +
-		"0000000000000004" + "0000000000000005" + "0000000000000006" + "0000000000000007" + "0000000000000008"
+		"0000000000000004" + "0000000000000005" + "0000000000000006" + "0000000000000007"
 	if got := hex.EncodeToString(m.encode(1024)); got != wantMeta {
 		t.Errorf("meta: %s, want %s", got, wantMeta)
 	}

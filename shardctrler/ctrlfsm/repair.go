@@ -4,11 +4,14 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 )
+
+// GenerationMax bounds the repairs of one shard: a generation has its own range of
+// revisions, see kvfsm.Create.
+const GenerationMax = 1<<16 - 1
 
 // planRetire takes a destroyed incarnation's group out of the configuration, and
 // names the incarnation as retired.
@@ -22,12 +25,12 @@ func planRetire(v View, c *shardcfg.Config, r Retire) (*Refusal, error) {
 	if len(c.Retired) >= shardcfg.RetiredMax {
 		return refuse(BadRequest, "%d incarnations are retired already", len(c.Retired)), nil
 	}
-	c.Retired = append(c.Retired, r.Incarnation)
-	slices.SortFunc(c.Retired, shardcfg.Incarnation.Compare)
 	gid, listed := c.GroupOf(r.Incarnation)
 	if !listed {
-		return nil, nil
+		return refuse(UnknownGroup, "%v left, and holds nothing that could be lost", r.Incarnation), nil
 	}
+	c.Retired = append(c.Retired, r.Incarnation)
+	slices.SortFunc(c.Retired, shardcfg.Incarnation.Compare)
 	unpinAll(c, gid)
 	delete(c.Groups, gid)
 	c.Shards = shardcfg.Assign(c)
@@ -88,8 +91,8 @@ func verdicts(v View, latest *shardcfg.Config, c RepairShards) ([]Verdict, *Refu
 	return out, nil, nil
 }
 
-// repair grants what is repairable: each shard gets a generation that no token
-// ever had.
+// repair grants what is repairable, each in the next generation of its shard: the
+// controllers count them, because a group that has missed one would count wrong.
 func (s *step) repair(c RepairShards) (Result, error) {
 	res := Result{Num: s.latest.Num}
 	list, ref, err := verdicts(s.v, s.latest, c)
@@ -99,11 +102,10 @@ func (s *step) repair(c RepairShards) (Result, error) {
 	}
 	for i := range list {
 		v := &list[i]
-		if !v.Fate.Repairable(c.LossAccepted) || s.meta.generation >= math.MaxUint32 {
+		if !v.Fate.Repairable(c.LossAccepted) || c.Cases[i].LastGen >= GenerationMax {
 			continue
 		}
-		s.meta.generation++
-		v.Granted = Repair{Group: v.Group, Gen: uint32(s.meta.generation)}
+		v.Granted = Repair{Group: v.Group, Gen: c.Cases[i].LastGen + 1}
 		if v.Fate == FateThawed {
 			v.Granted.Frozen = epochOf(c.Cases[i].Answers, v.Group)
 		}

@@ -52,12 +52,11 @@ type meta struct {
 	clockMS      uint64             // of the last entry with a command
 	requests     uint64             // results kept
 	claims       uint64             // how often claims, or repairs, changed
-	generation   uint64             // of the last repair that was ever granted; 0: none
 }
 
 const (
 	metaFormat = 1
-	metaBytes  = 1 + 4 + 8*8
+	metaBytes  = 1 + 4 + 7*8
 )
 
 // Num is the latest config's number.
@@ -239,13 +238,13 @@ func (v View) meta() (meta, error) {
 	u := func(i int) uint64 { return binary.BigEndian.Uint64(b[5+8*i:]) }
 	return meta{
 		num: shardcfg.ConfigNum(u(0)), oldest: shardcfg.ConfigNum(u(1)), historyBytes: u(2),
-		floorMS: u(3), clockMS: u(4), requests: u(5), claims: u(6), generation: u(7),
+		floorMS: u(3), clockMS: u(4), requests: u(5), claims: u(6),
 	}, nil
 }
 
 func (m meta) encode(shardCount int) []byte {
 	b := binary.BigEndian.AppendUint32([]byte{metaFormat}, uint32(shardCount))
-	for _, u := range []uint64{uint64(m.num), uint64(m.oldest), m.historyBytes, m.floorMS, m.clockMS, m.requests, m.claims, m.generation} {
+	for _, u := range []uint64{uint64(m.num), uint64(m.oldest), m.historyBytes, m.floorMS, m.clockMS, m.requests, m.claims} {
 		b = binary.BigEndian.AppendUint64(b, u)
 	}
 	return b

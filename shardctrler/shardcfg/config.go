@@ -99,8 +99,8 @@ func (c *Config) GroupOf(inc Incarnation) (GroupID, bool) {
 	if inc.IsZero() {
 		return 0, false
 	}
-	for _, gid := range c.GroupIDs() {
-		if c.Groups[gid].Incarnation == inc {
+	for gid, g := range c.Groups { // one at most, see Check
+		if g.Incarnation == inc {
 			return gid, true
 		}
 	}

@@ -1,6 +1,7 @@
 package handoff
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -19,6 +20,10 @@ type Conversation struct {
 	// claims are to be asked for, ascending. A config of at least want is needed.
 	claims []shardcfg.ShardID
 	want   shardcfg.ConfigNum
+	// owed are the tokens that this group was told to create, by generation, until a
+	// report shows that it has. The Driver may have seen that sooner than the view
+	// which is reported, so that its own memory does not count.
+	owed map[shardcfg.ShardID]uint32
 	// settled: an answer was acted on. Before the first it is not known what was
 	// claimed earlier.
 	settled bool
@@ -26,7 +31,9 @@ type Conversation struct {
 
 // NewConversation returns that of a leader that was just elected, which decides
 // by d.
-func NewConversation(d *Driver) *Conversation { return &Conversation{d: d} }
+func NewConversation(d *Driver) *Conversation {
+	return &Conversation{d: d, owed: map[shardcfg.ShardID]uint32{}}
+}
 
 // A Holding is what a group reports of a shard whose token it has.
 type Holding struct {
@@ -69,10 +76,21 @@ func (c *Conversation) Report(v *View) Report {
 			r.Holdings = append(r.Holdings, Holding{Shard: rec.Shard, Epoch: rec.Epoch, Serving: rec.Phase.Serves(), Content: rec.Content})
 		}
 	}
+	owed := c.owes(v)
 	if c.settled {
-		r.Drained, _ = Drained(c.d.self, v, c.d.Uncreated())
+		r.Drained, _ = Drained(c.d.self, v, owed)
 	}
 	return r
+}
+
+// owes returns how many of the tokens that the group was told to create a view
+// does not show yet.
+func (c *Conversation) owes(v *View) int {
+	maps.DeleteFunc(c.owed, func(s shardcfg.ShardID, gen uint32) bool {
+		rec := v.Record(s)
+		return !rec.Epoch.IsZero() && rec.Epoch.Gen >= gen
+	})
+	return len(c.owed)
 }
 
 // A PollReply is what the controllers say to a report.
@@ -116,6 +134,15 @@ func (c *Conversation) claimed(v *View, granted []shardcfg.ShardID, repairs []Gr
 		rec := v.Record(g.Shard)
 		return rec.Epoch.Gen >= g.Gen
 	})
+	for _, s := range list {
+		c.owed[s] = max(c.owed[s], 0)
+	}
+	for _, g := range grants {
+		// A copy that shall thaw is still here, or is not waited for.
+		if g.Frozen.IsZero() {
+			c.owed[g.Shard] = max(c.owed[g.Shard], g.Gen)
+		}
+	}
 	c.d.Claimed(list)
 	c.d.Granted(grants)
 	return len(list)+len(grants) > 0

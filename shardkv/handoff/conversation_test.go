@@ -48,6 +48,43 @@ func TestReports(t *testing.T) {
 	}
 }
 
+// Claim: a group that was told to create a shard, by a claim or by a repair, is not
+// drained before what it reports shows the token; that its driver has seen the
+// token and forgot the order is no reason (INV-8).
+func TestOwedTokens(t *testing.T) {
+	for name, reply := range map[string]PollReply{
+		"claimed":  {Claimed: []shardcfg.ShardID{0}},
+		"repaired": {Repairs: []Grant{{Shard: 0, Gen: 2}}},
+	} {
+		c, d, _ := talk()
+		leaves := &shardcfg.Config{Num: 3, Shards: []shardcfg.GroupID{2}}
+		before := View{Config: leaves}
+		made := View{Config: leaves, Records: []kvfsm.Record{{Phase: kvfsm.PhaseServing, Epoch: shardcfg.Epoch{Gen: 2, Num: 1}}}}
+		passed := View{Config: leaves, Records: []kvfsm.Record{{Phase: kvfsm.PhasePassed, Epoch: shardcfg.Epoch{Gen: 2, Num: 2}}}}
+		c.Heard(&before, &reply)
+		c.Settled()
+		if _, err := d.Step(time.Second, made); err != nil { // the driver is ahead
+			t.Fatal(err)
+		}
+		if c.Report(&before).Drained {
+			t.Errorf("%s: drained by a view that does not show the token", name)
+		}
+		if c.Report(&made).Drained {
+			t.Errorf("%s: drained with the token", name)
+		}
+		if !c.Report(&passed).Drained {
+			t.Errorf("%s: not drained, though the token was passed on", name)
+		}
+	}
+	c, _, _ := talk()
+	gone := View{Config: &shardcfg.Config{Num: 3, Shards: []shardcfg.GroupID{2}}}
+	c.Heard(&gone, &PollReply{Repairs: []Grant{{Frozen: shardcfg.Epoch{Num: 1}, Gen: 1}}})
+	c.Settled()
+	if !c.Report(&gone).Drained {
+		t.Error("waits for a copy to thaw that is not there")
+	}
+}
+
 // Claim: claims are asked for until they are granted or refused, each once, and a
 // needed config until it is adopted.
 func TestClaimsAreAskedFor(t *testing.T) {
@@ -67,8 +104,8 @@ func TestClaimsAreAskedFor(t *testing.T) {
 		t.Errorf("asks for %v", asked)
 	}
 	v := &View{Config: &shardcfg.Config{Num: 5}, Records: []kvfsm.Record{{Shard: 2, Epoch: shardcfg.Epoch{Num: 1}}}}
-	if !c.Granted(time.Second, v, asked, []shardcfg.ShardID{1, 2}) || d.Uncreated() != 1 {
-		t.Errorf("%d claims to create, want that of shard 1", d.Uncreated())
+	if !c.Granted(time.Second, v, asked, []shardcfg.ShardID{1, 2}) || len(d.claimed) != 1 || !d.claimed[1] {
+		t.Errorf("claims to create are %v, want that of shard 1", d.claimed)
 	}
 	if d.asked[3] != time.Second+claimRefused || len(d.asked) != 1 {
 		t.Errorf("refused: %v, want shard 3", d.asked)

@@ -10,9 +10,8 @@ import (
 // at the adopted config (INV-8); if not, it says what is left, in words. Only
 // the controllers know whether that config is the one that the group left with.
 //
-// claimed is the number of claims and repairs that are granted and not yet
-// carried out.
-func Drained(self Identity, v *View, claimed int) (bool, string) {
+// owed is the number of tokens that it was told to create, and v does not show yet.
+func Drained(self Identity, v *View, owed int) (bool, string) {
 	if v.Config == nil {
 		return false, "no config is adopted"
 	}
@@ -21,8 +20,8 @@ func Drained(self Identity, v *View, claimed int) (bool, string) {
 			return false, fmt.Sprintf("config %d gives it shard %d", v.Config.Num, s)
 		}
 	}
-	if claimed > 0 {
-		return false, fmt.Sprintf("%d claimed shards are not created", claimed)
+	if owed > 0 {
+		return false, fmt.Sprintf("%d claimed shards are not created", owed)
 	}
 	for i := range v.Records {
 		r := &v.Records[i]
@@ -35,7 +34,3 @@ func Drained(self Identity, v *View, claimed int) (bool, string) {
 	}
 	return true, ""
 }
-
-// Uncreated returns the number of claims and repairs that are granted and not yet
-// carried out, as far as this Driver was told: for Drained.
-func (d *Driver) Uncreated() int { return len(d.claimed) + len(d.granted) }

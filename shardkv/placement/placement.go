@@ -52,20 +52,21 @@ func Place(self kvfsm.Peer, c *shardcfg.Config, r *kvfsm.Record, h Heard) Placin
 	case r.Phase == kvfsm.PhaseFrozen:
 		return Placing{Wait: true, Shard: s}
 	}
-	at := Placing{Shard: s}
-	if r.Phase == kvfsm.PhasePassed {
-		at.Next, at.Epoch = r.To, r.Epoch
+	at := Placing{Shard: s, Epoch: r.Epoch}
+	if r.Phase == kvfsm.PhasePassed && !c.IsRetired(r.To.Incarnation) {
+		at.Next = r.To
 	}
 	if st := r.Staging; st != nil {
 		at.Next, at.Epoch = st.From, st.Wanted().Epoch
 	}
-	if h.invited && !h.invitation.Mark.Epoch.Less(r.Epoch) {
-		if h.invitation.Phase == kvfsm.PhaseFrozen {
+	// What a group once said that was destroyed leads nowhere.
+	if h.invited && !c.IsRetired(h.invitation.From.Incarnation) && !h.invitation.Mark.Epoch.Less(r.Epoch) {
+		if h.invitation.Phase == kvfsm.PhaseFrozen && !(h.hinted && h.invitation.Mark.Epoch.Next().Less(h.hint.Epoch)) {
 			return Placing{Wait: true, Shard: s}
 		}
 		at.Next, at.Epoch = h.invitation.From, h.invitation.Mark.Epoch
 	}
-	if h.hinted && at.Epoch.Less(h.hint.Epoch) {
+	if h.hinted && at.Epoch.Less(h.hint.Epoch) && !c.IsRetired(h.hint.Holder.Incarnation) {
 		at.Next, at.Epoch = h.hint.Holder, h.hint.Epoch
 	}
 	owner, incarnation := c.Owner(s)

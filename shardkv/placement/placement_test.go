@@ -242,3 +242,32 @@ func TestLot(t *testing.T) {
 		t.Errorf("an empty lot has %d requests of %d bytes, on %d shards", l.Count(), l.bytes, len(l.shards))
 	}
 }
+
+// What groups said, or got, that were destroyed leads nowhere, and is not waited
+// for; nor is a frozen shard whose token was heard to be beyond the receiver.
+func TestDestroyedGroupsLeadNowhere(t *testing.T) {
+	gone := kvfsm.Peer{Group: 4, Incarnation: shardcfg.Incarnation{4}}
+	c := config(2)
+	c.Retired = []shardcfg.Incarnation{gone.Incarnation}
+	_, owner := c.Owner(0)
+	passed := kvfsm.Record{Phase: kvfsm.PhasePassed, Epoch: epoch(2), To: gone}
+	m := NewMemory()
+	m.Invited(0, Invitation{From: gone, Mark: kvfsm.Mark{Epoch: epoch(3)}, Phase: kvfsm.PhaseFrozen})
+	if at := Place(self, c, &passed, m.Of(0)); at.Wait || at.Next.Incarnation != owner {
+		t.Errorf("with an invitation and a tombstone of a destroyed group: %+v", at)
+	}
+	m.Hinted([]Hint{{Holder: gone, Epoch: epoch(3)}})
+	if at := Place(self, c, &passed, m.Of(0)); at.Wait || at.Next.Incarnation != owner {
+		t.Errorf("with a hint at it: %+v", at)
+	}
+	repaired := shardcfg.Epoch{Gen: 1, Num: 1}
+	m.Hinted([]Hint{{Holder: third, Epoch: repaired}})
+	if at := Place(self, c, &passed, m.Of(0)); at.Wait || at.Next != third || at.Epoch != repaired {
+		t.Errorf("with a hint at a repaired shard: %+v", at)
+	}
+	c.Retired = nil
+	m.Invited(0, Invitation{From: gone, Mark: kvfsm.Mark{Epoch: epoch(2)}, Phase: kvfsm.PhaseFrozen})
+	if at := Place(self, c, &passed, m.Of(0)); at.Wait || at.Next != third {
+		t.Errorf("frozen for this group, and heard to be beyond it: %+v", at)
+	}
+}
