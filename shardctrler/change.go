@@ -14,11 +14,7 @@ import (
 
 // Join adds groups. Unless it is forced, it asks their replicas who they are.
 func (s *Server) Join(ctx context.Context, req *ctrlpb.JoinRequest) (*ctrlpb.ChangeReply, error) {
-	r, err := s.leading(req.GetCluster())
-	if err != nil {
-		return nil, err
-	}
-	id, err := requestID(req.GetRequest(), req.GetPlan())
+	r, id, err := s.accept(req)
 	if err != nil {
 		return nil, err
 	}
@@ -90,11 +86,7 @@ func (s *Server) asking(r *replica, join ctrlfsm.Join) (a asking, err error) {
 
 // Leave removes groups.
 func (s *Server) Leave(ctx context.Context, req *ctrlpb.LeaveRequest) (*ctrlpb.ChangeReply, error) {
-	r, err := s.leading(req.GetCluster())
-	if err != nil {
-		return nil, err
-	}
-	id, err := requestID(req.GetRequest(), req.GetPlan())
+	r, id, err := s.accept(req)
 	if err != nil {
 		return nil, err
 	}
@@ -110,11 +102,7 @@ func (s *Server) Leave(ctx context.Context, req *ctrlpb.LeaveRequest) (*ctrlpb.C
 
 // Move pins one shard to a group.
 func (s *Server) Move(ctx context.Context, req *ctrlpb.MoveRequest) (*ctrlpb.ChangeReply, error) {
-	r, err := s.leading(req.GetCluster())
-	if err != nil {
-		return nil, err
-	}
-	id, err := requestID(req.GetRequest(), req.GetPlan())
+	r, id, err := s.accept(req)
 	if err != nil {
 		return nil, err
 	}
@@ -127,11 +115,7 @@ func (s *Server) Move(ctx context.Context, req *ctrlpb.MoveRequest) (*ctrlpb.Cha
 
 // Unpin lets a shard be balanced again.
 func (s *Server) Unpin(ctx context.Context, req *ctrlpb.UnpinRequest) (*ctrlpb.ChangeReply, error) {
-	r, err := s.leading(req.GetCluster())
-	if err != nil {
-		return nil, err
-	}
-	id, err := requestID(req.GetRequest(), req.GetPlan())
+	r, id, err := s.accept(req)
 	if err != nil {
 		return nil, err
 	}
@@ -214,13 +198,26 @@ func (s *Server) moves(before, after *shardcfg.Config) []*ctrlpb.PlannedMove {
 	return out
 }
 
-// requestID reads the id that makes a change exactly once; a plan needs none.
-func requestID(m *ctrlpb.RequestID, plan bool) (ctrlfsm.RequestID, error) {
-	id, ok := shardcfg.To128[shardcfg.ID128](m.GetId())
-	if !ok || id == (shardcfg.ID128{}) && !plan {
-		return ctrlfsm.RequestID{}, refuse(ctrlfsm.BadRequest, "a change needs a request id of 16 bytes, not all zero")
+// A changeRequest asks for a change.
+type changeRequest interface {
+	GetCluster() []byte
+	GetRequest() *ctrlpb.RequestID
+	GetPlan() bool
+}
+
+// accept checks that this controller can make a change that was asked for, and
+// returns the change's id. A plan needs none: its id may be zero.
+func (s *Server) accept(req changeRequest) (*replica, ctrlfsm.RequestID, error) {
+	r, err := s.leading(req.GetCluster())
+	if err != nil {
+		return nil, ctrlfsm.RequestID{}, err
 	}
-	return ctrlfsm.RequestID{ID: id, BirthMS: m.GetBirthMs()}, nil
+	m := req.GetRequest()
+	id, ok := shardcfg.To128[shardcfg.ID128](m.GetId())
+	if !ok || id == (shardcfg.ID128{}) && !req.GetPlan() {
+		return nil, ctrlfsm.RequestID{}, refuse(ctrlfsm.BadRequest, "a change needs a request id of 16 bytes, not all zero")
+	}
+	return r, ctrlfsm.RequestID{ID: id, BirthMS: m.GetBirthMs()}, nil
 }
 
 var errNoPort = errors.New("no port from 1 to 65535")

@@ -33,11 +33,7 @@ const (
 // Retire declares an incarnation destroyed. Unless it is forced, it asks the
 // replicas first, and is refused if one of them lives: such a group can leave.
 func (s *Server) Retire(ctx context.Context, req *ctrlpb.RetireRequest) (*ctrlpb.ChangeReply, error) {
-	r, err := s.leading(req.GetCluster())
-	if err != nil {
-		return nil, err
-	}
-	id, err := requestID(req.GetRequest(), req.GetPlan())
+	r, id, err := s.accept(req)
 	if err != nil {
 		return nil, err
 	}
