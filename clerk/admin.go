@@ -12,7 +12,10 @@ import (
 )
 
 // Admin changes and reads the cluster's configuration. It is safe for
-// concurrent use.
+// concurrent use. Its calls go from controller to controller until one serves or
+// refuses them; they fail before their deadline, with an error that matches
+// ErrUnavailable and says what each controller answered, where for 3 s none of
+// them accepts a connection, or for 6 s none can serve, as without a majority.
 type Admin struct{ c *Clerk }
 
 // Admin returns the administrator's side of the Clerk.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/shoalkv/shoal/clerk/route"
@@ -201,28 +202,50 @@ func (c *Clerk) failure(w *call, cause error) error {
 			e.Identity = Identity{Session: w.session.ID, BirthMS: w.session.BirthMS, Sequence: w.op.GetSequence()}
 		}
 	}
-	if addr, code, text := w.route.Obstacle(); addr != "" {
-		e.Detail = addr + ": "
-		if code != 0 {
-			e.Detail += kvpb.Code(code).String()
-		}
-		if code != 0 && text != "" {
-			e.Detail += ", "
-		}
-		e.Detail += text
-	} else if !errors.Is(cause, ErrInvalid) && !errors.Is(cause, ErrClosed) {
-		e.Detail = "no server could be asked"
-	}
+	e.Detail = c.obstacle(w, cause)
 	return e
+}
+
+// obstacle says in words what stood in the way of an operation: which shard of
+// which group it was for, and what that last said.
+func (c *Clerk) obstacle(w *call, cause error) string {
+	met := w.route.Obstacles()
+	if errors.Is(cause, ErrInvalid) || errors.Is(cause, ErrClosed) {
+		if len(met) == 0 {
+			return ""
+		}
+		return met[len(met)-1].Text
+	}
+	said := "no server could be asked"
+	if len(met) > 0 {
+		words := make([]string, len(met))
+		for i, o := range met {
+			words[i] = o.Addr + " " + o.Text
+			if o.Code != 0 {
+				words[i] = strings.TrimSuffix(fmt.Sprintf("%s said %s: %s", o.Addr, kvpb.Code(o.Code), o.Text), ": ")
+			}
+		}
+		said = strings.Join(words, "; ")
+	}
+	return c.table.whereabouts(&w.route) + ": " + said
 }
 
 // ended is why a context ended: ErrTimeout with the context's error, or its
 // cause.
 func ended(ctx context.Context) error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return fmt.Errorf("%w: %w", ErrTimeout, context.DeadlineExceeded)
+		return timedOut{}
 	}
 	return context.Cause(ctx)
+}
+
+// timedOut matches ErrTimeout and the context's error.
+type timedOut struct{}
+
+func (timedOut) Error() string { return ErrTimeout.Error() }
+
+func (timedOut) Is(target error) bool {
+	return target == ErrTimeout || target == context.DeadlineExceeded
 }
 
 func causeOf(reason route.Reason, out *kvpb.Outcome) error {

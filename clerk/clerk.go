@@ -101,10 +101,11 @@ type Clerk struct {
 	refresh  refresher
 }
 
-// Open returns a Clerk. It waits until the cluster's placement is known: from a
-// controller, else from CacheFile, else from a replica among Seeds; if none of
-// them answers within the deadline of ctx, or Config.Timeout, it fails, and
-// leaves nothing behind. With Pinned it asks nobody.
+// Open returns a Clerk. It waits until the cluster's placement is known: from
+// CacheFile, from the controllers (any of them will do, a majority is not
+// needed), else from a replica among Seeds. If none of them tells within the
+// deadline of ctx, or Config.Timeout, it fails, and leaves nothing behind; after
+// 3 s already if nobody accepted a connection. With Pinned it asks nobody.
 func Open(ctx context.Context, config Config) (*Clerk, error) {
 	config, err := config.complete()
 	if err != nil {

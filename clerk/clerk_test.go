@@ -162,8 +162,12 @@ func TestFamilies(t *testing.T) {
 		if took := time.Since(start); took != clerk.TimeoutDefault {
 			t.Errorf("deadline passed after %v", took)
 		}
-		if !strings.Contains(err.Error(), "not done") || !strings.Contains(err.Error(), "BUSY") {
-			t.Errorf("message: %v", err)
+		g := f.holder("k")
+		where := fmt.Sprintf("shard %d of group %d (%s)", f.shardOf("k"), g.gid, strings.Join(g.addresses, ","))
+		for _, want := range []string{"not done", "BUSY", where} {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("nothing of %q in: %v", want, err)
+			}
 		}
 		for _, first := range []fault{faultLoseReply, faultLoseFirst, faultUnknown, faultFrozen, faultLate} {
 			key := []byte(fmt.Sprintf("k%d", first))

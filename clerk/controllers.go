@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,8 +23,15 @@ const (
 	// join for its replicas' word.
 	controllerMax = 3 * time.Second
 	infoMax       = 500 * time.Millisecond
-	retryMin      = 10 * time.Millisecond
-	retryMax      = 500 * time.Millisecond
+	// peekMax bounds the look at what a controller has applied.
+	peekMax = time.Second
+	// unreachableMax is how long a call to the controllers goes on while none of
+	// them accepts a connection, leaderlessMax while those that do can't serve it:
+	// longer than a restart, or an election, takes.
+	unreachableMax = 3 * time.Second
+	leaderlessMax  = 6 * time.Second
+	retryMin       = 10 * time.Millisecond
+	retryMax       = 500 * time.Millisecond
 )
 
 // controllers is the way to the shard controllers: it remembers who served last,
@@ -63,6 +71,8 @@ type roundError struct {
 	cause error
 	// unresolved: some attempt may have had an effect, or may yet have.
 	unresolved bool
+	// reached: some controller was there, whatever it said.
+	reached bool
 }
 
 func (e *roundError) Error() string { return e.cause.Error() }
@@ -74,7 +84,7 @@ func (e *roundError) Unwrap() error { return e.cause }
 func (k *controllers) once(ctx context.Context, do func(context.Context, ctrlpb.ControllerClient) error) error {
 	queue := k.addresses()
 	failed := &roundError{cause: fmt.Errorf("%w: no controller is configured", ErrUnavailable)}
-	var tried []string
+	var tried, why []string
 	for len(queue) > 0 && ctx.Err() == nil {
 		addr := queue[0]
 		queue = queue[1:]
@@ -92,9 +102,11 @@ func (k *controllers) once(ctx context.Context, do func(context.Context, ctrlpb.
 			refused = err
 		}
 		if refused != nil {
-			return &roundError{cause: refused, unresolved: failed.unresolved}
+			return &roundError{cause: refused, unresolved: failed.unresolved, reached: true}
 		}
-		failed.cause = fmt.Errorf("%w: controller %s: %s", ErrUnavailable, addr, status.Convert(err).Message())
+		why = append(why, addr+" "+obstacleOf(err))
+		failed.cause = fmt.Errorf("%w: no controller serves: %s", ErrUnavailable, strings.Join(why, "; "))
+		failed.reached = failed.reached || sent
 		hint, follower := hintOf(err)
 		failed.unresolved = failed.unresolved || sent && !follower && !harmless(err)
 		if sent && !follower {
@@ -105,6 +117,21 @@ func (k *controllers) once(ctx context.Context, do func(context.Context, ctrlpb.
 		}
 	}
 	return failed
+}
+
+// obstacleOf says why a controller did not serve a call, as the end of a sentence
+// that begins with its address.
+func obstacleOf(err error) string {
+	s, ok := status.FromError(err)
+	switch {
+	case !ok:
+		return err.Error()
+	case s.Code() == codes.Unimplemented:
+		return "is no controller (perhaps a replica of a group, which may be named as a seed)"
+	case s.Code() == codes.DeadlineExceeded || s.Code() == codes.Canceled:
+		return "did not answer in time"
+	}
+	return "says: " + s.Message()
 }
 
 // attempt runs do at one address; sent tells whether it can have had an effect.
@@ -207,16 +234,16 @@ func (a *Admin) change(ctx context.Context, name string, o changeOptions,
 	return change, nil
 }
 
-// insist runs do, round after round, until a controller serves or refuses it or
-// the deadline passes. effect: an attempt without an answer leaves the outcome
-// unknown.
+// insist runs do, round after round, until a controller serves or refuses it, the
+// deadline passes, or there seems to be nobody who could. effect: an attempt
+// without an answer leaves the outcome unknown.
 func (a *Admin) insist(ctx context.Context, name string, effect bool, do func(context.Context, ctrlpb.ControllerClient) error) error {
 	ctx, cancel := a.c.deadline(ctx)
 	defer cancel()
 	ctx, drop := a.c.whileOpen(ctx)
 	defer drop()
-	unresolved := false
-	wait := retryMin
+	unresolved, reached := false, false
+	wait, start := retryMin, time.Now()
 	for {
 		err := a.c.ctl.once(ctx, do)
 		if err == nil {
@@ -233,6 +260,12 @@ func (a *Admin) insist(ctx context.Context, name string, effect bool, do func(co
 			if !effect && errors.Is(round.cause, ErrNotFound) {
 				e.Family = FamilyDone
 			}
+			return e
+		}
+		// Who asked learns more from an error now than from one at the deadline.
+		reached = reached || round.reached
+		took, nobody := time.Since(start), len(a.c.ctl.addresses()) == 0
+		if nobody || !unresolved && (took >= leaderlessMax || took >= unreachableMax && !reached) {
 			return e
 		}
 		if !sleep(ctx, wait) {
@@ -314,7 +347,7 @@ func (a *Admin) follow(ctx context.Context, addr string, have **shardcfg.Config,
 	conn, err := a.c.pool.ready(connecting, addr)
 	stop()
 	if err != nil {
-		return err
+		return fmt.Errorf("%s %w", addr, err)
 	}
 	r := &ctrlpb.WatchRequest{Cluster: a.c.table.clusterBytes()}
 	if *have != nil {

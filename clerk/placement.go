@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -67,6 +69,20 @@ func (t *routeTable) changes() <-chan struct{} {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.mu.changed
+}
+
+// whereabouts says for people where an operation belongs.
+func (t *routeTable) whereabouts(op *route.Op) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.mu.table.ShardCount() == 0 {
+		return "the cluster's shards are not known"
+	}
+	shard, g := t.mu.table.Home(op)
+	if len(g.Replicas) == 0 {
+		return fmt.Sprintf("shard %d has no group", shard)
+	}
+	return fmt.Sprintf("shard %d of group %d (%s)", shard, g.GID, strings.Join(g.Replicas, ","))
 }
 
 func (t *routeTable) config() *shardcfg.Config {
@@ -184,6 +200,7 @@ func (c *Clerk) start(ctx context.Context) error {
 		c.log.Warn("configuration cache not used", "file", c.config.CacheFile, "error", err)
 	}
 	c.wait.Go(c.refresh.run)
+	begun := time.Now()
 	for {
 		changed := c.table.changes()
 		if c.table.shardCount() > 0 {
@@ -200,18 +217,27 @@ func (c *Clerk) start(ctx context.Context) error {
 		case <-again.C:
 		case <-ctx.Done():
 			again.Stop()
-			e := &Error{Op: "open", Family: FamilyNotDone, Cause: fmt.Errorf("%w: %w", ErrUnavailable, ended(ctx))}
-			if err := c.refresh.lastError(); err != nil {
-				e.Detail = err.Error()
-			}
-			return e
+			return c.unplaced(ended(ctx))
 		}
 		again.Stop()
+		if time.Since(begun) >= unreachableMax && !c.pool.reached() {
+			return c.unplaced(errors.New("nobody accepts a connection"))
+		}
 	}
 }
 
-// learn asks the controllers for the latest config, and where none answers, the
-// replicas for what they hold.
+// unplaced is the error of a start without placement.
+func (c *Clerk) unplaced(why error) error {
+	e := &Error{Op: "open", Family: FamilyNotDone, Cause: fmt.Errorf("%w: %w", ErrUnavailable, why)}
+	if err := c.refresh.lastError(); err != nil {
+		e.Detail = strings.TrimPrefix(err.Error(), ErrUnavailable.Error()+": ")
+	}
+	return e
+}
+
+// learn asks the controllers for the latest config. Where there is no majority of
+// them to say which that is, it asks each of them for the newest that it knows,
+// and the replicas for what they hold: placement may be old, redirects correct it.
 func (c *Clerk) learn(ctx context.Context) error {
 	if c.config.Pinned != nil {
 		return nil
@@ -222,10 +248,35 @@ func (c *Clerk) learn(ctx context.Context) error {
 	if err == nil || errors.Is(err, ErrWrongCluster) {
 		return err
 	}
-	if probed := c.probe(ctx); probed != nil {
-		return errors.Join(err, probed)
+	if ctx.Err() != nil {
+		return err
+	}
+	peeked := c.peek(ctx)
+	if errors.Is(peeked, ErrWrongCluster) {
+		return peeked
+	}
+	if probed := c.probe(ctx); peeked != nil && probed != nil {
+		return fmt.Errorf("%w; %w", err, probed)
 	}
 	return nil
+}
+
+// peek asks every controller for the newest config that it has applied, which
+// needs no majority of them. It fails only if none answers, or if one belongs to
+// another cluster.
+func (c *Clerk) peek(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, peekMax)
+	defer cancel()
+	addresses := c.ctl.addresses()
+	errs := make([]error, len(addresses))
+	each(len(addresses), func(i int) {
+		var have *shardcfg.Config
+		errs[i] = c.Admin().follow(ctx, addresses[i], &have, func(*shardcfg.Config, error) bool { return false })
+	})
+	if slices.Contains(errs, nil) {
+		return nil
+	}
+	return errors.Join(append(errs, ErrUnavailable)...)
 }
 
 // queryLatest asks the controllers for the latest config, and learns it with
@@ -285,22 +336,22 @@ func (c *Clerk) probe(ctx context.Context) error {
 	}
 	addresses = append(addresses, c.config.Seeds...)
 	if len(addresses) == 0 {
-		return errors.New("no replica is known")
+		return errors.New("no replica is known to ask instead")
 	}
 	replies := c.askReplicas(ctx, addresses, true)
-	var failed []error
+	var failed []string
 	for _, r := range replies {
 		if r.err == nil {
 			r.err = c.table.belongs(r.status.GetCluster())
 		}
 		if r.err != nil {
-			failed = append(failed, fmt.Errorf("%s: %w", r.address, r.err))
+			failed = append(failed, fmt.Sprintf("%s %v", r.address, r.err))
 			continue
 		}
 		c.table.change(func(t *route.Table) { learnStatus(t, r.status) })
 	}
 	if len(failed) == len(replies) {
-		return errors.Join(failed...)
+		return errors.New("no replica answers: " + strings.Join(failed, "; "))
 	}
 	return nil
 }

@@ -31,6 +31,11 @@ type pool struct {
 		conns  map[string]*grpc.ClientConn
 		lanes  map[string]*lane
 		closed bool
+		// refused is, by address, why the last attempt to connect failed; none: it
+		// stood.
+		refused map[string]error
+		// reached: some connection stood at some time.
+		reached bool
 	}
 }
 
@@ -38,6 +43,7 @@ func newPool(c *Clerk) *pool {
 	p := &pool{c: c}
 	p.mu.conns = map[string]*grpc.ClientConn{}
 	p.mu.lanes = map[string]*lane{}
+	p.mu.refused = map[string]error{}
 	return p
 }
 
@@ -61,9 +67,7 @@ func (p *pool) connLocked(address string) (*grpc.ClientConn, error) {
 	}
 	conn, err := grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(creds),
-		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
-			return p.c.config.Dialer(ctx, address)
-		}),
+		grpc.WithContextDialer(p.dial),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: connectMax},
 			MinConnectTimeout: connectMax,
@@ -78,7 +82,44 @@ func (p *pool) connLocked(address string) (*grpc.ClientConn, error) {
 	return conn, nil
 }
 
-// ready waits until a connection stands. An error means that nothing was sent.
+// dial connects, and notes how that went: gRPC does not tell.
+func (p *pool) dial(ctx context.Context, address string) (net.Conn, error) {
+	conn, err := p.c.config.Dialer(ctx, address)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil {
+		p.mu.refused[address] = err
+		return nil, err
+	}
+	delete(p.mu.refused, address)
+	p.mu.reached = true
+	return conn, nil
+}
+
+// reached reports whether any server ever accepted a connection.
+func (p *pool) reached() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.mu.reached
+}
+
+// unconnected says why no connection to an address stands, without naming it.
+func (p *pool) unconnected(address string) error {
+	p.mu.Lock()
+	err := p.mu.refused[address]
+	p.mu.Unlock()
+	var op *net.OpError
+	switch {
+	case err == nil:
+		return errors.New("accepts connections, but does not answer")
+	case errors.As(err, &op): // without the address once more
+		err = op.Err
+	}
+	return fmt.Errorf("does not accept connections: %w", err)
+}
+
+// ready waits until a connection stands. An error means that nothing was sent;
+// it does not name the address.
 func (p *pool) ready(ctx context.Context, address string) (*grpc.ClientConn, error) {
 	conn, err := p.conn(address)
 	if err != nil {
@@ -92,10 +133,10 @@ func (p *pool) ready(ctx context.Context, address string) (*grpc.ClientConn, err
 		case connectivity.Idle:
 			conn.Connect()
 		case connectivity.TransientFailure, connectivity.Shutdown:
-			return nil, fmt.Errorf("%s does not accept connections", address)
+			return nil, p.unconnected(address)
 		}
 		if !conn.WaitForStateChange(ctx, state) {
-			return nil, fmt.Errorf("%s does not accept connections: %w", address, context.Cause(ctx))
+			return nil, p.unconnected(address)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package clerk_test
 import (
 	"errors"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -48,6 +49,29 @@ func TestStartFromSeeds(t *testing.T) {
 	})
 }
 
+// One controller is enough to start from and to follow the shards with, though it
+// has no majority to lead; changes of configuration fail in time then.
+func TestStartWithMinorityOfControllers(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeCluster) {
+		f.stop(f.controllerAddresses()[:2]...)
+		f.move(3, other(f, f.shards[3].holder), false)
+		start := time.Now()
+		c := f.open(t, nil)
+		putAll(t, f, c)
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("took %v", took)
+		}
+		start = time.Now()
+		_, err := c.Admin().Move(t.Context(), 1, 1)
+		if !errors.Is(err, clerk.ErrNotDone) || !errors.Is(err, clerk.ErrUnavailable) || !strings.Contains(err.Error(), f.controllers[2].addr+" says: this controller does not lead") {
+			t.Errorf("move: %v", err)
+		}
+		if took := time.Since(start); took > 7*time.Second {
+			t.Errorf("move failed after %v", took)
+		}
+	})
+}
+
 // Without controllers, a Clerk starts from what an earlier one left in the cache
 // file, however the shards have moved since.
 func TestStartFromCache(t *testing.T) {
@@ -63,8 +87,18 @@ func TestStartFromCache(t *testing.T) {
 		}
 		c := f.open(t, func(config *clerk.Config) { config.CacheFile = file })
 		putAll(t, f, c)
-		if _, err := c.Admin().Latest(t.Context()); !errors.Is(err, clerk.ErrNotDone) || !errors.Is(err, clerk.ErrTimeout) {
+		start := time.Now()
+		_, err := c.Admin().Latest(t.Context())
+		if !errors.Is(err, clerk.ErrNotDone) || !errors.Is(err, clerk.ErrUnavailable) {
 			t.Errorf("query without controllers: %v", err)
+		}
+		if took := time.Since(start); took > 4*time.Second {
+			t.Errorf("it took %v to find out that no controller is there", took)
+		}
+		for _, addr := range f.controllerAddresses() {
+			if !strings.Contains(err.Error(), addr+" does not accept connections: connection refused") {
+				t.Errorf("nothing of %s in: %v", addr, err)
+			}
 		}
 	})
 }
@@ -105,6 +139,13 @@ func TestOpenFails(t *testing.T) {
 		}
 		if took := time.Since(start); took > 1100*time.Millisecond {
 			t.Errorf("gave up after %v", took)
+		}
+		config.Timeout, start = time.Minute, time.Now()
+		if _, err := clerk.Open(t.Context(), config); !errors.Is(err, clerk.ErrUnavailable) || !errors.Is(err, clerk.ErrNotDone) {
+			t.Errorf("nobody there for a minute: %v", err)
+		}
+		if took := time.Since(start); took > 4*time.Second {
+			t.Errorf("nobody was there for %v", took)
 		}
 		if _, err := clerk.Open(t.Context(), clerk.Config{}); !errors.Is(err, clerk.ErrInvalid) {
 			t.Errorf("no addresses: %v", err)

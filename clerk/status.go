@@ -94,7 +94,7 @@ func (c *Clerk) survey(ctx context.Context, controllers bool) (*survey, error) {
 	cancel()
 	if err != nil {
 		if config = c.table.config(); config == nil {
-			return nil, &Error{Op: "status", Family: FamilyNotDone, Cause: cmp.Or(ErrUnavailable, err), Detail: err.Error()}
+			return nil, &Error{Op: "status", Family: FamilyNotDone, Cause: err}
 		}
 	}
 	s.config = config

@@ -2,11 +2,12 @@ package clerk
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 
 	"github.com/shoalkv/shoal/shardkv/kvpb"
@@ -51,7 +52,10 @@ func openStream(l *lane) (*stream, error) {
 	}
 	if err != nil {
 		cancel()
-		return nil, fmt.Errorf("%s does not accept connections: %s", l.addr, status.Convert(err).Message())
+		if l.conn.GetState() != connectivity.Ready {
+			return nil, l.c.pool.unconnected(l.addr)
+		}
+		return nil, errors.New(status.Convert(err).Message())
 	}
 	s := &stream{lane: l, call: call, cancel: cancel, ended: make(chan struct{})}
 	s.mu.inFlight = map[uint64]*message{}

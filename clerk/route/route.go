@@ -112,10 +112,20 @@ type Op struct {
 	rounds   int
 	restamps int
 	busy     int // how often a group had it wait
-	// last obstacle, for people.
-	obstacle     Code
-	obstacleAddr string
-	obstacleText string
+	// obstacles are the last ones of the addresses, at most obstaclesMax, the newest
+	// last; for people.
+	obstacles []Obstacle
+}
+
+// obstaclesMax is how many addresses' obstacles an operation remembers: those of
+// the largest group, and one.
+const obstaclesMax = shardcfg.ReplicasMax + 1
+
+// An Obstacle is what stood in an operation's way at an address.
+type Obstacle struct {
+	Addr string
+	Code Code   // 0: it could not be reached, or gave no answer
+	Text string // the server's words, or why there is none
 }
 
 // NewOp returns the state of an operation on a key of a slot. A write may have
@@ -130,11 +140,16 @@ func NewOp(slot shardcfg.Slot, write, fixed, tainted bool) Op {
 // be, so that giving up now leaves the outcome unknown.
 func (op *Op) Unresolved() bool { return op.unresolved }
 
-// Obstacle returns what last stood in the way: the address (empty: nothing was
-// tried), the code and the server's words. A zero code stands for an address
-// that could not be reached or gave no answer.
-func (op *Op) Obstacle() (addr string, code Code, text string) {
-	return op.obstacleAddr, op.obstacle, op.obstacleText
+// Obstacles returns what last stood in the way at the addresses that were tried,
+// the newest last; none: nothing was tried. They are not to be changed.
+func (op *Op) Obstacles() []Obstacle { return op.obstacles }
+
+func (op *Op) meet(code Code, text string) {
+	op.obstacles = slices.DeleteFunc(op.obstacles, func(o Obstacle) bool { return o.Addr == op.addr })
+	if len(op.obstacles) == obstaclesMax {
+		op.obstacles = slices.Delete(op.obstacles, 0, 1)
+	}
+	op.obstacles = append(op.obstacles, Obstacle{op.addr, code, text})
 }
 
 // Code is the outcome of one operation, as servers number it in the key/value
@@ -190,7 +205,7 @@ func (t *Table) Tick(op *Op) Decision {
 // request may have left: a write is tainted then. text is for people.
 func (t *Table) Lost(op *Op, sent bool, text string) Decision {
 	op.unresolved = op.unresolved || sent && op.write
-	op.obstacle, op.obstacleAddr, op.obstacleText = 0, op.addr, text
+	op.meet(0, text)
 	t.suspect(op.addr)
 	if op.group != nil && op.group.leader == op.addr {
 		op.group.leader = ""
@@ -204,7 +219,7 @@ func (t *Table) Reply(op *Op, r Reply) Decision {
 	t.heard(r.Config)
 	op.answered = true
 	if r.Code > VersionMismatch {
-		op.obstacle, op.obstacleAddr, op.obstacleText = r.Code, op.addr, r.Text
+		op.meet(r.Code, r.Text)
 	}
 	switch r.Code {
 	case OK, NotFound, VersionMismatch:

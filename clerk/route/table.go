@@ -167,6 +167,18 @@ func (t *Table) Target(shard shardcfg.ShardID) (gid shardcfg.GroupID, inc shardc
 	return g.gid, g.incarnation, g.leader, p.epoch, true
 }
 
+// Home returns an operation's shard and the group that should serve it, as far as
+// the table knows; a group without replicas: none is known. The shard count must
+// be known.
+func (t *Table) Home(op *Op) (shardcfg.ShardID, GroupAddresses) {
+	shard := op.slot.ShardOf(t.shardCount)
+	g := cmp.Or(t.places[shard].group, t.places[shard].owner)
+	if g == nil {
+		return shard, GroupAddresses{}
+	}
+	return shard, GroupAddresses{g.gid, g.incarnation, g.leader, slices.Clone(g.replicas)}
+}
+
 // A GroupAddresses is a group with its addresses.
 type GroupAddresses struct {
 	GID         shardcfg.GroupID

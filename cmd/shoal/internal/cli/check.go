@@ -72,7 +72,7 @@ func (a *app) withClerks(ctx context.Context, n int, do func(context.Context, []
 	var open errgroup.Group
 	for i := range clerks {
 		open.Go(func() (err error) {
-			clerks[i], err = clerk.Open(ctx, clerk.Config{Controllers: a.controllers, Timeout: a.timeout, Logger: a.log})
+			clerks[i], err = clerk.Open(ctx, a.clerkConfig())
 			return err
 		})
 	}

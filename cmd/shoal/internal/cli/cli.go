@@ -15,7 +15,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
@@ -99,6 +98,9 @@ type app struct {
 	started bool
 
 	controllers []string
+	chosen      bool // controllers is not the default
+	seeds       []string
+	placement   string // file; empty: none
 	timeout     time.Duration
 	format      string
 	logLevel    string
@@ -134,15 +136,12 @@ did not hold; 5 refused.`,
 		SilenceErrors: true, SilenceUsage: true,
 		PersistentPreRunE: a.start,
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
-		if strings.Contains(err.Error(), "unknown shorthand flag") {
-			err = fmt.Errorf("%w (put -- before an argument that begins with a dash)", err)
-		}
-		return usageError{err}
-	})
+	root.SetFlagErrorFunc(flagProblem)
 	f := root.PersistentFlags()
 	f.StringSliceVar(&a.controllers, "controllers", []string{controllersDefault}, "addresses of the shard controllers, `HOST:PORT,...`")
 	f.Lookup("controllers").DefValue = controllersDefault // without brackets in the help
+	f.StringSliceVar(&a.seeds, "seeds", nil, "addresses of replicas of any groups, `HOST:PORT,...`: the way in when no controller answers")
+	f.StringVar(&a.placement, "placement", "", "keep the newest configuration seen in this `file`: another way in when no controller answers")
 	f.DurationVar(&a.timeout, "timeout", 10*time.Second, "how long one operation may take; --wait is not bounded by it")
 	f.StringVarP(&a.format, "output", "o", "table", "how results are written: `table|json`")
 	f.StringVar(&a.logLevel, "log-level", "", "least `level` of messages: debug, info, warn or error (default info for servers, else warn)")
@@ -176,6 +175,9 @@ func (a *app) start(cmd *cobra.Command, _ []string) error {
 	}
 	format, err := output.ParseFormat(a.format)
 	if err != nil {
+		return usageError{err}
+	}
+	if err := errors.Join(checkAddresses("controllers", a.controllers), checkAddresses("seeds", a.seeds)); err != nil {
 		return usageError{err}
 	}
 	if a.timeout <= 0 {

@@ -62,6 +62,10 @@ func TestSettingsPrecedence(t *testing.T) {
 	if err := os.WriteFile(bad, []byte("timeout: 1s\ncontrolers: x\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	wrong := filepath.Join(t.TempDir(), "wrong.yaml")
+	if err := os.WriteFile(wrong, []byte("timeout: 3\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		name, args string
 		env        map[string]string
@@ -74,7 +78,10 @@ func TestSettingsPrecedence(t *testing.T) {
 		{name: "flag over all", args: "--config " + file + " --controllers flag:1 -o table", env: map[string]string{"SHOAL_CONTROLLERS": "env:1", "SHOAL_OUTPUT": "json"}, want: "flag:1 3s table error"},
 		{name: "unknown key", args: "--config " + bad, want: bad + ":2: no setting \"controlers\""},
 		{name: "no file", args: "--config /nowhere.yaml", want: "no such file"},
-		{name: "bad environment", env: map[string]string{"SHOAL_TIMEOUT": "soon"}, want: "SHOAL_TIMEOUT"},
+		{name: "bad environment", env: map[string]string{"SHOAL_TIMEOUT": "soon"}, want: "SHOAL_TIMEOUT is \"soon\": it must be a time"},
+		{name: "bad file", args: "--config " + wrong, want: "key timeout of " + wrong + " is \"3\": it must be a time"},
+		{name: "bad controllers", args: "--controllers h:1,h", want: "--controllers: \"h\" is no address"},
+		{name: "bad seeds", env: map[string]string{"SHOAL_SEEDS": "h"}, want: "--seeds: \"h\" is no address"},
 		{name: "bad format", args: "-o xml", want: "no output format"},
 		{name: "bad level", args: "--log-level loud", want: "no log level"},
 		{name: "bad timeout", args: "--timeout 0s", want: "--timeout"},
@@ -122,6 +129,19 @@ func TestServerSettings(t *testing.T) {
 			if got := cmd.Flags().Lookup(flag).Value.String(); got != value && !(flag == "peers" && strings.Contains(got, "c2=h:2")) {
 				t.Errorf("%s --%s is %s; want %s", name, flag, got, value)
 			}
+		}
+	}
+}
+
+// The operator's page names every variable of the environment that is read.
+func TestEnvironmentIsDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range append(settable((&app{}).root()), "config") {
+		if !bytes.Contains(page, []byte("`"+variable(name)+"`")) {
+			t.Errorf("docs/operations.md says nothing of %s", variable(name))
 		}
 	}
 }
@@ -184,13 +204,18 @@ func TestUsageAndUnreachable(t *testing.T) {
 		{args: []string{"nonsense"}, code: 2, stderr: "unknown command"},
 		{args: []string{"get"}, code: 2, stderr: "missing"},
 		{args: []string{"get", "a", "b"}, code: 2, stderr: "too many"},
-		{args: []string{"get", "k", "--nonsense"}, code: 2, stderr: "unknown flag"},
+		{args: []string{"get", "k", "--nonsense"}, code: 2, stderr: "unknown flag: --nonsense: 'shoal get --help'"},
 		{args: []string{"append", "k", "-5"}, code: 2, stderr: "put -- before"},
 		{args: []string{"get", ""}, code: 2, stderr: "empty"},
 		{args: []string{"put", long, "v"}, code: 2, stderr: "not done"},
 		{args: []string{"put", "k", "-"}, stdin: strings.Repeat("v", shardcfg.ValueBytesMax+1), code: 2, stderr: "not done"},
 		{args: []string{"put", "k", "v", "--if-version", "1", "--if-absent"}, code: 2, stderr: "exclude"},
-		{args: []string{"put", "k", "v", "--if-version", "-1"}, code: 2, stderr: "invalid"},
+		{args: []string{"put", "k", "v", "--if-version", "-1"}, code: 2, stderr: "--if-version is \"-1\": it must be a whole number from 0 on"},
+		{args: []string{"scan", "--limit", "few"}, code: 2, stderr: "--limit is \"few\": it must be a whole number"},
+		{args: []string{"join", "1", "h:1", "--weight", "99999999999"}, code: 2, stderr: "out of range"},
+		{args: []string{"get", "k", "--timeout", "3"}, code: 2, stderr: "--timeout is \"3\": it must be a time with its unit"},
+		{args: []string{"get", "k", "--timout=3s"}, code: 2, stderr: "did you mean --timeout?"},
+		{args: []string{"get", "k", "--contrllers", "h:1"}, code: 2, stderr: "did you mean --controllers?"},
 		{args: []string{"scan", "--limit", "-1"}, code: 2, stderr: "--limit"},
 		{args: []string{"join", "0", "h:1"}, code: 2, stderr: "no gid"},
 		{args: []string{"join", "1", "h"}, code: 2, stderr: "no address"},

@@ -14,9 +14,20 @@ import (
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 )
 
+// clerkConfig says how to reach the cluster. Where seeds are named and controllers
+// are not, those at the default address are not meant: they may be another
+// cluster's.
+func (a *app) clerkConfig() clerk.Config {
+	config := clerk.Config{Controllers: a.controllers, Seeds: a.seeds, CacheFile: a.placement, Timeout: a.timeout, Logger: a.log}
+	if len(a.seeds) > 0 && !a.chosen {
+		config.Controllers = nil
+	}
+	return config
+}
+
 // withClerk opens a Clerk for the time of one command.
 func (a *app) withClerk(ctx context.Context, do func(context.Context, *clerk.Clerk) error) (err error) {
-	c, err := clerk.Open(ctx, clerk.Config{Controllers: a.controllers, Timeout: a.timeout, Logger: a.log})
+	c, err := clerk.Open(ctx, a.clerkConfig())
 	if err != nil {
 		return err
 	}

@@ -104,6 +104,7 @@ func TestProcesses(t *testing.T) {
 			t.Errorf("rebalance %s: %s; want it to be %s", step[0], got, step[1])
 		}
 	}
+	d.withoutControllers(t)
 	pids := d.pids()
 	if len(pids) != 5 { // four, and the one that was killed
 		t.Errorf("processes: %v in\n%s", pids, d.out.String())
@@ -116,6 +117,39 @@ func TestProcesses(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(filepath.Join(data, "*.sock")); left != nil {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+// withoutControllers checks, for a cluster with one controller, that data commands
+// need none: they find the way by a seed, or by the placement that an earlier one
+// kept. What does need one says soon, for each that was asked, why it got nothing.
+func (d *devRun) withoutControllers(t *testing.T) {
+	t.Helper()
+	placement := filepath.Join(t.TempDir(), "placement")
+	d.ok(t, "put", "k", "kept", "--placement", placement)
+	waitFor(t, "the placement to be written", func() bool { _, err := os.Stat(placement); return err == nil })
+	_, pid := d.replicaAt(t, d.controllers)
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for _, way := range [][]string{{"--placement", placement, "--controllers", d.controllers}, {"--seeds", d.addresses()["g1a"]}} {
+		if code, stdout, stderr := runCLI(t, "", append(way, "get", "k")...); code != 0 || stdout != "kept\n" {
+			t.Errorf("get %q: code %d, %q, %s", way, code, stdout, stderr)
+		}
+		if code, _, stderr := runCLI(t, "", append(way, "put", "k", "kept")...); code != 0 {
+			t.Errorf("put %q: code %d, %s", way, code, stderr)
+		}
+	}
+	start := time.Now()
+	code, _, stderr := runCLI(t, "", "unpin", "3", "--timeout", "1m", "--seeds", d.addresses()["g1a"], "--controllers", d.controllers)
+	if want := d.controllers + " does not accept connections: connect: connection refused"; code != ExitUnavailable || !strings.Contains(stderr, want) {
+		t.Errorf("unpin: code %d, %s; want %q", code, stderr, want)
+	}
+	if took := time.Since(start); took > 15*time.Second {
+		t.Errorf("unpin failed after %v", took)
+	}
+	if code, _, stderr := runCLI(t, "", "unpin", "3", "--seeds", d.addresses()["g1a"]); code != ExitUnavailable || !strings.Contains(stderr, "no controller is configured") {
+		t.Errorf("unpin without controllers: code %d, %s", code, stderr)
 	}
 }
 

@@ -67,6 +67,15 @@ func parseAddresses(arg string) ([]string, error) {
 	return list, nil
 }
 
+func checkAddresses(flag string, addresses []string) error {
+	for _, address := range addresses {
+		if err := checkAddress(address); err != nil {
+			return fmt.Errorf("--%s: %w", flag, err)
+		}
+	}
+	return nil
+}
+
 func checkAddress(address string) error {
 	if host, port, err := net.SplitHostPort(address); err != nil || host == "" || port == "" {
 		return fmt.Errorf("%q is no address: it is HOST:PORT", address)

@@ -33,6 +33,7 @@ func (a *app) applySettings(cmd *cobra.Command) error {
 		return err
 	}
 	var problems []error
+	a.chosen = cmd.Flags().Changed("controllers")
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		if f.Changed || !slices.Contains(known, f.Name) || !own(cmd, f.Name) {
 			return
@@ -45,8 +46,9 @@ func (a *app) applySettings(cmd *cobra.Command) error {
 		if !found {
 			return
 		}
+		a.chosen = a.chosen || f.Name == "controllers"
 		if err := f.Value.Set(value); err != nil {
-			problems = append(problems, fmt.Errorf("%s: %q: %w", source, value, err))
+			problems = append(problems, valueProblem(source, value, f, err))
 		}
 	})
 	return errors.Join(problems...)
