@@ -85,7 +85,8 @@ func (a *Admin) Join(ctx context.Context, groups []JoinGroup, options ...ChangeO
 }
 
 // Leave gives the groups' shards to others. A group stays listed, as leaving,
-// until it holds nothing any more; WaitDrained waits for that.
+// until it holds nothing any more; WaitDrained waits for that. One that is leaving
+// or has left is no error; a gid under which no group ever lived is ErrNotFound.
 func (a *Admin) Leave(ctx context.Context, gids []shardcfg.GroupID, options ...ChangeOption) (Change, error) {
 	r := &ctrlpb.LeaveRequest{}
 	for _, gid := range gids {

@@ -84,7 +84,8 @@ func (s *Server) asking(r *replica, join ctrlfsm.Join) (a asking, err error) {
 	return a, err
 }
 
-// Leave removes groups.
+// Leave removes groups. Those that have left before are left out, so that who
+// repeats a leave need not know how far the first one came.
 func (s *Server) Leave(ctx context.Context, req *ctrlpb.LeaveRequest) (*ctrlpb.ChangeReply, error) {
 	r, id, err := s.accept(req)
 	if err != nil {
@@ -97,7 +98,44 @@ func (s *Server) Leave(ctx context.Context, req *ctrlpb.LeaveRequest) (*ctrlpb.C
 	if len(leave.Groups) > ctrlfsm.LeaveGIDsMax {
 		return nil, refuse(ctrlfsm.BadRequest, "more than %d groups", ctrlfsm.LeaveGIDsMax)
 	}
+	if err := s.barrier(ctx, r); err != nil {
+		return nil, err
+	}
+	reply := &ctrlpb.ChangeReply{}
+	err = s.read(r, func(rd *reading) error {
+		reply.Num = uint64(rd.latest.Num)
+		return leaveOut(rd, &leave)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(leave.Groups) == 0 && len(req.GetGids()) > 0 {
+		return reply, nil
+	}
 	return s.change(ctx, r, leave, req.GetPlan())
+}
+
+// leaveOut takes the groups that are gone out of a leave, unless it was answered
+// before. A gid that no group ever lived under stays, to be refused.
+func leaveOut(rd *reading, leave *ctrlfsm.Leave) error {
+	if _, answered, err := rd.Answered(leave.Request); err != nil || answered {
+		return err
+	}
+	var rest []shardcfg.GroupID
+	for _, gid := range leave.Groups {
+		gone := false
+		if _, listed := rd.latest.Groups[gid]; !listed {
+			var err error
+			if gone, err = rd.WasBound(gid); err != nil {
+				return internal("read the groups that left", err)
+			}
+		}
+		if !gone {
+			rest = append(rest, gid)
+		}
+	}
+	leave.Groups = rest
+	return nil
 }
 
 // Move pins one shard to a group.

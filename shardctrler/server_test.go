@@ -333,7 +333,8 @@ func (c *cluster) grow(t *testing.T) {
 // drain lets group 1 leave to group 2.
 func (c *cluster) drain(t *testing.T) {
 	must(do(c, ctrlpb.ControllerClient.Bind, &ctrlpb.BindRequest{Gid: 2, Incarnation: inc('B'), Replicas: []string{"127.0.0.1:21"}}))(t)
-	left := must(do(c, ctrlpb.ControllerClient.Leave, &ctrlpb.LeaveRequest{Request: c.request(), Gids: []uint64{1}}))(t)
+	request := c.request()
+	left := must(do(c, ctrlpb.ControllerClient.Leave, &ctrlpb.LeaveRequest{Request: request, Gids: []uint64{1}}))(t)
 	_, err := do(c, ctrlpb.ControllerClient.Drained, &ctrlpb.DrainedRequest{Incarnation: inc('A'), Adopted: left.GetNum() - 1})
 	refusedFor(t, err, codes.FailedPrecondition, ctrlpb.Reason_STALE_REPORT)
 	// Drained, but of an older config: not yet.
@@ -348,6 +349,31 @@ func (c *cluster) drain(t *testing.T) {
 	again := must(do(c, ctrlpb.ControllerClient.Drained, &ctrlpb.DrainedRequest{Incarnation: inc('A'), Adopted: left.GetNum()}))(t)
 	if again.GetNum() != left.GetNum()+1 {
 		t.Fatalf("drained again: config %d after %d", again.GetNum(), left.GetNum())
+	}
+	c.leaveAgain(t, request, left)
+}
+
+// leaveAgain repeats the leave of group 1, which is gone: the same request has its
+// answer, another is a success that changes nothing. Only a gid under which no
+// group ever lived is unknown.
+func (c *cluster) leaveAgain(t *testing.T, request *ctrlpb.RequestID, left *ctrlpb.ChangeReply) {
+	leave := func(id *ctrlpb.RequestID, plan bool, gids ...uint64) (*ctrlpb.ChangeReply, error) {
+		return do(c, ctrlpb.ControllerClient.Leave, &ctrlpb.LeaveRequest{Request: id, Gids: gids, Plan: plan})
+	}
+	if got := must(leave(request, false, 1))(t); got.GetNum() != left.GetNum() || !got.GetChanged() {
+		t.Fatalf("the same leave: %v after %v", got, left)
+	}
+	num := uint64(c.latest().Num)
+	for _, plan := range []bool{false, true} {
+		if got := must(leave(c.request(), plan, 1))(t); got.GetNum() != num || got.GetChanged() || len(got.GetMoves()) > 0 {
+			t.Fatalf("a second leave, plan %v: %v", plan, got)
+		}
+		_, err := leave(c.request(), plan, 1, 99)
+		refusedFor(t, err, codes.NotFound, ctrlpb.Reason_UNKNOWN_GROUP)
+		_, err = leave(c.request(), plan, 1, 2)
+		refusedFor(t, err, codes.FailedPrecondition, ctrlpb.Reason_LAST_GROUP)
+		_, err = leave(c.request(), plan)
+		refusedFor(t, err, codes.InvalidArgument, ctrlpb.Reason_BAD_REQUEST)
 	}
 }
 

@@ -179,6 +179,25 @@ func (v View) Registered(inc shardcfg.Incarnation) (shardcfg.GroupID, bool, erro
 	return shardcfg.GroupID(binary.BigEndian.Uint64(b)), true, nil
 }
 
+// WasBound reports whether any incarnation was ever bound to a gid, which stays
+// known when the group is gone. It reads the records of all incarnations.
+func (v View) WasBound(gid shardcfg.GroupID) (bound bool, err error) {
+	it, err := v.r.Iterate([]byte{prefixRegistered}, []byte{prefixRegistered + 1})
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	for it.Next() {
+		if len(it.Value()) != 16 {
+			return false, fmt.Errorf("%w: record of an incarnation has %d bytes", ErrState, len(it.Value()))
+		}
+		if shardcfg.GroupID(binary.BigEndian.Uint64(it.Value())) == gid {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // LeftAt returns the number of the config in which a listed group began to
 // leave; 0 if it does not leave.
 func (v View) LeftAt(gid shardcfg.GroupID) (shardcfg.ConfigNum, error) {

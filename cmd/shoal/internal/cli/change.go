@@ -57,6 +57,8 @@ func (a *app) printChange(c clerk.Change, plan bool) error {
 	switch {
 	case a.out.IsJSON():
 		return a.out.Object(result)
+	case !plan && !c.Changed && len(c.Moves) == 0:
+		return a.out.Linef("config %d: nothing to change", c.Num)
 	case !plan:
 		return a.out.Linef("config %d: %s to move, %s", c.Num, output.Plural(len(c.Moves), "shard"), output.Bytes(bytes))
 	}

@@ -93,7 +93,8 @@ func (a *app) leaveCommand() *cobra.Command {
 group stays listed as leaving until it holds nothing; then it is gone, and may be
 switched off. --wait returns at that moment.
 
-The exit code is 4 for a group that is not listed, and 5 for the last group while
+Leaving again is a success, also for a group that is gone. The exit code is 4 for
+a gid that no group ever had, and 5 for the last group while
 it holds data.`,
 		Example: "  shoal leave 1 --plan\n  shoal leave 1 2 --wait",
 		Args:    arguments(1, -1),

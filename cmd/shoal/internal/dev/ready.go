@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -112,12 +113,16 @@ func formed(ctx context.Context, client *clerk.Clerk, groups []*Group) error {
 	return nil
 }
 
-// served returns nil if every group has a leader and all shards have a holder
-// that serves them, wherever they should be.
+// served returns nil if controllers and every group have a leader and all shards
+// have a holder that serves them, wherever they should be.
 func served(ctx context.Context, admin *clerk.Admin) error {
 	s, err := admin.Status(ctx)
 	if err != nil {
 		return err
+	}
+	leads := func(r clerk.ReplicaStatus) bool { return r.Role == "leader" && r.Healthy }
+	if !slices.ContainsFunc(s.Controllers, leads) {
+		return errors.New("the controllers have no leader yet")
 	}
 	held := 0
 	for _, g := range s.Groups {
