@@ -105,7 +105,7 @@ func (a *Admin) Leave(ctx context.Context, gids []shardcfg.GroupID, options ...C
 func (a *Admin) Move(ctx context.Context, shard shardcfg.ShardID, gid shardcfg.GroupID, options ...ChangeOption) (Change, error) {
 	o := collectChange(options)
 	if o.maxPause != 0 && (o.maxPause < time.Millisecond || o.maxPause > shardcfg.PauseMSMax*time.Millisecond) {
-		return Change{}, fmt.Errorf("move: %w: a pause of %v is not from 1ms to 1m", ErrInvalid, o.maxPause)
+		return Change{}, &Error{Op: "move", Family: FamilyNotDone, Cause: ErrInvalid, Detail: fmt.Sprintf("a pause of %v is not from 1ms to 1m", o.maxPause)}
 	}
 	r := &ctrlpb.MoveRequest{Shard: uint32(shard), Gid: uint64(gid), Plan: o.plan, MaxPauseMs: uint32(o.maxPause.Milliseconds())}
 	return a.change(ctx, "move", o, func(ctx context.Context, client ctrlpb.ControllerClient, id *ctrlpb.RequestID, cluster []byte) (*ctrlpb.ChangeReply, error) {

@@ -3,6 +3,7 @@ package shardctrler
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 
 	"google.golang.org/grpc/status"
@@ -89,6 +90,16 @@ func judge(g *ctrlfsm.JoinGroup, replies []hello, r *replica) error {
 	return nil
 }
 
+// callProblem is why a call failed, without what gRPC wraps around a refused
+// connection.
+func callProblem(err error) string {
+	message := status.Convert(err).Message()
+	if _, dialing, ok := strings.Cut(message, "Error while dialing: "); ok {
+		return strings.TrimSuffix(dialing, "\"")
+	}
+	return message
+}
+
 // problem says why a replica can't join as one of gid's; empty if it can.
 func (h hello) problem(gid shardcfg.GroupID, r *replica) string {
 	id := h.reply.GetIdentity()
@@ -96,7 +107,7 @@ func (h hello) problem(gid shardcfg.GroupID, r *replica) string {
 	inc, incOK := shardcfg.To128[shardcfg.Incarnation](id.GetIncarnation())
 	switch {
 	case h.err != nil:
-		return "does not answer: " + status.Convert(h.err).Message()
+		return "does not answer: " + callProblem(h.err)
 	case h.reply.GetGroup() == 0:
 		return "is a controller"
 	case h.reply.GetGroup() != uint64(gid):

@@ -5,7 +5,10 @@
 // A check is bounded: by OpsMax operations (about 350 MB with all that is
 // recorded of them), by a fresh key for every keyOpsMax operations, so that
 // values and the search for an order stay small, and by DecideMax for the
-// decision. Undecided is a failure.
+// decision. Undecided is a failure. It is bounded in time whatever the cluster
+// does: the workload ends within one operation's timeout of its duration, the final
+// reads and the cleaning up take a minute each at most. What can't be read at the
+// end leaves no verdict, and where nothing succeeded that is said at once.
 //
 // Run owns the workload's goroutines and those that delete the keys, and waits
 // for them. The package imports clerk and the two packages named above.
@@ -118,12 +121,12 @@ func (r *Report) OK() bool {
 
 // A run is one check in progress.
 type run struct {
-	o        Options
-	stores   []workload.Store
-	prefix   string
-	recorder *history.Recorder
-	load     *workload.Load
-	report   Report
+	o         Options
+	witnesses []*witness
+	prefix    string
+	recorder  *history.Recorder
+	load      *workload.Load
+	report    Report
 }
 
 // Run checks the cluster behind the stores, of which each client uses one, for
@@ -142,11 +145,17 @@ func Run(ctx context.Context, stores []workload.Store, o Options) (*Report, erro
 	if o.Watch == nil {
 		o.Watch = func(string, func() Progress) func() { return func() {} }
 	}
-	r := &run{o: o, stores: stores, prefix: "check/" + rand.Text()[:8] + "/", recorder: history.NewRecorder()}
+	r := &run{o: o, prefix: "check/" + rand.Text()[:8] + "/", recorder: history.NewRecorder()}
+	for _, s := range stores {
+		r.witnesses = append(r.witnesses, &witness{store: s, within: context.Background()})
+	}
 	r.report.Remaining = r.prefix
 	worked, err := r.work(ctx)
 	if err != nil {
 		return &r.report, err
+	}
+	if worked == 0 {
+		return &r.report, because(errors.New("no verdict, because no operation succeeded"), r.lastFailure())
 	}
 	// Interrupted or not, from here on it is brief, and what ran is worth its
 	// verdict.
@@ -154,9 +163,6 @@ func Run(ctx context.Context, stores []workload.Store, o Options) (*Report, erro
 	final, err := r.readAll(ctx)
 	if err != nil {
 		return &r.report, err
-	}
-	if worked == 0 {
-		return &r.report, errors.New("no operation succeeded: there is nothing to judge")
 	}
 	if err := r.judge(final); err != nil {
 		return &r.report, err
@@ -170,7 +176,11 @@ func Run(ctx context.Context, stores []workload.Store, o Options) (*Report, erro
 // work runs the workload and returns how many operations succeeded.
 func (r *run) work(ctx context.Context) (succeeded uint64, err error) {
 	start := time.Now()
-	r.load, err = workload.Start(r.stores, workload.Options{
+	var stores []workload.Store
+	for _, w := range r.witnesses {
+		stores = append(stores, w)
+	}
+	r.load, err = workload.Start(stores, workload.Options{
 		Prefix: r.prefix, Clients: r.o.Clients, Keys: r.o.Keys, KeyOpsMax: keyOpsMax, OpTimeout: r.o.OpTimeout,
 		Seed: uint64(start.UnixNano()),
 	}, r.recorder)
@@ -215,11 +225,30 @@ func (r *run) readAll(ctx context.Context) (map[string]string, error) {
 	defer r.o.Watch("final reads", func() Progress {
 		return Progress{Done: r.load.Calls() - before, Total: uint64(r.report.Keys)}
 	})()
-	final, err := r.load.ReadAll(ctx, r.stores[0])
+	reader := &witness{store: r.witnesses[0].store, within: ctx}
+	final, err := r.load.ReadAll(ctx, reader)
 	if err != nil {
-		return nil, fmt.Errorf("no verdict, because a key could not be read at the end: %w", err)
+		return nil, because(fmt.Errorf("no verdict, because a key could not be read at the end: %w", err), reader.lastFailure())
 	}
 	return final, nil
+}
+
+// because adds a cause, if there is one.
+func because(err, cause error) error {
+	if cause == nil {
+		return err
+	}
+	return fmt.Errorf("%w: %w", err, cause)
+}
+
+// lastFailure is why some operation of the workload failed last; nil: none did.
+func (r *run) lastFailure() error {
+	for _, w := range r.witnesses {
+		if err := w.lastFailure(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // judge decides, and draws the picture.
@@ -273,7 +302,7 @@ func (r *run) deleteAll(ctx context.Context) {
 	todo := make(chan string)
 	var wait sync.WaitGroup
 	for i := range min(deletesAtOnce, len(keys)) {
-		store := r.stores[i%len(r.stores)]
+		store := r.witnesses[i%len(r.witnesses)]
 		wait.Go(func() {
 			for key := range todo {
 				if err := store.Delete(ctx, []byte(key)); clerk.FamilyOf(err) != clerk.FamilyDone {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/shoalkv/shoal/clerk"
@@ -72,19 +73,40 @@ func TestLyingStores(t *testing.T) {
 	}
 }
 
-// Where no operation succeeded before the final reads there is no verdict, which
-// is no success.
+// Where no operation succeeded there is no verdict, which is no success; that is
+// said, with the reason, without waiting for what can't be read.
 func TestSilentStore(t *testing.T) {
 	s := newMemory()
 	s.setDown(true)
-	r, err := Run(t.Context(), []workload.Store{s}, Options{Clients: 1, Keys: 1, Duration: 10 * time.Millisecond,
-		Watch: func(phase string, _ func() Progress) func() {
-			s.setDown(phase == "check")
-			return func() {}
-		}})
-	if err == nil || r.OK() || r.Remaining == "" {
+	start := time.Now()
+	r, err := Run(t.Context(), []workload.Store{s}, Options{Clients: 1, Keys: 1, Duration: 10 * time.Millisecond})
+	if err == nil || r.OK() || r.Remaining == "" || !strings.Contains(err.Error(), "no operation succeeded") || !errors.Is(err, errRefused) {
 		t.Errorf("%+v %v", r, err)
 	}
+	if took := time.Since(start); took > readMax/2 {
+		t.Errorf("took %v", took)
+	}
+}
+
+// A store that is lost under the check leaves no verdict: the final reads end
+// within their bound, also where one operation would not, and the reason is said.
+func TestStoreLostUnderTheCheck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newMemory()
+		s.hangs = true
+		start := time.Now()
+		r, err := Run(t.Context(), []workload.Store{s}, Options{Clients: 1, Keys: 1, Duration: time.Second, OpTimeout: time.Hour,
+			Watch: func(phase string, _ func() Progress) func() {
+				s.setDown(phase == "final reads")
+				return func() {}
+			}})
+		if err == nil || r.OK() || r.Remaining == "" || !strings.Contains(err.Error(), "no verdict") || !errors.Is(err, errRefused) {
+			t.Errorf("%+v %v", r, err)
+		}
+		if took := time.Since(start); took > readMax+5*time.Second {
+			t.Errorf("took %v", took)
+		}
+	})
 }
 
 // memory is a store in memory, correct unless told to lie. Its conditions are
@@ -94,6 +116,7 @@ type memory struct {
 
 	mu     sync.Mutex
 	down   bool // answers nothing
+	hangs  bool // while it is down, until the caller's context ends
 	values map[string]clerk.Value
 	before map[string]clerk.Value // what each key had before its last change
 	newest clerk.Version
@@ -117,8 +140,14 @@ func (m *memory) setDown(down bool) {
 	m.down = down
 }
 
-func (m *memory) Get(_ context.Context, key []byte) (clerk.Value, error) {
+func (m *memory) Get(ctx context.Context, key []byte) (clerk.Value, error) {
+	time.Sleep(time.Millisecond) // else virtual time stands still
 	m.mu.Lock()
+	if m.down && m.hangs {
+		m.mu.Unlock()
+		<-ctx.Done()
+		return clerk.Value{}, errRefused
+	}
 	defer m.mu.Unlock()
 	v, ok := m.values[string(key)]
 	if m.stale && rand.IntN(5) == 0 {

@@ -80,7 +80,7 @@ func Run(ctx context.Context, env Environment) int {
 		code = ExitUsage
 	}
 	if text := err.Error(); text != "" {
-		fmt.Fprintf(env.Stderr, "shoal: %s\n", text)
+		fmt.Fprintf(env.Stderr, "shoal: %s%s\n", text, advice(err))
 	}
 	if code == ExitUsage && !a.started {
 		fmt.Fprintln(env.Stderr, "'shoal --help' lists the commands, 'shoal COMMAND --help' explains one.")

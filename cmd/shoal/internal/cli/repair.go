@@ -36,7 +36,7 @@ unless --force says that what answers is about to be deleted. It can't be undone
 	f.BoolVar(&force, "force", false, "do not ask the replicas whether they live")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if !plan && !destroyed {
-			return codedError{errors.New("retire: not done: it can't be undone, and what only this group has is lost; say --destroyed if its disks are gone (or --plan to look)"), ExitRefused}
+			return codedError{errors.New("retire: not done: refused: it can't be undone, and what only this group has is lost; say --destroyed if its disks are gone (or --plan to look)"), ExitRefused}
 		}
 		return a.changeCommand(&w, &plan, func(ctx context.Context, admin *clerk.Admin, options []clerk.ChangeOption, args []string) (clerk.Change, error) {
 			incarnation, err := findIncarnation(ctx, admin, args[0])
@@ -70,7 +70,7 @@ func findIncarnation(ctx context.Context, admin *clerk.Admin, arg string) (shard
 	case !listed:
 		return shardcfg.Incarnation{}, codedError{fmt.Errorf("retire: not done: group %d is not in the configuration; one that was there before is named by its incarnation", gid), ExitCondition}
 	case g.Incarnation.IsZero():
-		return shardcfg.Incarnation{}, codedError{fmt.Errorf("retire: not done: group %d never came to life: it can leave", gid), ExitRefused}
+		return shardcfg.Incarnation{}, codedError{fmt.Errorf("retire: not done: refused: group %d never came to life: it can leave", gid), ExitRefused}
 	}
 	return g.Incarnation, nil
 }

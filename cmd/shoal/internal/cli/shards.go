@@ -34,20 +34,23 @@ func (a *app) shardsCommand() *cobra.Command {
 		Long: `Shows every shard: its owner (the group that should hold it), its holder (the
 group that does), the epoch of its token, its phase, and how much is in it. The
 digest is the same on every replica that has applied the same writes. With
---group, only the shards that the group owns or holds. With -o json, one object
-a line.`,
+--group, only the shards that the group owns or holds; exit code 4 where no such
+group is listed. With -o json, one object a line.`,
 		Example: "  shoal shards --group 2",
 		Args:    arguments(0, 0),
 	}
 	cmd.Flags().Uint64Var(&group, "group", 0, "only shards that this `gid` owns or holds")
 	cmd.RunE = a.clerkCommand(func(ctx context.Context, c *clerk.Clerk, _ []string) error {
-		list, err := shardList(ctx, c)
+		st, err := c.Admin().Status(ctx)
 		if err != nil {
 			return err
 		}
+		gid := shardcfg.GroupID(group)
+		if _, listed := st.Config.Groups[gid]; gid != 0 && !listed {
+			return codedError{fmt.Errorf("group %d is not listed ('shoal config' lists the groups)", gid), ExitCondition}
+		}
 		var rows [][]string
-		for _, s := range list {
-			gid := shardcfg.GroupID(group)
+		for _, s := range st.Shards {
 			if gid != 0 && s.Owner != gid && s.Holder != gid {
 				continue
 			}
