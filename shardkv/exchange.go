@@ -90,7 +90,7 @@ func (m *mover) inviteOnce(ctx context.Context, i *handoff.Invite, wait time.Dur
 	request := inviteMessage(m.n.identity.Cluster, i)
 	request.WaitMs = uint32(wait.Milliseconds())
 	var reply *kvpb.InviteReply
-	err = m.s.peers.call(ctx, i.To.Incarnation, i.Replicas, func(ctx context.Context, c grpc.ClientConnInterface) (err error) {
+	asked, err := m.s.peers.call(ctx, i.To.Incarnation, i.Replicas, func(ctx context.Context, c grpc.ClientConnInterface) (err error) {
 		reply, err = kvpb.NewHandoffClient(c).Invite(ctx, request)
 		return err
 	})
@@ -105,7 +105,7 @@ func (m *mover) inviteOnce(ctx context.Context, i *handoff.Invite, wait time.Dur
 		return answer, err // the driver repeats what is not answered
 	}
 	if !reply.GetLeading() {
-		m.s.peers.follow(i.To.Incarnation, i.Replicas, reply.GetLeader())
+		m.s.peers.follow(i.To.Incarnation, i.Replicas, asked, reply.GetLeader())
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -127,14 +127,14 @@ func (m *mover) fetch(ctx context.Context, f handoff.Fetch) {
 	request := fetchMessage(m.n.identity.Cluster, &f, m.s.opts.Moving.PageBytes)
 	request.WaitMs = uint32(fetchHoldBack.Milliseconds())
 	var reply *kvpb.FetchReply
-	err := m.s.peers.call(ctx, f.From.Incarnation, m.addresses(&f), func(ctx context.Context, c grpc.ClientConnInterface) (err error) {
+	asked, err := m.s.peers.call(ctx, f.From.Incarnation, m.addresses(&f), func(ctx context.Context, c grpc.ClientConnInterface) (err error) {
 		reply, err = kvpb.NewHandoffClient(c).Fetch(ctx, request)
 		return err
 	})
 	var pages []kvfsm.Page
 	if err == nil {
 		if !reply.GetLeading() {
-			m.s.peers.follow(f.From.Incarnation, m.addresses(&f), reply.GetLeader())
+			m.s.peers.follow(f.From.Incarnation, m.addresses(&f), asked, reply.GetLeader())
 		}
 		pages, err = toPages(reply, m.n.identity.ShardCount)
 	}

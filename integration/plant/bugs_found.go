@@ -15,4 +15,7 @@ var foundBugs = []bug{
 		"st.Ready = in.To.Incarnation == self.Peer.Incarnation &&\n\t\t\tready(", "st.Ready = ready("), catchers: []catcher{world}},
 	{name: "a controller behind the group's config answers its poll", edits: one("shardctrler/report/report.go",
 		"if latest.Num < r.Adopted {", "if false {"), catchers: []catcher{served("")}},
+	{name: "calls side by side pass over the leader", edits: one("shardkv/placement/preference.go",
+		"slices.Index(addresses, asked)+1", "slices.Index(addresses, p.first[group])+1"),
+		catchers: []catcher{tests("./shardkv/placement", "TestPreferenceInStep"), simulator}},
 }

@@ -59,6 +59,7 @@ var (
 	routing    = properties("./clerk/route", "")
 	client     = tests("./clerk", "")
 	judge      = tests("./integration/history", "")
+	simulator  = tests("./integration/sim", "TestSeeds")
 )
 
 // String is the catcher as it stands in the table.

@@ -219,6 +219,11 @@ func (o *op) giveUp() {
 			o.session.Finish(o.seq)
 		}
 	}
+	if c.explicit && o.last.reply.Code == route.Busy {
+		// A session in which the program left writes unsettled is full one day: it
+		// names another.
+		c.name()
+	}
 	o.finish()
 }
 

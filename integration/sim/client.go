@@ -48,9 +48,15 @@ func (w *World) newClerk(id int) *clerk {
 		c.lanes = append(c.lanes, &lane{c: c, number: id*10 + i, seen: map[string]shardcfg.Revision{}, idle: true})
 	}
 	if c.explicit = w.p.Explicit && id == 0; c.explicit {
-		c.book.Use(route.NewSession(shardcfg.SessionID{0xEE}, c.n.clock(), 1, true))
+		c.name()
 	}
 	return c
+}
+
+// name makes the next writes those of a session that the program names.
+func (c *clerk) name() {
+	c.sessions++
+	c.book.Use(route.NewSession(shardcfg.SessionID{0xEE, 15: byte(c.sessions)}, max(c.n.clock(), c.book.Date(0)), 1, true))
 }
 
 // begin gives a write its identity.

@@ -155,14 +155,7 @@ type ctlReply struct {
 	clock    uint64
 }
 
-func (c *controller) leaderAddr() string {
-	if c.r.lead < 0 || c.r.lead == c.r.slot {
-		return ""
-	}
-	return c.r.g.replicas[c.r.lead].n.addr
-}
-
-func (c *controller) notLeading() ctlReply { return ctlReply{refused: true, leader: c.leaderAddr()} }
+func (c *controller) notLeading() ctlReply { return ctlReply{refused: true, leader: c.r.leaderAddr()} }
 
 // state is the applied one, which may be old; nil: the disk failed.
 func (c *controller) state() (ctrlfsm.View, *shardcfg.Config) {

@@ -19,6 +19,7 @@ func (l *life) destroy() {
 	w.stats.happened(KindDestroy)
 	w.trace.text("%s is destroyed", l.g.name)
 	l.end()
+	l.destroyed = true
 	for _, r := range l.g.replicas {
 		r.n.up = false
 	}
@@ -41,6 +42,17 @@ func (o *operator) disaster() ctrlfsm.Command {
 	l.destroy()
 	o.repairing = true
 	return ctrlfsm.Retire{Request: o.request(), Incarnation: l.self.Incarnation}
+}
+
+// mourn retires a destroyed group that is listed still, because the request was
+// refused for its age; nil: there is none.
+func (o *operator) mourn() ctrlfsm.Command {
+	for _, l := range o.w.lives {
+		if _, listed := o.w.controllers.latest.GroupOf(l.self.Incarnation); listed && l.destroyed {
+			return ctrlfsm.Retire{Request: o.request(), Incarnation: l.self.Incarnation}
+		}
+	}
+	return nil
 }
 
 // repair asks for the repair of all shards, until none needs it.

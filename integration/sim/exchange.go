@@ -15,8 +15,23 @@ const peerTimeout = 500 * time.Millisecond
 // inviteAnswer is an answer with what the replica says of itself.
 type inviteAnswer struct {
 	handoff.InviteReply
-	wrong   bool // another incarnation lives there
+	wrong bool // another incarnation lives there
+	leads
+}
+
+// leads is what an answer says of who leads.
+type leads struct {
 	leading bool
+	leader  string // empty: not known, or it is the one that answers
+}
+
+func (s *server) leading() leads { return leads{leading: s.driver != nil, leader: s.r.leaderAddr()} }
+
+// followed goes on from a replica that was of no help.
+func (s *server) followed(inc shardcfg.Incarnation, replicas []string, asked *node, l leads) {
+	if !l.leading {
+		s.peers.Follow(inc, replicas, asked.addr, l.leader)
+	}
 }
 
 // invite sends an Invite and passes the answer on; what gets no answer, the
@@ -27,6 +42,9 @@ func (s *server) invite(in handoff.Invite) {
 		return
 	}
 	leads, begun := s.leads, s.w.now
+	if s.w.trace.on() {
+		s.w.trace.text("%s invites %v at %s: %+v", s.l.g.name, in.To, to.addr, in.Shards)
+	}
 	call(s.r.n, to, peerTimeout, s.w.p.Dup, func(reply func(inviteAnswer)) {
 		if t := serverOf(to, &in.To.Incarnation, s.w.bugs.Unfenced); t != nil {
 			t.invited(in, reply)
@@ -34,8 +52,9 @@ func (s *server) invite(in handoff.Invite) {
 			reply(inviteAnswer{wrong: true})
 		}
 	}, func(a inviteAnswer, how ending, _ bool) {
-		if how != answered || a.wrong || !a.leading {
-			s.preferred[in.To.Incarnation]++
+		s.followed(in.To.Incarnation, in.Replicas, to, a.leads)
+		if s.w.trace.on() {
+			s.w.trace.text("%s: invitation at %s answered %v: %+v", s.l.g.name, to.addr, how == answered, a)
 		}
 		if how != answered || a.wrong || s.leads != leads || s.driver == nil {
 			return
@@ -51,7 +70,7 @@ func (s *server) target(inc shardcfg.Incarnation, replicas []string) *node {
 	if len(replicas) == 0 {
 		return nil
 	}
-	return s.w.address[replicas[s.preferred[inc]%len(replicas)]]
+	return s.w.address[s.peers.Order(inc, replicas)[0]]
 }
 
 // serverOf returns the server of an incarnation at a node; nil: another one
@@ -87,16 +106,16 @@ func (s *server) invited(in handoff.Invite, reply func(inviteAnswer)) {
 	if s.r.failed(err, "read shards") {
 		return
 	}
-	a := inviteAnswer{InviteReply: handoff.Answer(handoff.Identity{Peer: s.l.self}, &v, in), leading: s.driver != nil}
+	a := inviteAnswer{InviteReply: handoff.Answer(handoff.Identity{Peer: s.l.self}, &v, in), leads: s.leading()}
 	a.From = asked
 	reply(a)
 }
 
 // pagesAnswer is an answer to a Fetch.
 type pagesAnswer struct {
-	pages   []kvfsm.Page
-	wrong   bool
-	leading bool
+	pages []kvfsm.Page
+	wrong bool
+	leads
 }
 
 // fetch sends a Fetch and passes the pages on.
@@ -115,6 +134,9 @@ func (s *server) fetch(f handoff.Fetch) {
 	if chance(s.w.rng.serve, 0.2) {
 		to = s.w.address[replicas[s.w.rng.serve.IntN(len(replicas))]]
 	}
+	if s.w.trace.on() {
+		s.w.trace.text("%s fetches from %v at %s: %+v", s.l.g.name, f.From, to.addr, f.Wants)
+	}
 	call(s.r.n, to, peerTimeout, s.w.p.Dup, func(reply func(pagesAnswer)) {
 		if t := serverOf(to, &f.From.Incarnation, false); t != nil {
 			t.wanted(f, reply)
@@ -122,9 +144,7 @@ func (s *server) fetch(f handoff.Fetch) {
 			reply(pagesAnswer{wrong: true})
 		}
 	}, func(a pagesAnswer, how ending, _ bool) {
-		if how != answered || a.wrong || !a.leading {
-			s.preferred[f.From.Incarnation]++
-		}
+		s.followed(f.From.Incarnation, replicas, to, a.leads)
 		if s.leads != leads || s.driver == nil {
 			return
 		}
@@ -158,5 +178,5 @@ func (s *server) wanted(f handoff.Fetch, reply func(pagesAnswer)) {
 			}
 		}
 	}
-	reply(pagesAnswer{pages: pages, leading: s.driver != nil})
+	reply(pagesAnswer{pages: pages, leads: s.leading()})
 }

@@ -97,10 +97,7 @@ func (s *server) round(q *request) {
 }
 
 func (s *server) notLeader(q *request) {
-	addr := ""
-	if s.r.lead >= 0 && s.r.lead != s.r.slot {
-		addr = s.r.g.replicas[s.r.lead].n.addr
-	}
+	addr := s.r.leaderAddr()
 	code := route.NotLeader
 	if addr == "" {
 		code = route.Unavailable

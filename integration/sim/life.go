@@ -19,6 +19,8 @@ type life struct {
 	g     *raftGroup
 	// over: its machines were wiped, after it was drained.
 	over bool
+	// destroyed: nobody will ever hear of it again.
+	destroyed bool
 	// drained is the config without it, once the controllers let it go; 0: not
 	// yet. It must take nothing on until a config names it again.
 	drained shardcfg.ConfigNum

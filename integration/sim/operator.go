@@ -164,7 +164,11 @@ func (o *operator) act() {
 		o.hold()
 	}
 	if o.repairing && !o.ownerless {
-		o.repair()
+		if c := o.mourn(); c != nil {
+			o.ask(c)
+		} else {
+			o.repair()
+		}
 		return
 	}
 	if !w.calm && chance(o.rng, w.p.Nonsense) {

@@ -88,6 +88,15 @@ func (r *replica) termAt(i uint64) uint64 {
 	return r.log[i-r.base-1].term
 }
 
+// leaderAddr is the address of the other replica that is known to lead; empty: of
+// none.
+func (r *replica) leaderAddr() string {
+	if r.lead < 0 || r.lead == r.slot {
+		return ""
+	}
+	return r.g.replicas[r.lead].n.addr
+}
+
 func (r *replica) majority() int { return len(r.g.replicas)/2 + 1 }
 
 // tell sends to another voter.

@@ -35,10 +35,10 @@ type server struct {
 
 	// shown is the state whose records were published, as shardkv's places has them;
 	// it is behind the applied one for a moment.
-	shown     *state
-	lot       *placement.Lot[*request]
-	heard     *placement.Memory
-	preferred map[shardcfg.Incarnation]int // which replica of a group to ask first
+	shown *state
+	lot   *placement.Lot[*request]
+	heard *placement.Memory
+	peers placement.Preference // which replica of a group to ask first
 }
 
 func newServer(l *life, r *replica) *server {
@@ -54,7 +54,7 @@ func (s *server) died() {
 	s.shown = s.r.machine.at
 	s.lot = placement.NewLot[*request](s.w.p.Parked, parkedBytesMax)
 	s.heard = placement.NewMemory()
-	s.preferred = map[shardcfg.Incarnation]int{}
+	s.peers = placement.Preference{}
 }
 
 func (s *server) view() *handoff.View { return s.l.view(s.r.machine.at) }

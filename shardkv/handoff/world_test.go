@@ -404,6 +404,9 @@ func TestHandoffWorld(t *testing.T) {
 				if err := kvfsm.CheckContent(g.store, r.Shard); err != nil {
 					w.fatalf("INV-6: group %d: %v", g.id.Peer.Group, err)
 				}
+				if err := kvfsm.CheckLeftovers(g.store, r.Shard); err != nil {
+					w.fatalf("group %d: %v", g.id.Peer.Group, err)
+				}
 			}
 			w.replay(g)
 		}

@@ -1,6 +1,7 @@
 package kvfsm_test
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -148,7 +149,7 @@ func compare(t *rapid.T, s *store.Mem, n *naive, shards int) {
 	limit := rapid.IntRange(1, 4).Draw(t, "limit")
 	for i := range shards {
 		id := shardcfg.ShardID(i)
-		if err := kvfsm.CheckContent(s, id); err != nil {
+		if err := errors.Join(kvfsm.CheckContent(s, id), kvfsm.CheckLeftovers(s, id)); err != nil {
 			t.Fatal(err)
 		}
 		var got, want []string

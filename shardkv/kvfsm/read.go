@@ -1,7 +1,9 @@
 package kvfsm
 
 import (
+	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/shoalkv/shoal/raftgroup/store"
@@ -197,4 +199,39 @@ func CheckContent(r store.Reader, s shardcfg.ShardID) error {
 		}
 	}
 	return nil
+}
+
+// CheckLeftovers returns an error that wraps ErrState if something is stored for a
+// shard that belongs neither to its held copy nor to its staging, or to a change
+// log that nobody reads any more: it would stay for ever. It reads everything.
+func CheckLeftovers(r store.Reader, s shardcfg.ShardID) error {
+	rec, err := ReadRecord(r, s)
+	if err != nil {
+		return err
+	}
+	it, err := r.Iterate(copyID{s, 0}.prefix(nil), copyID{s + 1, 0}.prefix(nil))
+	if err != nil {
+		return err
+	}
+	held, staged := rec.held().prefix(nil), []byte(nil)
+	if rec.Staging != nil {
+		staged = copyID{rec.Shard, rec.Staging.Copy}.prefix(nil)
+	}
+	logs := rec.Phase == PhaseLeaving || rec.Phase == PhaseFrozen
+	for it.Next() {
+		key := it.Key()
+		if len(key) <= copyPrefixBytes {
+			err = fmt.Errorf("%w: shard %d has a stored key % x", ErrState, s, key)
+			break
+		}
+		of, local := key[:copyPrefixBytes], key[copyPrefixBytes] >= KindLocalMin
+		if mine := rec.Copy != 0 && bytes.Equal(of, held); !mine && (staged == nil || !bytes.Equal(of, staged)) {
+			err = fmt.Errorf("%w: shard %d has leftovers of copy % x: % x", ErrState, s, of, key)
+			break
+		} else if local && (!mine || !logs) {
+			err = fmt.Errorf("%w: shard %d is %v and has a change log: % x", ErrState, s, rec.Phase, key)
+			break
+		}
+	}
+	return errors.Join(err, it.Close())
 }
