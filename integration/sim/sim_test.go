@@ -7,13 +7,16 @@ import (
 	"testing"
 )
 
-var firstSeed = flag.Uint64("seed", 1, "the first seed of TestSeeds")
+var (
+	firstSeed = flag.Uint64("seed", 1, "the first seed of TestSeeds")
+	seedCount = flag.Int("seeds", 2000, "how many seeds TestSeeds runs")
+)
 
 // No seed breaks an invariant, and each replays byte for byte.
 func TestSeeds(t *testing.T) {
-	n := 2000
+	n := *seedCount
 	if testing.Short() {
-		n = 200
+		n = min(n, 200)
 	}
 	var (
 		mu     sync.Mutex
