@@ -1,6 +1,6 @@
 # The commands that docs/testing.md explains. Everything needs only Go.
 
-.PHONY: all build test race lint generate accept plant measure soak explore virtual prove ci
+.PHONY: all build test race lint generate accept plant measure soak simcover explore virtual prove ci
 
 SEEDS ?= 1000
 RUNS ?= 1000
@@ -34,6 +34,9 @@ measure: ## the figures of docs/performance.md, on a quiet machine
 
 soak: ## the simulator over many seeds; SEEDS=n
 	go run ./integration/sim/soak -seeds $(SEEDS)
+
+simcover: ## what the simulator executes of the step machines; SEEDS=n; into docs/simulation.md
+	go run ./integration/sim/cover -seeds $(SEEDS)
 
 explore: ## every bound of the explorer
 	go run ./integration/explore/run -all

@@ -136,12 +136,14 @@ func (o *operator) ask(c ctrlfsm.Command) {
 func (o *operator) made(c ctrlfsm.Command) {
 	switch c := c.(type) {
 	case ctrlfsm.Join:
+		o.w.stats.Joins += len(c.Groups)
 		if o.current(c.Groups[0].ID) == nil {
 			o.w.stats.happened(KindGhost)
 		}
 	case ctrlfsm.Leave:
 		o.w.stats.happened(KindLeave)
 	case ctrlfsm.Move, ctrlfsm.Unpin:
+		o.w.stats.Pins++
 		o.w.stats.happened(KindMove)
 	}
 }

@@ -14,36 +14,61 @@ type Kind uint8
 
 // The kinds. Each can be switched off.
 const (
-	KindLoss       Kind = iota // messages get lost
-	KindDup                    // messages come twice
-	KindSlow                   // messages come late, and after later ones
-	KindLostResult             // a proposer is told "unknown" though it is committed
-	KindCrash                  // a replica loses power
-	KindGroupCrash             // all replicas of a group do
-	KindPartition              // links are cut, one way or both
-	KindPause                  // a machine stands still, and goes on
-	KindClock                  // a clock jumps, or stands off
-	KindSnapshot               // logs are cut short, so that snapshots are sent
-	KindExpiry                 // sessions expire after seconds
-	KindSleep                  // clients fall silent with unresolved writes
-	KindGhost                  // groups join that never come to life
-	KindRejoin                 // emptied groups come back as new incarnations
-	KindLeave                  // groups leave
-	KindMove                   // shards are pinned and unpinned
-	KindDisk                   // a disk fails, so that a replica stops and gets another
-	KindStray                  // an old command is proposed again, by any leader
-	KindGarble                 // pages of a handoff are damaged on their way
-	KindNonsense               // operators and clients ask for what must be refused
-	KindDestroy                // groups are destroyed, and their shards repaired
-	KindNewer                  // a replica meets what a newer version wrote, and stops
+	KindLoss Kind = iota
+	KindDup
+	KindSlow
+	KindLostResult
+	KindCrash
+	KindGroupCrash
+	KindPartition
+	KindPause
+	KindClock
+	KindSnapshot
+	KindExpiry
+	KindSleep
+	KindGhost
+	KindRejoin
+	KindLeave
+	KindMove
+	KindDisk
+	KindStray
+	KindGarble
+	KindNonsense
+	KindDestroy
+	KindNewer
 	kindCount
 )
 
-var kindNames = [kindCount]string{"loss", "dup", "slow", "lostresult", "crash", "groupcrash", "partition", "pause",
-	"clock", "snapshot", "expiry", "sleep", "ghost", "rejoin", "leave", "move", "disk", "stray", "garble", "nonsense", "destroy", "newer"}
+var kinds = [kindCount]struct{ name, text string }{
+	KindLoss:       {"loss", "messages get lost"},
+	KindDup:        {"dup", "messages come twice"},
+	KindSlow:       {"slow", "messages come late, and after later ones"},
+	KindLostResult: {"lostresult", "a proposer is told \"unknown\" though it is committed"},
+	KindCrash:      {"crash", "a replica loses power"},
+	KindGroupCrash: {"groupcrash", "all replicas of a group do"},
+	KindPartition:  {"partition", "links are cut, one way or both"},
+	KindPause:      {"pause", "a machine stands still, and goes on"},
+	KindClock:      {"clock", "a clock jumps, or stands off"},
+	KindSnapshot:   {"snapshot", "logs are cut short, so that snapshots are sent"},
+	KindExpiry:     {"expiry", "sessions expire after seconds"},
+	KindSleep:      {"sleep", "clients fall silent with unresolved writes"},
+	KindGhost:      {"ghost", "groups join that never come to life"},
+	KindRejoin:     {"rejoin", "emptied groups come back as new incarnations"},
+	KindLeave:      {"leave", "groups leave"},
+	KindMove:       {"move", "shards are pinned and unpinned"},
+	KindDisk:       {"disk", "a disk fails, so that a replica stops and gets another"},
+	KindStray:      {"stray", "an old command is proposed again, by any leader"},
+	KindGarble:     {"garble", "pages of a handoff are damaged on their way"},
+	KindNonsense:   {"nonsense", "operators and clients ask for what must be refused"},
+	KindDestroy:    {"destroy", "groups are destroyed, and their shards repaired"},
+	KindNewer:      {"newer", "a replica meets what a newer version wrote, and stops"},
+}
 
 // String is the kind's name on the command line.
-func (k Kind) String() string { return kindNames[k] }
+func (k Kind) String() string { return kinds[k].name }
+
+// Text says what happens.
+func (k Kind) Text() string { return kinds[k].text }
 
 // Kinds is a set of kinds.
 type Kinds uint32
@@ -70,7 +95,7 @@ func ParseKinds(text string) (s Kinds, err error) {
 	for name := range strings.SplitSeq(text, ",") {
 		found := name == ""
 		for k := range kindCount {
-			if kindNames[k] == name {
+			if kinds[k].name == name {
 				s, found = s.With(k), true
 			}
 		}

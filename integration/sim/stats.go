@@ -18,6 +18,8 @@ type Stats struct {
 	Installs   int // shards that arrived
 	Discards   int // stagings given up
 	Configs    int
+	Joins      int // groups named for the first time, or again with other weights or replicas
+	Pins       int // moves, and shards let go
 	Elections  int
 	Replayed   int // entries that replicas applied again after a crash
 	Drained    int // groups that left and were drained
@@ -54,6 +56,8 @@ func (s *Stats) Add(o *Stats) {
 	s.Installs += o.Installs
 	s.Discards += o.Discards
 	s.Configs += o.Configs
+	s.Joins += o.Joins
+	s.Pins += o.Pins
 	s.Elections += o.Elections
 	s.Replayed += o.Replayed
 	s.Drained += o.Drained

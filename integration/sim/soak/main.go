@@ -64,7 +64,7 @@ func parse(args []string) (s settings, err error) {
 	bug := f.String("bug", "", "plant a bug, to see it caught")
 	f.IntVar(&s.workers, "workers", runtime.GOMAXPROCS(0), "seeds at once")
 	f.IntVar(&s.failuresMax, "failures", 5, "stop after so many failures")
-	f.StringVar(&s.report, "o", "", "write a summary to this file: .json or .md")
+	f.StringVar(&s.report, "o", "", "write a summary to this .json file, or into the section of this document")
 	if err := f.Parse(args); err != nil {
 		return s, err
 	}

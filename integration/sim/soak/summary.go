@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/shoalkv/shoal/integration/section"
 	"github.com/shoalkv/shoal/integration/sim"
 )
 
@@ -75,17 +76,22 @@ func (s *summary) text() string {
 	row("- answered / not done / unknown", fmt.Sprintf("%d / %d / %d", s.Stats.Done, s.Stats.NotDone, s.Stats.Unknown))
 	row("- repeats answered from a record", s.Stats.Repeats)
 	row("- sessions refused for their age", s.Stats.Expired)
+	row("- scans / their pages", fmt.Sprintf("%d / %d", s.Stats.Scans, s.Stats.Pages))
 	row("handoffs", fmt.Sprintf("%d, at least %d a seed", s.Stats.Handoffs, s.HandoffsMin))
 	row("- shards installed / stagings discarded", fmt.Sprintf("%d / %d", s.Stats.Installs, s.Stats.Discards))
 	row("configurations", s.Stats.Configs)
+	row("- groups joined, or their weights or replicas changed", s.Stats.Joins)
+	row("- shards pinned or let go", s.Stats.Pins)
 	row("groups drained / reborn", fmt.Sprintf("%d / %d", s.Stats.Drained, s.Stats.Reborn))
+	row("shards repaired after groups were destroyed / of which writes were lost", fmt.Sprintf("%d / %d", s.Stats.Repairs, s.Stats.Lossy))
 	row("elections", s.Stats.Elections)
 	row("crashes of replicas", s.Stats.Crashes)
+	row("replicas that stopped because their disk failed", s.Stats.DiskStops)
 	row("entries replayed after crashes", s.Stats.Replayed)
 	row("rests, for work that lagged", s.Stats.Rests)
-	b.WriteString("\n| Fault | happened | in seeds |\n|---|---|---|\n")
+	b.WriteString("\n| Fault | What it is | Happened | In seeds |\n|---|---|---:|---:|\n")
 	for _, k := range sim.AllKinds() {
-		fmt.Fprintf(&b, "| %v | %d | %d |\n", k, s.Happened[k.String()], s.With[k.String()])
+		fmt.Fprintf(&b, "| %v | %s | %d | %d |\n", k, k.Text(), s.Happened[k.String()], s.With[k.String()])
 	}
 	for _, f := range s.Failures {
 		fmt.Fprintf(&b, "\nSeed %d: %s: %s\n\n    %s\n", f.Seed, f.Name, f.Text, f.Replay)
@@ -93,20 +99,17 @@ func (s *summary) text() string {
 	return b.String()
 }
 
-// write writes the summary to a file, as JSON or as Markdown.
+// write writes the summary to a file as JSON, or into the section of a document.
 func (s *summary) write(file string) error {
-	content := []byte(s.text())
 	switch {
 	case file == "":
 		return nil
 	case strings.HasSuffix(file, ".json"):
-		var err error
-		if content, err = json.MarshalIndent(s, "", "  "); err != nil {
+		content, err := json.MarshalIndent(s, "", "  ")
+		if err != nil {
 			return err
 		}
+		return os.WriteFile(file, content, 0o644)
 	}
-	if err := os.WriteFile(file, content, 0o644); err != nil {
-		return fmt.Errorf("write the summary: %w", err)
-	}
-	return nil
+	return section.Write(file, "soak", s.text())
 }
