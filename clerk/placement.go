@@ -78,6 +78,9 @@ func (t *routeTable) whereabouts(op *route.Op) string {
 	if t.mu.table.ShardCount() == 0 {
 		return "the cluster's shards are not known"
 	}
+	if config := t.mu.table.Config(); config != nil && len(config.Groups) == 0 {
+		return "no group has joined the cluster"
+	}
 	shard, g := t.mu.table.Home(op)
 	if len(g.Replicas) == 0 {
 		return fmt.Sprintf("shard %d has no group", shard)
@@ -133,6 +136,9 @@ const (
 	// refreshRestMax is the time between two where none brings anything.
 	refreshRestMax = time.Second
 	refreshMax     = 3 * time.Second
+	// peekAfter is how long the latest configuration may be on its way before each
+	// controller is asked for what it knows.
+	peekAfter = 300 * time.Millisecond
 )
 
 // A refresher learns newer placement when someone wants it. One goroutine, run,
@@ -243,15 +249,28 @@ func (c *Clerk) learn(ctx context.Context) error {
 		return nil
 	}
 	asking, cancel := context.WithTimeout(ctx, refreshMax/2)
-	_, err := c.queryLatest(asking)
-	cancel()
-	if err == nil || errors.Is(err, ErrWrongCluster) {
-		return err
+	defer cancel()
+	latest := make(chan error, 1)
+	go func() {
+		_, err := c.queryLatest(asking)
+		latest <- err
+	}()
+	// The first controller in the list may be silent, and hold up the others.
+	patience := time.NewTimer(peekAfter)
+	defer patience.Stop()
+	var err, peeked error
+	select {
+	case err = <-latest:
+		if err == nil || errors.Is(err, ErrWrongCluster) || ctx.Err() != nil {
+			return err
+		}
+		peeked = c.peek(ctx)
+	case <-patience.C:
+		peeked = c.peek(ctx)
+		if err = <-latest; err == nil || errors.Is(err, ErrWrongCluster) {
+			return err
+		}
 	}
-	if ctx.Err() != nil {
-		return err
-	}
-	peeked := c.peek(ctx)
 	if errors.Is(peeked, ErrWrongCluster) {
 		return peeked
 	}

@@ -1,7 +1,9 @@
 package clerk_test
 
 import (
+	"context"
 	"errors"
+	"net"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -68,6 +70,43 @@ func TestStartWithMinorityOfControllers(t *testing.T) {
 		}
 		if took := time.Since(start); took > 7*time.Second {
 			t.Errorf("move failed after %v", took)
+		}
+	})
+}
+
+// A controller that accepts connections and says nothing, as a frozen one or one
+// whose host is gone, does not hold up the start, though it is the first.
+func TestStartBesideSilentController(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeCluster) {
+		silent := f.controllers[0].addr
+		f.stop(silent)
+		start := time.Now()
+		c := f.open(t, func(config *clerk.Config) {
+			config.Dialer = func(ctx context.Context, addr string) (net.Conn, error) {
+				if addr == silent {
+					<-ctx.Done()
+					return nil, context.Cause(ctx)
+				}
+				return f.dial(ctx, addr)
+			}
+		})
+		if took := time.Since(start); took > 500*time.Millisecond {
+			t.Errorf("took %v", took)
+		}
+		putAll(t, f, c)
+	})
+}
+
+// Before any group has joined, the error of an operation says just that.
+func TestNoGroups(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeCluster) {
+		f.config = &shardcfg.Config{Shards: make([]shardcfg.GroupID, len(f.shards)), Groups: map[shardcfg.GroupID]shardcfg.Group{}}
+		for s := range f.shards {
+			f.shards[s].holder = &fakeGroup{f: f}
+		}
+		_, err := f.open(t, nil).Put(t.Context(), []byte("k"), nil)
+		if !errors.Is(err, clerk.ErrNotDone) || !strings.Contains(err.Error(), "no group has joined the cluster") {
+			t.Errorf("put: %v", err)
 		}
 	})
 }

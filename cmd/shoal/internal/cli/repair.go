@@ -66,6 +66,11 @@ func findIncarnation(ctx context.Context, admin *clerk.Admin, arg string) (shard
 		return shardcfg.Incarnation{}, err
 	}
 	g, listed := config.Groups[gid]
+	if !listed {
+		if g, listed, err = findRetired(ctx, admin, config, gid); err != nil {
+			return shardcfg.Incarnation{}, err
+		}
+	}
 	switch {
 	case !listed:
 		return shardcfg.Incarnation{}, codedError{fmt.Errorf("retire: not done: group %d is not in the configuration; one that was there before is named by its incarnation", gid), ExitCondition}
@@ -73,6 +78,26 @@ func findIncarnation(ctx context.Context, admin *clerk.Admin, arg string) (shard
 		return shardcfg.Incarnation{}, codedError{fmt.Errorf("retire: not done: refused: group %d never came to life: it can leave", gid), ExitRefused}
 	}
 	return g.Incarnation, nil
+}
+
+// findRetired looks in the last configurations for a group that was retired since,
+// so that who repeats a retirement by gid learns that it is done.
+func findRetired(ctx context.Context, admin *clerk.Admin, latest *shardcfg.Config, gid shardcfg.GroupID) (g shardcfg.Group, found bool, err error) {
+	const lookBack = 100
+	for num := latest.Num; num > 0 && num+lookBack > latest.Num; {
+		num--
+		config, err := admin.Query(ctx, num)
+		if errors.Is(err, clerk.ErrNotFound) {
+			break // not kept any more
+		}
+		if err != nil {
+			return shardcfg.Group{}, false, err
+		}
+		if g, listed := config.Groups[gid]; listed {
+			return g, latest.IsRetired(g.Incarnation), nil
+		}
+	}
+	return shardcfg.Group{}, false, nil
 }
 
 func (a *app) repairCommand() *cobra.Command {

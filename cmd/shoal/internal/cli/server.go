@@ -5,6 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"net"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -128,6 +132,9 @@ func (a *app) runReplica(ctx context.Context, o replica.Options, m memory) error
 			return usagef("--%s is needed", f.name)
 		}
 	}
+	if err := checkReplicaAddresses(o); err != nil {
+		return usageError{err}
+	}
 	if o.Group == 0 {
 		if err := shardcfg.CheckShardCount(o.Shards); err != nil {
 			return usagef("--shards is %d: %w", o.Shards, err)
@@ -153,6 +160,37 @@ func (a *app) runReplica(ctx context.Context, o replica.Options, m memory) error
 		return replicaFailure(failure)
 	}
 	return errors.Join(r.Close(drain), replicaFailure(r.Err()))
+}
+
+// checkReplicaAddresses refuses what can't be an address, before anything is
+// written to the data directory.
+func checkReplicaAddresses(o replica.Options) error {
+	for _, f := range []struct{ name, address string }{{"listen", o.Listen}, {"advertise", o.Advertise}, {"http", o.HTTP}} {
+		if f.address == "" {
+			continue
+		}
+		if _, port, err := net.SplitHostPort(f.address); err != nil || !isPort(port, 0) {
+			return fmt.Errorf("--%s: %q is no address: it is HOST:PORT", f.name, f.address)
+		}
+	}
+	seen := map[string]string{}
+	for _, id := range slices.Sorted(maps.Keys(o.Peers)) {
+		address := o.Peers[id]
+		if _, port, err := net.SplitHostPort(address); err != nil || !isPort(port, 1) {
+			return fmt.Errorf("--peers: %q of %q is no address: it is HOST:PORT", address, id)
+		}
+		if other, twice := seen[address]; twice {
+			return fmt.Errorf("--peers: %s is the address of both %q and %q", address, other, id)
+		}
+		seen[address] = id
+	}
+	return nil
+}
+
+// isPort reports whether a port is a number from least to 65535.
+func isPort(port string, least uint64) bool {
+	n, err := strconv.ParseUint(port, 10, 16)
+	return err == nil && n >= least
 }
 
 // serverLogLevel is the least level of what a server logs.
