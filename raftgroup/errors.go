@@ -54,6 +54,23 @@ func (e *NotLeaderError) Unwrap() error { return ErrNotDone }
 // ErrRefused and ErrNotDone.
 type RefusedError struct {
 	Reason string
+	// Silent are the voters of the resulting group that do not answer, where that
+	// is the reason.
+	Silent []SilentMember
+}
+
+// A SilentMember is a voter that did not answer when it was asked.
+type SilentMember struct {
+	Label    string // empty if it is not known
+	ServerID string
+}
+
+// String is the label, or else the server id.
+func (m SilentMember) String() string {
+	if m.Label == "" {
+		return m.ServerID
+	}
+	return m.Label
 }
 
 func (e *RefusedError) Error() string { return "raftgroup: refused: " + e.Reason }

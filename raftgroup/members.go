@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -20,8 +21,10 @@ var ErrNoMember error = &familyError{family: ErrNotDone, text: "raftgroup: no su
 const catchUpRoundsMax = 10
 
 // AddLearner adds a replica that receives the log and has no vote. Adding a
-// member again is no error. The label need not be unique, the server id and the
-// address must be. Only the leader can do it.
+// member again, voter or not, is no error. The label need not be unique, the
+// server id and the address must be. The address of a member is never changed in
+// place: the disk at the old one and the disk at the new one could both vote
+// under its name. Only the leader can do it.
 func (r *Replica) AddLearner(ctx context.Context, m formation.Member) error {
 	lead, err := r.readyLead(ctx)
 	if err != nil {
@@ -36,6 +39,9 @@ func (r *Replica) AddLearner(ctx context.Context, m formation.Member) error {
 		switch {
 		case string(s.ID) == m.ServerID && string(s.Address) == m.Address:
 			present = true
+		case string(s.ID) == m.ServerID:
+			return &RefusedError{Reason: fmt.Sprintf("member %s has the address %s, which can't become %s in place: two disks could vote as one; "+
+				"replace the member with an empty replica", m.ServerID, s.Address, m.Address)}
 		case string(s.Address) == m.Address:
 			return &RefusedError{Reason: "another member has the address " + m.Address}
 		}
@@ -76,7 +82,7 @@ func (r *Replica) Promote(ctx context.Context, who string) error {
 		return err
 	}
 	voters := append(voterIDs(current), learner.ID)
-	if err := r.checkQuorum(voters); err != nil {
+	if err := r.checkQuorum(ctx, lead, voters); err != nil {
 		return err
 	}
 	return r.await(ctx, lead.node.AddVoter(learner.ID, learner.Address, current.index, r.changeTimeout(ctx)))
@@ -117,15 +123,24 @@ func (r *Replica) match(lead *leadership, id raft.ServerID) uint64 {
 	return p.Match
 }
 
-// Remove removes a member, given by label or server id. It refuses if the
-// members that are left lack a live quorum. Only the leader can do it; if it
-// removes itself, it stops leading.
+// Remove removes a member, given by label or server id. That there is no such
+// member is ErrNoMember, and certain: whoever repeats a removal whose answer was
+// lost may take it for success. It refuses, after two timeouts at most, if the
+// voters that are left lack a live quorum; RefusedError says who is silent. Only
+// the leader can do it; if it removes itself, it stops leading.
 func (r *Replica) Remove(ctx context.Context, who string) error {
 	lead, err := r.readyLead(ctx)
 	if err != nil {
 		return err
 	}
 	leaving, current, err := r.find(who)
+	if errors.Is(err, ErrNoMember) {
+		// A leader that was deposed may not know that the member was added since.
+		if err := r.ReadBarrier(ctx); err != nil {
+			return err
+		}
+		leaving, current, err = r.find(who)
+	}
 	if err != nil {
 		return err
 	}
@@ -136,7 +151,7 @@ func (r *Replica) Remove(ctx context.Context, who string) error {
 				left = append(left, id)
 			}
 		}
-		if err := r.checkQuorum(left); err != nil {
+		if err := r.checkQuorum(ctx, lead, left); err != nil {
 			return err
 		}
 	}
@@ -269,21 +284,52 @@ func voterIDs(m members) (ids []raft.ServerID) {
 	return ids
 }
 
-// checkQuorum refuses a set of voters of which no majority answers at present.
-func (r *Replica) checkQuorum(voters []raft.ServerID) error {
+// checkQuorum refuses a set of voters of which no majority answers now. What
+// counts is an answer, in the leadership's term, to a message that was sent after
+// the check began: a voter that answered a moment ago may be dead.
+func (r *Replica) checkQuorum(ctx context.Context, lead *leadership, voters []raft.ServerID) error {
 	if len(voters) == 0 {
 		return &RefusedError{Reason: "the group would have no voter left"}
 	}
-	alive := 0
-	for _, id := range voters {
-		if r.healthy(id) {
-			alive++
-		}
+	silent, err := r.silent(ctx, lead, voters)
+	if err != nil {
+		return err
 	}
+	alive := len(voters) - len(silent)
 	if alive <= len(voters)/2 {
-		return &RefusedError{Reason: fmt.Sprintf("the group would have %d voters, of which only %d answer", len(voters), alive)}
+		var names []string
+		for _, m := range silent {
+			names = append(names, m.String())
+		}
+		return &RefusedError{Silent: silent, Reason: fmt.Sprintf("the group would have %d voters, of which only %d answer; these do not: %s",
+			len(voters), alive, strings.Join(names, ", "))}
 	}
 	return nil
+}
+
+// silent asks all the voters, and returns those that have not answered within two
+// timeouts. It does not stop at a majority, so that it can name the others.
+func (r *Replica) silent(ctx context.Context, lead *leadership, voters []raft.ServerID) ([]SilentMember, error) {
+	number := r.transport.BeginRound()
+	lead.node.VerifyLeader() // makes Raft send heartbeats now; its answer proves nothing
+	for deadline := time.Now().Add(2 * r.o.Timeout); ; {
+		var silent []SilentMember
+		for _, id := range voters {
+			if string(id) != r.o.Identity.ServerID && !r.transport.Acknowledged(id, lead.term(), number) {
+				silent = append(silent, SilentMember{Label: r.labelOf(string(id)), ServerID: string(id)})
+			}
+		}
+		if len(silent) == 0 || time.Now().After(deadline) {
+			return silent, nil
+		}
+		select {
+		case <-time.After(r.o.Timeout / 20):
+		case <-lead.ctx.Done():
+			return nil, r.notLeader()
+		case <-ctx.Done():
+			return nil, notDone(ctx.Err())
+		}
+	}
 }
 
 // healthy reports whether a member has answered lately.

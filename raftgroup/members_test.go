@@ -122,6 +122,89 @@ func TestQuorumIsKept(t *testing.T) {
 	})
 }
 
+// Claim: only an answer to a question asked after the change was counts for the
+// quorum; that a voter answered a moment ago does not. The refusal names who is
+// silent.
+func TestQuorumIsFresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 3)
+		defer c.stopAll()
+		leader := c.leader()
+		leader.put("a=1")
+		r, f := leader.replica, c.followers(leader)
+		f[0].isolate()
+		if !r.Status().member(f[0].member.Label).Healthy {
+			t.Fatal("the test is late: its silence is known")
+		}
+		var refused *RefusedError
+		err := r.Remove(within(t, time.Minute), f[1].member.Label)
+		if !errors.As(err, &refused) || !errors.Is(err, ErrNotDone) {
+			t.Fatalf("remove the only other voter that lives: %v", err)
+		}
+		if len(refused.Silent) != 1 || refused.Silent[0].ServerID != f[0].member.ServerID || !strings.Contains(err.Error(), f[0].member.Label) {
+			t.Errorf("silent are %v: %v", refused.Silent, err)
+		}
+		if n := len(r.Status().Members); n != 3 {
+			t.Fatalf("%d members", n)
+		}
+		// The dead one may go at once, and then only those that are left count.
+		if err := r.Remove(within(t, time.Minute), f[0].member.Label); err != nil {
+			t.Fatalf("remove the dead one: %v", err)
+		}
+		leader.put("b=1")
+	})
+}
+
+// Claim: a removal may be repeated: the member is surely gone, which a leader that
+// was deposed does not claim.
+func TestRemoveTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 3)
+		defer c.stopAll()
+		leader := c.leader()
+		gone := c.followers(leader)[0]
+		if err := leader.replica.Remove(within(t, time.Minute), gone.member.Label); err != nil {
+			t.Fatal(err)
+		}
+		for _, who := range []string{gone.member.Label, gone.member.ServerID} {
+			if err := leader.replica.Remove(within(t, time.Minute), who); err != ErrNoMember {
+				t.Errorf("remove %s again: %v", who, err)
+			}
+		}
+		leader.isolate()
+		var other *NotLeaderError
+		err := leader.replica.Remove(within(t, time.Minute), gone.member.Label)
+		if !errors.As(err, &other) {
+			t.Errorf("a leader that nobody answers says of a member: %v", err)
+		}
+		leader.rejoin()
+	})
+}
+
+// Claim: the address of a member is not changed in place: the disks at the old
+// and at the new one could both vote as one.
+func TestAddressIsNotChangedInPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 3)
+		defer c.stopAll()
+		leader := c.leader()
+		voter := c.followers(leader)[0].member
+		if err := leader.replica.AddLearner(within(t, time.Minute), voter); err != nil {
+			t.Errorf("add a voter again: %v", err)
+		}
+		moved := voter
+		moved.Address = "elsewhere"
+		var refused *RefusedError
+		err := leader.replica.AddLearner(within(t, time.Minute), moved)
+		if !errors.As(err, &refused) || !strings.Contains(err.Error(), "replace") {
+			t.Errorf("add it at another address: %v", err)
+		}
+		if m := leader.replica.Status().member(voter.Label); m.Address != voter.Address || m.Role != RoleFollower {
+			t.Errorf("it is %+v", m)
+		}
+	})
+}
+
 // Claim: a vote that was given to one disk is not repeated for another disk that
 // came to the same address: Raft would take its request for a duplicate, and
 // grant it without a look at its log.

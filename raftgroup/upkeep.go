@@ -95,7 +95,14 @@ func (r *Replica) transferring() bool {
 func (r *Replica) bounce() error {
 	ctx, cancel := context.WithTimeout(context.Background(), r.o.StallLimit)
 	defer cancel()
-	if err := r.stopEngine(ctx, r.engine(), errBounced); err != nil {
+	// Raft never answers for what is in its queue when it is told to stop, and
+	// whoever waits for that would wait forever: let nothing more in, and the queue
+	// run empty.
+	e := r.engine()
+	e.stopDrain()
+	r.lost()
+	r.drainProposals(ctx)
+	if err := r.stopEngine(ctx, e, errBounced); err != nil {
 		return err
 	}
 	if err := r.guard.fit(r.fsm.position()); err != nil {

@@ -134,11 +134,11 @@ func TestGroup(t *testing.T) {
 			gone = h
 		}
 	}
-	if _, err := client.Remove(context.Background(), &raftpb.RemoveRequest{Label: gone.label}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := client.Remove(context.Background(), &raftpb.RemoveRequest{Label: gone.label}); status.Code(err) != codes.NotFound {
-		t.Fatalf("removed twice: %v", err)
+	for _, again := range []bool{false, true} {
+		reply, err := client.Remove(context.Background(), &raftpb.RemoveRequest{Label: gone.label})
+		if err != nil || reply.GetAbsent() != again {
+			t.Fatalf("remove, again: %v: %v, %v", again, reply, err)
+		}
 	}
 	eventually(t, "three healthy voters are listed", func() bool {
 		list, err := client.List(context.Background(), &raftpb.ListRequest{})
@@ -253,6 +253,19 @@ func recvAll(client raftpb.MembershipClient, req *raftpb.AddRequest) (n int, err
 		if _, err := stream.Recv(); err != nil {
 			return n, err
 		}
+	}
+}
+
+// TestPartly: a change that fails midway says what is done and what remains.
+func TestPartly(t *testing.T) {
+	steps := []changeStep{{what: "add b"}, {what: "let b vote"}, {what: "remove a"}}
+	refused := status.Error(codes.FailedPrecondition, "no quorum")
+	if err := partly(refused, steps, 0); err != refused {
+		t.Errorf("nothing was done: %v", err)
+	}
+	err := partly(refused, steps, 2)
+	if want := "no quorum (done: add b, let b vote; remains: remove a;"; status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v, want %q", err, want)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -64,7 +65,8 @@ func memberProto(st *raftgroup.Status, m raftgroup.MemberStatus) *raftpb.Member 
 		Role: string(m.Role), AppliedIndex: applied, Healthy: m.Healthy}
 }
 
-// Remove takes a member out. That it is gone already is a success.
+// Remove takes a member out. That there is none is a success, which the reply
+// tells apart: the reply to an earlier call may have been lost.
 func (s *membershipService) Remove(ctx context.Context, req *raftpb.RemoveRequest) (*raftpb.RemoveReply, error) {
 	r, err := s.replica()
 	if err != nil {
@@ -79,20 +81,26 @@ func (s *membershipService) Remove(ctx context.Context, req *raftpb.RemoveReques
 			found = append(found, m)
 		}
 	}
+	who := req.GetServerId()
 	switch len(found) {
 	case 0:
-		if req.GetServerId() != "" {
-			return &raftpb.RemoveReply{}, nil
+		if who == "" {
+			who = req.GetLabel()
 		}
-		return nil, status.Errorf(codes.NotFound, "no replica %q in the group", req.GetLabel())
 	case 1:
-		if err := r.replica.Remove(ctx, found[0].ServerID); err != nil {
-			return nil, membershipError(err)
-		}
-		return &raftpb.RemoveReply{}, nil
+		who = found[0].ServerID
+	default:
+		return nil, status.Errorf(codes.FailedPrecondition, "%d members have the id %q (%s and %s): name the server id",
+			len(found), req.GetLabel(), found[0].ServerID, found[1].ServerID)
 	}
-	return nil, status.Errorf(codes.FailedPrecondition, "%d members have the id %q (%s and %s): name the server id",
-		len(found), req.GetLabel(), found[0].ServerID, found[1].ServerID)
+	err = r.replica.Remove(ctx, who)
+	if errors.Is(err, raftgroup.ErrNoMember) {
+		return &raftpb.RemoveReply{Absent: true}, nil
+	}
+	if err != nil {
+		return nil, membershipError(err)
+	}
+	return &raftpb.RemoveReply{}, nil
 }
 
 // Transfer hands leadership over.
@@ -128,9 +136,10 @@ func (s *membershipService) Add(req *raftpb.AddRequest, stream grpc.ServerStream
 	if err != nil {
 		return err
 	}
-	for _, step := range s.steps(r, member, req.GetReplaces()) {
+	steps := s.steps(r, member, req.GetReplaces())
+	for i, step := range steps {
 		if err := s.report(stream, r, member, step.phase, step.run); err != nil {
-			return err
+			return partly(err, steps, i)
 		}
 	}
 	return stream.Send(r.progress("done", member))
@@ -140,7 +149,27 @@ func (s *membershipService) Add(req *raftpb.AddRequest, stream grpc.ServerStream
 // reported with.
 type changeStep struct {
 	phase string
+	what  string // completes "done: " and "not done: "
 	run   func(context.Context) error
+}
+
+// partly says what of a change is done, if anything, and what remains, when a
+// step fails. The code stays that of the step: repeating the call continues.
+func partly(err error, steps []changeStep, failed int) error {
+	if failed == 0 {
+		return err
+	}
+	var done, rest []string
+	for i, step := range steps {
+		if i < failed {
+			done = append(done, step.what)
+		} else {
+			rest = append(rest, step.what)
+		}
+	}
+	s := status.Convert(err)
+	return status.Errorf(s.Code(), "%s (done: %s; remains: %s; repeating the command continues)",
+		s.Message(), strings.Join(done, ", "), strings.Join(rest, ", "))
 }
 
 // steps are the changes that make the member a voter, and remove whom it
@@ -148,10 +177,10 @@ type changeStep struct {
 // Only a replica that comes back empty at its old address has to wait until that
 // is free.
 func (s *membershipService) steps(r *runningReplica, member formation.Member, replaces string) []changeStep {
-	remove := changeStep{"removing", func(ctx context.Context) error { return s.removeReplaced(ctx, r, member, replaces) }}
+	remove := changeStep{"removing", "remove " + replaces, func(ctx context.Context) error { return s.removeReplaced(ctx, r, member, replaces) }}
 	add := []changeStep{
-		{"adding", func(ctx context.Context) error { return r.replica.AddLearner(ctx, member) }},
-		{"catching up", func(ctx context.Context) error { return r.replica.Promote(ctx, member.ServerID) }},
+		{"adding", "add " + member.Label + " at " + member.Address + " as a learner", func(ctx context.Context) error { return r.replica.AddLearner(ctx, member) }},
+		{"catching up", "give " + member.Label + " its vote", func(ctx context.Context) error { return r.replica.Promote(ctx, member.ServerID) }},
 	}
 	if replaces == "" {
 		return add
@@ -235,7 +264,7 @@ func (s *membershipService) removeReplaced(ctx context.Context, r *runningReplic
 		if formation.LabelOf(m.ServerID) != label || m.ServerID == member.ServerID {
 			continue
 		}
-		if err := r.replica.Remove(ctx, m.ServerID); err != nil {
+		if err := r.replica.Remove(ctx, m.ServerID); err != nil && !errors.Is(err, raftgroup.ErrNoMember) {
 			return err
 		}
 	}

@@ -124,6 +124,7 @@ type Member struct {
 	Role          string                 `protobuf:"bytes,4,opt,name=role,proto3" json:"role,omitempty"`                                      // leader, follower or learner
 	AppliedIndex  uint64                 `protobuf:"varint,5,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"` // 0: not known
 	Healthy       bool                   `protobuf:"varint,6,opt,name=healthy,proto3" json:"healthy,omitempty"`
+	HealthKnown   bool                   `protobuf:"varint,7,opt,name=health_known,json=healthKnown,proto3" json:"health_known,omitempty"` // false: the replica that answers can't say
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -196,6 +197,13 @@ func (x *Member) GetAppliedIndex() uint64 {
 func (x *Member) GetHealthy() bool {
 	if x != nil {
 		return x.Healthy
+	}
+	return false
+}
+
+func (x *Member) GetHealthKnown() bool {
+	if x != nil {
+		return x.HealthKnown
 	}
 	return false
 }
@@ -513,6 +521,9 @@ type ListReply struct {
 	Members       []*Member              `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
 	Leader        string                 `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`
 	Identity      *Identity              `protobuf:"bytes,3,opt,name=identity,proto3" json:"identity,omitempty"`
+	Leads         bool                   `protobuf:"varint,4,opt,name=leads,proto3" json:"leads,omitempty"`                          // the replica that answers leads
+	LastIndex     uint64                 `protobuf:"varint,5,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"` // of the log of the replica that answers
+	Removed       bool                   `protobuf:"varint,6,opt,name=removed,proto3" json:"removed,omitempty"`                      // the replica that answers is no member any more
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -566,6 +577,27 @@ func (x *ListReply) GetIdentity() *Identity {
 		return x.Identity
 	}
 	return nil
+}
+
+func (x *ListReply) GetLeads() bool {
+	if x != nil {
+		return x.Leads
+	}
+	return false
+}
+
+func (x *ListReply) GetLastIndex() uint64 {
+	if x != nil {
+		return x.LastIndex
+	}
+	return 0
+}
+
+func (x *ListReply) GetRemoved() bool {
+	if x != nil {
+		return x.Removed
+	}
+	return false
 }
 
 type AddRequest struct {
@@ -742,6 +774,7 @@ func (x *RemoveRequest) GetServerId() string {
 
 type RemoveReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Absent        bool                   `protobuf:"varint,1,opt,name=absent,proto3" json:"absent,omitempty"` // there was no such member: nothing was done now
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -774,6 +807,13 @@ func (x *RemoveReply) ProtoReflect() protoreflect.Message {
 // Deprecated: Use RemoveReply.ProtoReflect.Descriptor instead.
 func (*RemoveReply) Descriptor() ([]byte, []int) {
 	return file_raftgroup_raftpb_group_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RemoveReply) GetAbsent() bool {
+	if x != nil {
+		return x.Absent
+	}
+	return false
 }
 
 type TransferRequest struct {
@@ -877,14 +917,15 @@ const file_raftgroup_raftpb_group_proto_rawDesc = "" +
 	"shardCount\x121\n" +
 	"\bfounders\x18\x05 \x03(\v2\x15.shoal.raft.v1.MemberR\bfounders\x12\x1b\n" +
 	"\tlog_store\x18\x06 \x01(\tR\blogStore\x12\x16\n" +
-	"\x06format\x18\a \x01(\rR\x06format\"\xa8\x01\n" +
+	"\x06format\x18\a \x01(\rR\x06format\"\xcb\x01\n" +
 	"\x06Member\x12\x14\n" +
 	"\x05label\x18\x01 \x01(\tR\x05label\x12\x1b\n" +
 	"\tserver_id\x18\x02 \x01(\tR\bserverId\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04role\x18\x04 \x01(\tR\x04role\x12#\n" +
 	"\rapplied_index\x18\x05 \x01(\x04R\fappliedIndex\x12\x18\n" +
-	"\ahealthy\x18\x06 \x01(\bR\ahealthy\":\n" +
+	"\ahealthy\x18\x06 \x01(\bR\ahealthy\x12!\n" +
+	"\fhealth_known\x18\a \x01(\bR\vhealthKnown\":\n" +
 	"\fHelloRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\x04R\x05group\x12\x14\n" +
 	"\x05label\x18\x02 \x01(\tR\x05label\"\x8f\x02\n" +
@@ -907,11 +948,15 @@ const file_raftgroup_raftpb_group_proto_rawDesc = "" +
 	"\bproposer\x18\x05 \x01(\tR\bproposer\"\f\n" +
 	"\n" +
 	"FoundReply\"\r\n" +
-	"\vListRequest\"\x89\x01\n" +
+	"\vListRequest\"\xd8\x01\n" +
 	"\tListReply\x12/\n" +
 	"\amembers\x18\x01 \x03(\v2\x15.shoal.raft.v1.MemberR\amembers\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x123\n" +
-	"\bidentity\x18\x03 \x01(\v2\x17.shoal.raft.v1.IdentityR\bidentity\"B\n" +
+	"\bidentity\x18\x03 \x01(\v2\x17.shoal.raft.v1.IdentityR\bidentity\x12\x14\n" +
+	"\x05leads\x18\x04 \x01(\bR\x05leads\x12\x1d\n" +
+	"\n" +
+	"last_index\x18\x05 \x01(\x04R\tlastIndex\x12\x18\n" +
+	"\aremoved\x18\x06 \x01(\bR\aremoved\"B\n" +
 	"\n" +
 	"AddRequest\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1a\n" +
@@ -923,8 +968,9 @@ const file_raftgroup_raftpb_group_proto_rawDesc = "" +
 	"\x06member\x18\x04 \x01(\v2\x15.shoal.raft.v1.MemberR\x06member\"B\n" +
 	"\rRemoveRequest\x12\x14\n" +
 	"\x05label\x18\x01 \x01(\tR\x05label\x12\x1b\n" +
-	"\tserver_id\x18\x02 \x01(\tR\bserverId\"\r\n" +
-	"\vRemoveReply\"'\n" +
+	"\tserver_id\x18\x02 \x01(\tR\bserverId\"%\n" +
+	"\vRemoveReply\x12\x16\n" +
+	"\x06absent\x18\x01 \x01(\bR\x06absent\"'\n" +
 	"\x0fTransferRequest\x12\x14\n" +
 	"\x05label\x18\x01 \x01(\tR\x05label\"'\n" +
 	"\rTransferReply\x12\x16\n" +

@@ -174,11 +174,11 @@ func (m *membership) add(ctx context.Context, address, replaces string, progress
 
 // remove removes the member of an id. Once it knows which replica that is, it
 // asks for that one, so that repeating a call that was cut off after it took
-// effect is no failure.
-func (m *membership) remove(ctx context.Context, id string, progress func(output.State)) error {
+// effect is no failure. absent: it was no member, and nothing was done.
+func (m *membership) remove(ctx context.Context, id string, progress func(output.State)) (absent bool, err error) {
 	waiting := func(why error) { progress(notYet(why)) }
 	server := ""
-	return m.change(ctx, waiting, func(ctx context.Context, address string, client raftpb.MembershipClient) error {
+	err = m.change(ctx, waiting, func(ctx context.Context, address string, client raftpb.MembershipClient) error {
 		if server == "" {
 			list, err := client.List(ctx, &raftpb.ListRequest{})
 			if err != nil {
@@ -189,9 +189,12 @@ func (m *membership) remove(ctx context.Context, id string, progress func(output
 			}
 			server = onlyMember(list, id)
 		}
-		_, err := client.Remove(ctx, &raftpb.RemoveRequest{Label: id, ServerId: server})
+		asked := server != ""
+		reply, err := client.Remove(ctx, &raftpb.RemoveRequest{Label: id, ServerId: server})
+		absent = reply.GetAbsent() && !asked
 		return err
 	})
+	return absent, err
 }
 
 // onlyMember returns the server id of the only member of an id that a leader

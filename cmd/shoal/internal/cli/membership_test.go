@@ -131,8 +131,8 @@ func TestChangeOutlastsAnElection(t *testing.T) {
 		t.Error("nothing was said while nobody led")
 	}
 	elect(time.Second)
-	if err := m.remove(ctx, "b", progress); err != nil {
-		t.Fatalf("remove: %v", err)
+	if absent, err := m.remove(ctx, "b", progress); err != nil || absent {
+		t.Fatalf("remove: absent %v, %v", absent, err)
 	}
 }
 
@@ -167,7 +167,8 @@ func TestRefusedChangeIsNotRepeated(t *testing.T) {
 	}
 	address := serve(t, member)
 	member.leader = func() string { return address }
-	err := membershipFailure("remove", membershipOf(t, address).remove(t.Context(), "x", func(output.State) {}))
+	_, err := membershipOf(t, address).remove(t.Context(), "x", func(output.State) {})
+	err = membershipFailure("remove", err)
 	if exitCode(err) != ExitCondition || calls != 1 {
 		t.Errorf("exit code %d after %d calls: %v", exitCode(err), calls, err)
 	}

@@ -23,11 +23,14 @@ func (a *app) replicasCommand() *cobra.Command {
 A replica that is to be added was started empty, without --peers. It becomes a
 learner, which has no vote, copies what the group has, and then gets its vote.
 "replace" adds one, and removes the other once the new one votes; both may have
-the same id. Every change may be repeated; one that was cut off is continued.
+the same id. Every change may be repeated; one that was cut off is continued, and
+to remove what is no member is a success, which is said on stderr. The address of
+a member is not changed in place: replace it.
 
 Without --wait, adding takes as long as --timeout at most: a replica that has not
 caught up by then stays a learner until the command is repeated. A change that
-could cost the group its quorum is refused with exit code 5.`,
+could cost the group its quorum is refused with exit code 5, by asking each voter
+that would be left, and the refusal names those that do not answer.`,
 		Example: "  shoal replicas 1\n  shoal replicas 1 add 127.0.0.1:7420 --wait\n  shoal replicas controller replace c2 127.0.0.1:7421 --wait\n  shoal replicas 1 remove g1b",
 		Args:    arguments(1, 4),
 	}
@@ -45,8 +48,12 @@ could cost the group its quorum is refused with exit code 5.`,
 			if change.verb == "" {
 				return a.printMembers(ctx, m, change.group)
 			}
-			if err := a.changeMembership(ctx, m, change, &w); err != nil {
+			absent, err := a.changeMembership(ctx, m, change, &w)
+			if err != nil {
 				return membershipFailure(change.verb, err)
+			}
+			if absent {
+				fmt.Fprintf(a.env.Stderr, "shoal: remove: no replica %q is a member of the group, nothing was done\n", change.id)
 			}
 			return a.printMembers(ctx, m, change.group)
 		})
@@ -96,8 +103,9 @@ func parseMembership(args []string) (membershipChange, error) {
 	return m, nil
 }
 
-// changeMembership makes a change and shows how far it is.
-func (a *app) changeMembership(ctx context.Context, m *membership, change membershipChange, w *waiting) error {
+// changeMembership makes a change and shows how far it is. absent: what was to be
+// removed is no member, and nothing was done.
+func (a *app) changeMembership(ctx context.Context, m *membership, change membershipChange, w *waiting) (absent bool, err error) {
 	var latest shared[output.State]
 	progress := output.StartProgress(a.env.Stderr, change.verb, latest.get)
 	defer progress.Stop()
@@ -110,7 +118,7 @@ func (a *app) changeMembership(ctx context.Context, m *membership, change member
 	if change.verb == "remove" {
 		return m.remove(ctx, change.id, latest.set)
 	}
-	return m.add(ctx, change.address, change.id, latest.set)
+	return false, m.add(ctx, change.address, change.id, latest.set)
 }
 
 // membershipFailure says what is known of a change that failed: what the group
