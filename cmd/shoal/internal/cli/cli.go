@@ -165,6 +165,11 @@ did not hold; 5 refused.`,
 	add(groupAdmin, a.joinCommand(), a.leaveCommand(), a.moveCommand(), a.unpinCommand(), a.retireCommand(), a.repairCommand(), a.rebalanceCommand(), a.replicasCommand(),
 		a.configCommand(), a.statusCommand(), a.shardsCommand())
 	add(groupMeasure, a.benchCommand(), a.checkCommand())
+	root.InitDefaultHelpCmd()
+	childOf(root, "help").Args = func(_ *cobra.Command, words []string) error {
+		_, _, err := root.Find(words)
+		return err // cobra would print all help, and call it a success
+	}
 	return root
 }
 

@@ -13,6 +13,7 @@ import (
 func flagProblem(cmd *cobra.Command, err error) error {
 	var unknown *pflag.NotExistError
 	var invalid *pflag.InvalidValueError
+	var bare *pflag.ValueRequiredError
 	switch {
 	case errors.As(err, &invalid):
 		return usageError{valueProblem("--"+invalid.GetFlag().Name, invalid.GetValue(), invalid.GetFlag(), invalid.Unwrap())}
@@ -22,7 +23,8 @@ func flagProblem(cmd *cobra.Command, err error) error {
 		if near := nearestFlag(cmd, unknown.GetSpecifiedName()); near != "" {
 			return usagef("%w: did you mean --%s?", err, near)
 		}
-		return usagef("%w: '%s --help' lists those of the command", err, cmd.CommandPath())
+	case errors.As(err, &bare) && bare.GetFlag() != nil:
+		return usagef("--%s needs a value", bare.GetFlag().Name)
 	}
 	return usageError{err}
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/spf13/cobra"
@@ -102,12 +103,22 @@ func (a *app) rebalance(ctx context.Context, c *clerk.Clerk, change *kvpb.Rebala
 				r.Paused, r.BytesPerSecond = answer.GetPaused(), answer.GetBytesPerSecond()
 			}
 			if err != nil {
-				r.Problem = status.Convert(err).Message()
+				r.Problem = callProblem(err)
 			}
 		})
 	}
 	asked.Wait()
 	return a.printRebalance(&result)
+}
+
+// callProblem is why a call failed, without what gRPC wraps around a refused
+// connection.
+func callProblem(err error) string {
+	message := status.Convert(err).Message()
+	if _, dialing, ok := strings.Cut(message, "Error while dialing: "); ok {
+		return strings.TrimSuffix(dialing, "\"")
+	}
+	return message
 }
 
 func (a *app) printRebalance(result *rebalanceResult) error {

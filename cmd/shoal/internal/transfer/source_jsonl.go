@@ -107,7 +107,7 @@ func (it *Item) decode(line []byte) {
 		return
 	}
 	if err := json.Unmarshal(line, &record); err != nil {
-		it.Problem = fmt.Errorf("not a record: %w", err)
+		it.Problem = notARecord(err)
 		return
 	}
 	key, err := fieldBytes("key", record.Key, record.KeyBase64)
@@ -138,4 +138,16 @@ func fieldBytes(name string, text, inBase64 *string) ([]byte, error) {
 		return b, nil
 	}
 	return nil, fmt.Errorf("neither %s nor %s_base64", name, name)
+}
+
+// notARecord says why a line is none, without the names of this program.
+func notARecord(err error) error {
+	var mistyped *json.UnmarshalTypeError
+	if !errors.As(err, &mistyped) {
+		return fmt.Errorf("not a record: %w", err)
+	}
+	if mistyped.Field == "" {
+		return fmt.Errorf("not a record: a JSON object is, and this is a JSON %s", mistyped.Value)
+	}
+	return fmt.Errorf("not a record: %q must be a JSON string, and is a %s", mistyped.Field, mistyped.Value)
 }
