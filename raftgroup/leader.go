@@ -27,6 +27,7 @@ type leadership struct {
 	// ownTerm is the term of that entry; 0 before it.
 	ownTerm atomic.Uint64
 	node    *raft.Raft
+	since   time.Time // when it began
 }
 
 // term is exact once ready is closed. Before, it is Raft's present one.
@@ -129,7 +130,7 @@ func (r *Replica) drain(node *raft.Raft, changes <-chan bool, stop <-chan struct
 }
 
 func (r *Replica) gained(node *raft.Raft) {
-	lead := &leadership{ready: make(chan struct{}), node: node}
+	lead := &leadership{ready: make(chan struct{}), node: node, since: time.Now()}
 	lead.ctx, lead.cancel = context.WithCancel(context.Background())
 	lead.loopCtx, lead.loopCancel = context.WithCancel(lead.ctx)
 	r.leads.mu.Lock()

@@ -61,6 +61,10 @@ type MemberStatus struct {
 	LastContact time.Time
 	// Healthy: it answered within the last three timeouts.
 	Healthy bool
+	// HealthKnown: this replica is in a position to say whether the member is
+	// healthy: it leads, and long enough to miss an answer; or it speaks of itself
+	// or of its leader.
+	HealthKnown bool
 }
 
 // Counters count since Open.
@@ -131,14 +135,16 @@ func (r *Replica) memberStatus(server raft.Server, leaderID string, lead *leader
 	self := m.ServerID == r.o.Identity.ServerID
 	switch {
 	case self:
-		m.MatchIndex, m.Healthy = r.node().LastIndex(), r.failed() == nil
+		m.MatchIndex, m.Healthy, m.HealthKnown = r.node().LastIndex(), r.failed() == nil, true
 	case lead != nil:
 		peer := r.transport.Peer(server.ID)
 		m.LastContact, m.MatchIndex = peer.Contact, r.match(lead, server.ID)
 		m.Healthy = r.healthy(server.ID)
+		m.HealthKnown = m.Healthy || time.Since(lead.since) >= 3*r.o.Timeout
 	case m.ServerID == leaderID:
 		m.LastContact = r.node().LastContact()
 		m.Healthy = time.Since(m.LastContact) < 3*r.o.Timeout
+		m.HealthKnown = true
 	}
 	return m
 }

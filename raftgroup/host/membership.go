@@ -45,7 +45,8 @@ func (s *membershipService) List(context.Context, *raftpb.ListRequest) (*raftpb.
 		return nil, err
 	}
 	st := r.replica.Status()
-	reply := &raftpb.ListReply{Leader: st.Leader, Identity: r.identity.Proto()}
+	reply := &raftpb.ListReply{Leader: st.Leader, Identity: r.identity.Proto(),
+		Leads: st.Role == raftgroup.RoleLeader, LastIndex: st.LastIndex}
 	for _, m := range st.Members {
 		reply.Members = append(reply.Members, memberProto(&st, m))
 	}
@@ -62,7 +63,7 @@ func memberProto(st *raftgroup.Status, m raftgroup.MemberStatus) *raftpb.Member 
 		label = formation.LabelOf(m.ServerID)
 	}
 	return &raftpb.Member{Label: label, ServerId: m.ServerID, Address: m.Address,
-		Role: string(m.Role), AppliedIndex: applied, Healthy: m.Healthy}
+		Role: string(m.Role), AppliedIndex: applied, Healthy: m.Healthy, HealthKnown: m.HealthKnown}
 }
 
 // Remove takes a member out. That there is none is a success, which the reply

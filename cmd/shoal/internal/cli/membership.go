@@ -21,7 +21,7 @@ import (
 )
 
 // membershipRest is the pause between two rounds of asking the replicas of a
-// group for its leader.
+// group which one leads.
 const membershipRest = 250 * time.Millisecond
 
 // membership talks to the replicas of one group.
@@ -51,15 +51,13 @@ func (a *app) findMembership(ctx context.Context, c *clerk.Clerk, group shardcfg
 		}
 		m.addresses, m.incarnation = slices.Clone(g.Replicas), g.Incarnation
 	}
-	list, err := m.list(ctx)
-	if err != nil {
-		return nil, err
+	if list, err := m.list(ctx); err == nil {
+		m.learn(list)
 	}
-	m.learn(list)
 	return m, nil
 }
 
-// learn takes in where the members are. The leader is asked first.
+// learn takes in where the members are, the leader first.
 func (m *membership) learn(list *raftpb.ListReply) {
 	for _, member := range list.GetMembers() {
 		m.addresses = append(m.addresses, member.GetAddress())
@@ -70,73 +68,95 @@ func (m *membership) learn(list *raftpb.ListReply) {
 	m.addresses = unique(m.addresses)
 }
 
-// list asks until the leader has answered, or else anyone.
-func (m *membership) list(ctx context.Context) (*raftpb.ListReply, error) {
-	if _, bounded := ctx.Deadline(); !bounded {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, m.timeout)
-		defer cancel()
-	}
-	var found *raftpb.ListReply
-	err := m.each(ctx, func(ctx context.Context, address string, client raftpb.MembershipClient) error {
-		reply, err := client.List(ctx, &raftpb.ListRequest{})
-		if err != nil {
-			return err
-		}
-		if found == nil || reply.GetLeader() == address {
-			found = reply
-		}
-		if reply.GetLeader() != address {
-			return status.Error(codes.Unavailable, "does not lead")
-		}
-		return nil
-	})
-	if found != nil {
-		return found, nil
-	}
-	return nil, err
+// A census is what the replicas of a group answered when all were asked at once.
+type census struct {
+	leader  string            // the address of the replica that leads; empty: none said so
+	list    *raftpb.ListReply // the leader's, or else anyone's; nil: nobody answered
+	silence []error           // what stands against each address that does not lead
 }
 
-// A membershipCall asks one replica. It must be one that may be repeated.
-type membershipCall func(ctx context.Context, address string, client raftpb.MembershipClient) error
-
-// each asks one address after the other until one answers neither Unavailable
-// nor that it belongs elsewhere: an empty replica may have taken a dead one's
-// address.
-func (m *membership) each(ctx context.Context, ask membershipCall) error {
-	ctx = fence.WithTarget(fence.WithCluster(ctx, m.cluster), m.incarnation)
-	var failures []error
+// ask asks all addresses at once, until the leader has answered or all have, for
+// the timeout at most: those that are dead take no longer for being many.
+func (m *membership) ask(ctx context.Context) census {
+	ctx, cancel := context.WithTimeout(fence.WithTarget(fence.WithCluster(ctx, m.cluster), m.incarnation), m.timeout)
+	defer cancel()
+	type answer struct {
+		address string
+		list    *raftpb.ListReply
+		err     error
+	}
+	answers := make(chan answer, len(m.addresses))
 	for _, address := range m.addresses {
-		conn, err := m.dial(address)
-		if err != nil {
-			return err
-		}
-		err = ask(ctx, address, raftpb.NewMembershipClient(conn))
-		if _, elsewhere := fence.Refused(err); !elsewhere && status.Code(err) != codes.Unavailable {
-			return err
-		}
-		failures = append(failures, fmt.Errorf("%s: %s", address, status.Convert(err).Message()))
-		if ctx.Err() != nil {
-			break
+		go func() {
+			conn, err := m.dial(address)
+			if err != nil {
+				answers <- answer{address, nil, err}
+				return
+			}
+			list, err := raftpb.NewMembershipClient(conn).List(ctx, &raftpb.ListRequest{})
+			answers <- answer{address, list, err}
+		}()
+	}
+	var found census
+	for range m.addresses {
+		a := <-answers
+		switch {
+		case a.err != nil:
+			found.silence = append(found.silence, fmt.Errorf("%s: %s", a.address, status.Convert(a.err).Message()))
+		case a.list.GetLeads():
+			found.leader, found.list = a.address, a.list
+			return found
+		default:
+			why := "this replica does not lead, and knows no leader"
+			if a.list.GetLeader() != "" {
+				why = "this replica does not lead; the leader is " + a.list.GetLeader()
+			}
+			found.silence = append(found.silence, fmt.Errorf("%s: %s", a.address, why))
+			if found.list == nil || found.list.GetLeader() == "" {
+				found.list = a.list
+			}
 		}
 	}
-	return nobodyError{errors.Join(failures...)}
+	return found
 }
 
-// A nobodyError says why none of a group's replicas answered a call.
-type nobodyError struct{ error }
+// list returns the members as the leader sees them, or else as anyone does.
+// Whoever answers may name replicas that were not asked, which then are.
+func (m *membership) list(ctx context.Context) (*raftpb.ListReply, error) {
+	found := m.ask(ctx)
+	if before := len(m.addresses); found.leader == "" && found.list != nil {
+		if m.learn(found.list); len(m.addresses) > before {
+			found = m.ask(ctx)
+		}
+	}
+	if found.list == nil {
+		return nil, codedError{fmt.Errorf("no replica of the group answers: %w", errors.Join(found.silence...)), ExitUnavailable}
+	}
+	return found.list, nil
+}
 
-func (e nobodyError) Unwrap() error { return e.error }
+// A membershipCall asks the leader. It must be one that may be repeated.
+type membershipCall func(ctx context.Context, list *raftpb.ListReply, client raftpb.MembershipClient) error
 
-// change asks all replicas, round after round, until one of them could do it or
-// ctx ends: a group whose leader has just died elects another within a second,
-// and until then names the dead one. waiting is told why it goes on.
+// change looks for the leader, round after round, until it did the change or ctx
+// ends: a group whose leader has just died elects another within a second, and
+// until then names the dead one, at whose address an empty replica may answer.
+// waiting is told why it goes on.
 func (m *membership) change(ctx context.Context, waiting func(why error), ask membershipCall) error {
 	for {
-		err := m.each(ctx, ask)
-		nobody := nobodyError{}
-		if !errors.As(err, &nobody) {
-			return err
+		found := m.ask(ctx)
+		err := errors.Join(found.silence...)
+		if found.list != nil {
+			m.learn(found.list)
+		}
+		if found.leader != "" {
+			if err = m.at(ctx, found, ask); err == nil {
+				return nil
+			}
+			if _, elsewhere := fence.Refused(err); !elsewhere && status.Code(err) != codes.Unavailable {
+				return err
+			}
+			err = fmt.Errorf("%s: %s", found.leader, status.Convert(err).Message())
 		}
 		waiting(err)
 		select {
@@ -144,17 +164,24 @@ func (m *membership) change(ctx context.Context, waiting func(why error), ask me
 			return codedError{fmt.Errorf("no replica of the group could do it: %w", err), ExitUnavailable}
 		case <-time.After(membershipRest):
 		}
-		if list, err := m.list(ctx); err == nil {
-			m.learn(list)
-		}
 	}
+}
+
+// at calls the leader that was found.
+func (m *membership) at(ctx context.Context, found census, ask membershipCall) error {
+	conn, err := m.dial(found.leader)
+	if err != nil {
+		return status.Error(codes.Unavailable, err.Error())
+	}
+	ctx = fence.WithTarget(fence.WithCluster(ctx, m.cluster), m.incarnation)
+	return ask(ctx, found.list, raftpb.NewMembershipClient(conn))
 }
 
 // add adds the replica at an address and, if replaces is the id of a member,
 // removes that one once the new one votes. progress shows how far it is.
 func (m *membership) add(ctx context.Context, address, replaces string, progress func(output.State)) error {
 	waiting := func(why error) { progress(notYet(why)) }
-	return m.change(ctx, waiting, func(ctx context.Context, _ string, client raftpb.MembershipClient) error {
+	return m.change(ctx, waiting, func(ctx context.Context, _ *raftpb.ListReply, client raftpb.MembershipClient) error {
 		stream, err := client.Add(ctx, &raftpb.AddRequest{Address: address, Replaces: replaces})
 		if err != nil {
 			return err
@@ -178,15 +205,8 @@ func (m *membership) add(ctx context.Context, address, replaces string, progress
 func (m *membership) remove(ctx context.Context, id string, progress func(output.State)) (absent bool, err error) {
 	waiting := func(why error) { progress(notYet(why)) }
 	server := ""
-	err = m.change(ctx, waiting, func(ctx context.Context, address string, client raftpb.MembershipClient) error {
+	err = m.change(ctx, waiting, func(ctx context.Context, list *raftpb.ListReply, client raftpb.MembershipClient) error {
 		if server == "" {
-			list, err := client.List(ctx, &raftpb.ListRequest{})
-			if err != nil {
-				return err
-			}
-			if list.GetLeader() != address {
-				return status.Error(codes.Unavailable, "does not lead")
-			}
 			server = onlyMember(list, id)
 		}
 		asked := server != ""

@@ -30,7 +30,7 @@ type fakeMember struct {
 }
 
 func (f *fakeMember) List(context.Context, *raftpb.ListRequest) (*raftpb.ListReply, error) {
-	return &raftpb.ListReply{Leader: f.leader(), Members: f.members()}, nil
+	return &raftpb.ListReply{Leader: f.leader(), Members: f.members(), Leads: f.leads(), LastIndex: 9}, nil
 }
 
 func (f *fakeMember) Add(_ *raftpb.AddRequest, stream grpc.ServerStreamingServer[raftpb.Progress]) error {
@@ -171,5 +171,48 @@ func TestRefusedChangeIsNotRepeated(t *testing.T) {
 	err = membershipFailure("remove", err)
 	if exitCode(err) != ExitCondition || calls != 1 {
 		t.Errorf("exit code %d after %d calls: %v", exitCode(err), calls, err)
+	}
+}
+
+// The leader is found in one round although most replicas hang: they are asked
+// together. Who does not lead knows nothing of the others' health, and says so.
+func TestLeaderIsFoundInOneRound(t *testing.T) {
+	var hanging []string
+	for range 5 {
+		l, err := net.Listen("tcp", "127.0.0.1:0") // nobody accepts
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close() })
+		hanging = append(hanging, l.Addr().String())
+	}
+	var self string
+	var leads atomic.Bool
+	leads.Store(true)
+	self = serve(t, &fakeMember{
+		leader: func() string { return self }, leads: leads.Load,
+		members: func() []*raftpb.Member {
+			return []*raftpb.Member{
+				{Label: "a", Address: self, AppliedIndex: 7, HealthKnown: true}, {Label: "b", Address: hanging[0]},
+			}
+		},
+	})
+	m := membershipOf(t, append(hanging, self)...)
+	m.timeout = 2 * time.Second
+	for _, leading := range []bool{true, false} {
+		leads.Store(leading)
+		began := time.Now()
+		list, err := m.list(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Six replicas, one after the other, would take ten seconds.
+		if took := time.Since(began); took > 2*m.timeout || leading && took > m.timeout/2 {
+			t.Errorf("leading %v: it took %v", leading, took)
+		}
+		a, b := memberOf(list, list.GetMembers()[0]), memberOf(list, list.GetMembers()[1])
+		if a.Health != "down" || b.Health != "unknown" || b.Lag != nil || (a.Lag != nil) != leading || leading && *a.Lag != 2 {
+			t.Errorf("leading %v: %+v, %+v", leading, a, b)
+		}
 	}
 }

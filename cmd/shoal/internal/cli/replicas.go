@@ -10,6 +10,7 @@ import (
 
 	"github.com/shoalkv/shoal/clerk"
 	"github.com/shoalkv/shoal/cmd/shoal/internal/output"
+	"github.com/shoalkv/shoal/raftgroup/raftpb"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 )
 
@@ -136,35 +137,81 @@ func membershipFailure(verb string, err error) error {
 	return codedError{fmt.Errorf("%s: outcome unknown: %s; repeat the command (with --wait if it takes long), or look with: shoal replicas", verb, message), code}
 }
 
-// printMembers shows the members, as the leader sees them where it is known.
+// A memberResult is one replica as `shoal replicas` shows it.
+type memberResult struct {
+	ID           string  `json:"id"`
+	Address      string  `json:"address"`
+	Role         string  `json:"role"`
+	AppliedIndex uint64  `json:"applied_index"` // the entry up to which it is known to store the log; 0: not known
+	Lag          *uint64 `json:"lag"`           // entries that it lacks of the leader's log; null: not known
+	Healthy      bool    `json:"healthy"`
+	Health       string  `json:"health"` // healthy, down or unknown
+}
+
+// memberOf describes a member as the replica that lists it knows it: only the
+// leader knows how far the others are, and how they are.
+func memberOf(list *raftpb.ListReply, m *raftpb.Member) memberResult {
+	r := memberResult{ID: m.GetLabel(), Address: m.GetAddress(), Role: m.GetRole(), AppliedIndex: m.GetAppliedIndex(), Healthy: m.GetHealthy()}
+	switch {
+	case r.Healthy:
+		r.Health = "healthy"
+	case m.GetHealthKnown():
+		r.Health = "down"
+	default:
+		r.Health = "unknown"
+	}
+	if list.GetLeads() && r.AppliedIndex > 0 {
+		lag := uint64(0)
+		if r.Role != roleLeader { // its log lacks nothing, though it may have yet to apply some
+			lag = list.GetLastIndex() - min(r.AppliedIndex, list.GetLastIndex())
+		}
+		r.Lag = &lag
+	}
+	return r
+}
+
+func (r memberResult) row() []string {
+	applied, lag, health := "-", "-", r.Health
+	if r.AppliedIndex > 0 {
+		applied = output.Count(r.AppliedIndex)
+	}
+	if r.Lag != nil {
+		lag = output.Count(*r.Lag)
+	}
+	if health == "down" {
+		health = "DOWN"
+	}
+	return []string{r.ID, r.Address, r.Role, applied, lag, health}
+}
+
+// printMembers shows the members, as the leader sees them where one answers.
 func (a *app) printMembers(ctx context.Context, m *membership, group shardcfg.GroupID) error {
 	list, err := m.list(ctx)
 	if err != nil {
 		return err
 	}
 	result := struct {
-		Group       string          `json:"group"`
-		Leader      string          `json:"leader"`
-		Incarnation string          `json:"incarnation"`
-		Replicas    []replicaResult `json:"replicas"`
-	}{Group: groupName(group), Leader: list.GetLeader(), Replicas: []replicaResult{}}
+		Group       string         `json:"group"`
+		Leader      string         `json:"leader"`
+		Incarnation string         `json:"incarnation"`
+		Replicas    []memberResult `json:"replicas"`
+	}{Group: groupName(group), Leader: list.GetLeader(), Replicas: []memberResult{}}
 	if inc, ok := shardcfg.To128[shardcfg.Incarnation](list.GetIdentity().GetIncarnation()); ok {
 		result.Incarnation = inc.String()
 	}
 	var rows [][]string
 	for _, member := range list.GetMembers() {
-		r := replicaResult{member.GetLabel(), member.GetAddress(), member.GetRole(), member.GetAppliedIndex(), member.GetHealthy(), ""}
+		r := memberOf(list, member)
 		result.Replicas = append(result.Replicas, r)
-		health := "healthy"
-		if !r.Healthy {
-			health = "DOWN"
-		}
-		rows = append(rows, []string{r.ID, r.Address, r.Role, output.Count(r.AppliedIndex), health})
+		rows = append(rows, r.row())
+	}
+	if !list.GetLeads() {
+		fmt.Fprintln(a.env.Stderr, "shoal: replicas: no leader answers; what only it knows is shown as unknown")
 	}
 	if a.out.IsJSON() {
 		return a.out.Object(result)
 	}
-	return a.out.Rows([]string{"ID", "ADDRESS", "ROLE", "APPLIED", "HEALTH"}, rows)
+	return a.out.Rows([]string{"ID", "ADDRESS", "ROLE", "APPLIED", "LAG", "HEALTH"}, rows)
 }
 
 // groupName is what the command line calls a group.
