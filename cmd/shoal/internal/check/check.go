@@ -157,9 +157,11 @@ func Run(ctx context.Context, stores []workload.Store, o Options) (*Report, erro
 	if worked == 0 {
 		return &r.report, because(errors.New("no verdict, because no operation succeeded"), r.lastFailure())
 	}
-	// Interrupted or not, from here on it is brief, and what ran is worth its
-	// verdict.
-	ctx = context.WithoutCancel(ctx)
+	// Who interrupts the workload wants the verdict on what ran; who interrupts what
+	// follows does not.
+	if ctx.Err() != nil {
+		ctx = context.WithoutCancel(ctx)
+	}
 	final, err := r.readAll(ctx)
 	if err != nil {
 		return &r.report, err
@@ -221,11 +223,14 @@ func (r *run) readAll(ctx context.Context) (map[string]string, error) {
 	defer cancel()
 	registers, appendOnly := r.load.Keys()
 	r.report.Keys = len(registers) + len(appendOnly)
-	before := r.load.Calls()
-	defer r.o.Watch("final reads", func() Progress {
-		return Progress{Done: r.load.Calls() - before, Total: uint64(r.report.Keys)}
-	})()
 	reader := &witness{store: r.witnesses[0].store, within: ctx}
+	defer r.o.Watch("final reads", func() Progress {
+		p := Progress{Done: reader.succeeded.Load(), Total: uint64(r.report.Keys)}
+		if err := reader.lastFailure(); err != nil {
+			p.Text = err.Error()
+		}
+		return p
+	})()
 	final, err := r.load.ReadAll(ctx, reader)
 	if err != nil {
 		return nil, because(fmt.Errorf("no verdict, because a key could not be read at the end: %w", err), reader.lastFailure())

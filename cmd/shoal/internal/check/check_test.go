@@ -109,6 +109,32 @@ func TestStoreLostUnderTheCheck(t *testing.T) {
 	})
 }
 
+// An interruption while keys can't be read ends the check, which would else wait
+// for their store.
+func TestInterruptedReads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newMemory()
+		s.hangs = true
+		ctx, interrupt := context.WithCancel(t.Context())
+		defer interrupt()
+		start := time.Now()
+		r, err := Run(ctx, []workload.Store{s}, Options{Clients: 1, Keys: 1, Duration: time.Second, OpTimeout: time.Hour,
+			Watch: func(phase string, _ func() Progress) func() {
+				if phase == "final reads" {
+					s.setDown(true)
+					time.AfterFunc(time.Second, interrupt)
+				}
+				return func() {}
+			}})
+		if err == nil || r.OK() || r.Remaining == "" || !errors.Is(err, context.Canceled) {
+			t.Errorf("%+v %v", r, err)
+		}
+		if took := time.Since(start); took > 5*time.Second {
+			t.Errorf("took %v", took)
+		}
+	})
+}
+
 // memory is a store in memory, correct unless told to lie. Its conditions are
 // those of the workload: on a version that was read before.
 type memory struct {

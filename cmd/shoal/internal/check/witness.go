@@ -2,7 +2,9 @@ package check
 
 import (
 	"context"
+	"errors"
 	"sync"
+	"sync/atomic"
 
 	"github.com/shoalkv/shoal/clerk"
 	"github.com/shoalkv/shoal/integration/workload"
@@ -14,7 +16,9 @@ type witness struct {
 	store workload.Store
 	// within also bounds every operation.
 	within context.Context
-	mu     struct {
+	// succeeded counts the operations that were answered.
+	succeeded atomic.Uint64
+	mu        struct {
 		sync.Mutex
 		last error // nil: none failed
 	}
@@ -22,15 +26,23 @@ type witness struct {
 
 // bound is ctx that ends with the witness's bound as well.
 func (w *witness) bound(ctx context.Context) (context.Context, context.CancelFunc) {
-	end, ok := w.within.Deadline()
+	ctx, end := context.WithCancel(ctx)
+	drop := context.AfterFunc(w.within, func() {
+		if errors.Is(w.within.Err(), context.Canceled) { // a deadline is told as one, below
+			end()
+		}
+	})
+	deadline, ok := w.within.Deadline()
 	if !ok {
-		return context.WithCancel(ctx)
+		return ctx, func() { drop(); end() }
 	}
-	return context.WithDeadline(ctx, end)
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	return ctx, func() { drop(); cancel(); end() }
 }
 
 func (w *witness) note(err error) {
 	if clerk.FamilyOf(err) == clerk.FamilyDone {
+		w.succeeded.Add(1)
 		return
 	}
 	w.mu.Lock()

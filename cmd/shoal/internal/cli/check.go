@@ -30,7 +30,8 @@ leaders, join and leave groups.
 The exit code is 0 only if the history was proved linearizable, with no append
 lost or doubled. Undecided within %v counts as a failure. Ctrl-C ends the
 workload early, and what ran is judged. If keys can't be read for a minute after
-the workload there is no verdict, and the message says which shard did not serve.
+the workload (or until Ctrl-C), there is no verdict, and the message says which
+shard did not serve.
 
 Half of the keys are only appended to. After a thousand operations a fresh key
 takes a key's place, and after %s operations the workload ends, so that
