@@ -22,9 +22,6 @@ const cacheBytesMax = 64 << 20
 // loadCache starts from the cache file: a QueryReply as protobuf JSON. A file
 // that is not there is no error; one of another cluster is not used.
 func (c *Clerk) loadCache() error {
-	if c.config.CacheFile == "" {
-		return nil
-	}
 	f, err := os.Open(c.config.CacheFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -102,8 +102,8 @@ type Clerk struct {
 }
 
 // Open returns a Clerk. It waits until the cluster's placement is known: from
-// CacheFile, from the controllers (any of them will do, a majority is not
-// needed), else from a replica among Seeds. If none of them tells within the
+// the controllers (any of them will do, a majority is not needed), else from a
+// replica among Seeds, else from CacheFile, which may be another cluster's. If none of them tells within the
 // deadline of ctx, or Config.Timeout, it fails, and leaves nothing behind; after
 // 3 s already if nobody accepted a connection. With Pinned it asks nobody.
 func Open(ctx context.Context, config Config) (*Clerk, error) {

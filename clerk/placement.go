@@ -202,9 +202,7 @@ func (c *Clerk) start(ctx context.Context) error {
 		c.wait.Go(c.refresh.run)
 		return nil
 	}
-	if err := c.loadCache(); err != nil {
-		c.log.Warn("configuration cache not used", "file", c.config.CacheFile, "error", err)
-	}
+	cache := c.config.CacheFile
 	c.wait.Go(c.refresh.run)
 	begun := time.Now()
 	for {
@@ -213,8 +211,18 @@ func (c *Clerk) start(ctx context.Context) error {
 			c.refresh.want() // what the cache says may be old
 			return nil
 		}
-		if err := c.refresh.lastError(); errors.Is(err, ErrWrongCluster) {
+		err := c.refresh.lastError()
+		if errors.Is(err, ErrWrongCluster) {
 			return &Error{Op: "open", Family: FamilyNotDone, Cause: err}
+		}
+		// The cluster that was named counts, where it answers; the file may be left
+		// from another one.
+		if cache != "" && (err != nil || len(c.config.Controllers)+len(c.config.Seeds) == 0) {
+			if err := c.loadCache(); err != nil {
+				c.log.Warn("configuration cache not used", "file", cache, "error", err)
+			}
+			cache = ""
+			continue
 		}
 		c.refresh.want()
 		again := time.NewTimer(refreshEvery)

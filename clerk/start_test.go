@@ -142,6 +142,28 @@ func TestStartFromCache(t *testing.T) {
 	})
 }
 
+// A cache file that is left from another cluster gives way to the controllers that
+// were named, and is replaced.
+func TestCacheOfAnotherCluster(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeCluster) {
+		file := filepath.Join(t.TempDir(), "config")
+		cached := func(config *clerk.Config) { config.CacheFile = file }
+		mustPut(t, f.open(t, cached), "k", "v")
+		synctest.Wait()
+		f.mu.Lock()
+		f.id = shardcfg.ClusterID{3}
+		f.mu.Unlock()
+		for range 2 { // the second time, from the file that the first one wrote
+			c := f.open(t, cached)
+			putAll(t, f, c)
+			if c.Cluster() != f.id {
+				t.Errorf("the cluster is %v", c.Cluster())
+			}
+			synctest.Wait()
+		}
+	})
+}
+
 // A pinned configuration that is wrong about every shard serves all the same.
 func TestPinnedConfig(t *testing.T) {
 	inBubble(t, func(t *testing.T, f *fakeCluster) {
