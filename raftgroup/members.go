@@ -220,6 +220,10 @@ func (r *Replica) RaiseFeature(ctx context.Context, level uint8) error {
 	return err
 }
 
+// Retire keeps the replica from standing for election, or lets it again. It is for
+// one that was removed: the others refuse it, and what it asks them only disturbs.
+func (r *Replica) Retire(retired bool) { r.transport.Retire(retired) }
+
 // readyLead waits until this replica may change the membership: Raft allows it
 // once an entry of its term is committed.
 func (r *Replica) readyLead(ctx context.Context) (*leadership, error) {

@@ -256,6 +256,49 @@ func recvAll(client raftpb.MembershipClient, req *raftpb.AddRequest) (n int, err
 	}
 }
 
+// TestRemovedSaysSo: a replica that was away when it was removed, and comes back,
+// says that it was; one that is added again is a member.
+func TestRemovedSaysSo(t *testing.T) {
+	hosts, dirs, peers := startGroup(t)
+	leader := propose(t, "a", hosts...)
+	at := 0
+	if hosts[0] == leader {
+		at = 1
+	}
+	gone := hosts[at]
+	gone.ready()
+	address := gone.Addr()
+	gone.close()
+	var rest []*testHost
+	for i, h := range hosts {
+		if i != at {
+			rest = append(rest, h)
+		}
+	}
+	leader = propose(t, "b", rest...)
+	client := leaderClient(t, leader, leader)
+	if _, err := client.Remove(context.Background(), &raftpb.RemoveRequest{Label: gone.label}); err != nil {
+		t.Fatal(err)
+	}
+	// Another leader, which does not still try to tell it.
+	if _, err := client.Transfer(context.Background(), &raftpb.TransferRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	first := leader
+	eventually(t, "the other leads", func() bool { _, self := first.replica.Leader(); return !self })
+	leader = propose(t, "c", rest...)
+	client = leaderClient(t, leader, leader)
+	back := newTestHost(t, gone.label, dirs[at], address, nil)
+	back.run(7, peers)
+	back.ready()
+	eventually(t, "it says that it was removed", func() bool {
+		return back.unready() == "removed from its group" && strings.Contains(back.logs.String(), "was removed from its group")
+	})
+	add(t, client, &raftpb.AddRequest{Address: address})
+	expectLog(t, back, "abc")
+	eventually(t, "it is a member again", func() bool { return back.unready() == "" })
+}
+
 // TestPartly: a change that fails midway says what is done and what remains.
 func TestPartly(t *testing.T) {
 	steps := []changeStep{{what: "add b"}, {what: "let b vote"}, {what: "remove a"}}

@@ -46,7 +46,7 @@ func (s *membershipService) List(context.Context, *raftpb.ListRequest) (*raftpb.
 	}
 	st := r.replica.Status()
 	reply := &raftpb.ListReply{Leader: st.Leader, Identity: r.identity.Proto(),
-		Leads: st.Role == raftgroup.RoleLeader, LastIndex: st.LastIndex}
+		Leads: st.Role == raftgroup.RoleLeader, LastIndex: st.LastIndex, Removed: r.removal.removed.Load()}
 	for _, m := range st.Members {
 		reply.Members = append(reply.Members, memberProto(&st, m))
 	}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -50,8 +51,9 @@ type runningReplica struct {
 	log      logstore.LogStore
 	store    *pebblestore.Store
 	peers    *peerBook
-	cancel   context.CancelFunc // of the goroutine that follows the members
-	done     chan struct{}      // closed when that has ended
+	removal  *removalWatch
+	cancel   context.CancelFunc // of the goroutines that follow the members and watch for a removal
+	done     chan struct{}      // closed when both have ended
 }
 
 // formerSlot serves Formation for the former that Replica puts into it.
@@ -188,9 +190,13 @@ func (h *Host) openReplica(ctx context.Context, former *formation.Former, id for
 	}
 	followCtx, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
+	r.removal = &removalWatch{host: h, replica: r}
+	var running sync.WaitGroup
+	running.Go(func() { r.peers.follow(followCtx, r.members) })
+	running.Go(func() { r.removal.run(followCtx) })
 	go func() {
 		defer close(r.done)
-		r.peers.follow(followCtx, r.members)
+		running.Wait()
 	}()
 	return r, nil
 }

@@ -113,6 +113,9 @@ func (h *Host) unready() string {
 	if r == nil {
 		return "starting"
 	}
+	if r.removal.removed.Load() {
+		return "removed from its group"
+	}
 	if leader, _ := r.replica.Leader(); leader == "" {
 		return "no leader is known"
 	}

@@ -57,6 +57,9 @@ var ErrMuted = errors.New("transport: the replica has stopped")
 // ErrSuspended is returned by every message between Suspend and Resume.
 var ErrSuspended = errors.New("transport: raft is being stopped")
 
+// ErrRetired is returned by requests for votes while the replica is retired.
+var ErrRetired = errors.New("transport: the replica was removed from its group, and asks for no votes")
+
 // ErrDeposed is returned for a message of one term that carries entries or state
 // of a later one. Raft goes on replicating for a leader that was deposed until its
 // back-off ends, up to ten seconds later, and then sends what its log and its
@@ -77,6 +80,7 @@ type Transport struct {
 	round     atomic.Uint64
 	muted     atomic.Bool
 	suspended atomic.Bool
+	retired   atomic.Bool
 
 	mu struct {
 		sync.Mutex
@@ -147,6 +151,17 @@ func (t *Transport) Suspend() { t.suspended.Store(true) }
 
 // Resume ends Suspend.
 func (t *Transport) Resume() { t.suspended.Store(false) }
+
+// Retire lets no request for a vote out, or lets them out again. All else passes:
+// a leader that adds the replica again is answered.
+func (t *Transport) Retire(retired bool) { t.retired.Store(retired) }
+
+func (t *Transport) mayStand() error {
+	if t.retired.Load() {
+		return ErrRetired
+	}
+	return t.allowed()
+}
 
 func (t *Transport) allowed() error {
 	switch {
@@ -257,7 +272,7 @@ func (t *Transport) SetHeartbeatHandler(func(raft.RPC)) {}
 
 // RequestVote implements raft.Transport.
 func (t *Transport) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
-	if err := t.allowed(); err != nil {
+	if err := t.mayStand(); err != nil {
 		return err
 	}
 	return t.inner.RequestVote(id, t.resolve(id, target), args, resp)
@@ -265,7 +280,7 @@ func (t *Transport) RequestVote(id raft.ServerID, target raft.ServerAddress, arg
 
 // RequestPreVote implements raft.WithPreVote.
 func (t *Transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
-	if err := t.allowed(); err != nil {
+	if err := t.mayStand(); err != nil {
 		return err
 	}
 	return t.preVote.RequestPreVote(id, t.resolve(id, target), args, resp)

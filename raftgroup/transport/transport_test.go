@@ -355,3 +355,20 @@ func isTimeout(err error) bool {
 	var n net.Error
 	return errors.As(err, &n) && n.Timeout()
 }
+
+// A retired replica asks nobody for a vote, until it is let stand again.
+func TestRetire(t *testing.T) {
+	_, inner := raft.NewInmemTransport("a")
+	tr, err := Wrap(inner, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, retired := range []bool{true, false} {
+		tr.Retire(retired)
+		vote := tr.RequestVote("b", "b", &raft.RequestVoteRequest{}, &raft.RequestVoteResponse{})
+		preVote := tr.RequestPreVote("b", "b", &raft.RequestPreVoteRequest{}, &raft.RequestPreVoteResponse{})
+		if errors.Is(vote, ErrRetired) != retired || errors.Is(preVote, ErrRetired) != retired {
+			t.Errorf("retired %v: %v, %v", retired, vote, preVote)
+		}
+	}
+}
