@@ -59,7 +59,6 @@ var (
 	routing    = properties("./clerk/route", "")
 	client     = tests("./clerk", "")
 	judge      = tests("./integration/history", "")
-	simulator  = tests("./integration/sim", "TestSeeds")
 )
 
 // String is the catcher as it stands in the table.
@@ -183,10 +182,16 @@ func (c catcher) run(ctx context.Context, dir, overlay string) (noticed string, 
 	return symptom(text), nil
 }
 
-var failure = regexp.MustCompile(`(?m)^\s*--- FAIL: (\S+)`)
+var (
+	failure    = regexp.MustCompile(`(?m)^\s*--- FAIL: (\S+)`)
+	failedSeed = regexp.MustCompile(`(?m)^FAIL (seed \d+: [^:\n]+)`)
+)
 
 // symptom names the innermost test that failed, or how a program ended.
 func symptom(out string) string {
+	if m := failedSeed.FindStringSubmatch(out); m != nil {
+		return m[1]
+	}
 	found := failure.FindAllStringSubmatch(out, -1)
 	name := ""
 	for _, m := range found {

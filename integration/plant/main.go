@@ -8,13 +8,14 @@
 //	go run ./integration/plant -only 'freeze|h$'   some of them; the other rows stay
 //	go run ./integration/plant -only '^client:'    those of one source
 //	go run ./integration/plant -list               names them
+//	go run ./integration/plant -alone              asks the simulator alone; writes into docs/simulation.md
 //
 // Run it from the module's root. It exits with 1 if nothing notices a bug, if a
 // text is not found exactly once any more, if a bug does not compile, or if a
 // catcher fails without any bug.
 //
 // The lists are in the files bugs_*.go, one for each source. Row 5 of the
-// layers: it imports the standard library only, and runs the go command. One
+// layers: it runs the go command. One
 // goroutine for each of -jobs bugs.
 package main
 
@@ -33,7 +34,8 @@ import (
 )
 
 const (
-	table = "docs/planted.md"
+	table      = "docs/planted.md"
+	simulation = "docs/simulation.md"
 	// bugLimit bounds one bug: all of its catchers and their builds.
 	bugLimit = 10 * time.Minute
 )
@@ -41,17 +43,18 @@ const (
 func main() {
 	only := flag.String("only", "", "plant only bugs for which \"source: name\" matches this expression")
 	list := flag.Bool("list", false, "list the bugs and plant none")
+	bySimulator := flag.Bool("alone", false, "ask the simulator alone, for the bugs in the code that it runs")
 	jobs := flag.Int("jobs", 1, "how many bugs to try at once")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *only, *list, *jobs); err != nil {
+	if err := run(ctx, *only, *list, *bySimulator, *jobs); err != nil {
 		fmt.Fprintln(os.Stderr, "plant:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, only string, list bool, jobs int) error {
+func run(ctx context.Context, only string, list, bySimulator bool, jobs int) error {
 	matches, err := regexp.Compile(only)
 	if err != nil {
 		return err
@@ -78,6 +81,9 @@ func run(ctx context.Context, only string, list bool, jobs int) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
+	if bySimulator {
+		return alone(ctx, &field{dir: dir}, chosen, max(jobs, 1), simulation)
+	}
 	// Each row is written at once, so that a run that is cut short is not lost; a
 	// bug that was chosen and not caught loses its row.
 	return plantAll(ctx, &field{dir: dir}, chosen, max(jobs, 1), func(b bug, r result, caught bool) error {
@@ -90,11 +96,12 @@ func run(ctx context.Context, only string, list bool, jobs int) error {
 			rows[b.name] = r
 		}
 		return writeTable(table, all, rows)
-	})
+	}, false)
 }
 
-// plantAll tries every bug and hands over what came of each, one at a time.
-func plantAll(ctx context.Context, f *field, bugs []bug, jobs int, note func(b bug, r result, caught bool) error) error {
+// plantAll tries every bug and hands over what came of each, one at a time. May
+// miss says that a bug that nothing notices is no failure.
+func plantAll(ctx context.Context, f *field, bugs []bug, jobs int, note func(b bug, r result, caught bool) error, mayMiss bool) error {
 	var (
 		mu     sync.Mutex
 		failed error
@@ -108,6 +115,8 @@ func plantAll(ctx context.Context, f *field, bugs []bug, jobs int, note func(b b
 				mu.Lock()
 				if err == nil {
 					fmt.Printf("%-55s %6.1f s  %s\n", b.name, r.seconds, r.by)
+				} else if mayMiss && errors.Is(err, errUncaught) {
+					fmt.Printf("%-55s not noticed\n", b.name)
 				} else {
 					failed = errors.Join(failed, fmt.Errorf("%s: %w", b.name, err))
 					fmt.Printf("%-55s NOT CAUGHT: %v\n", b.name, err)

@@ -31,6 +31,7 @@ type settings struct {
 	workers     int
 	failuresMax int
 	report      string
+	shrink      bool
 }
 
 func main() {
@@ -64,6 +65,7 @@ func parse(args []string) (s settings, err error) {
 	bug := f.String("bug", "", "plant a bug, to see it caught")
 	f.IntVar(&s.workers, "workers", runtime.GOMAXPROCS(0), "seeds at once")
 	f.IntVar(&s.failuresMax, "failures", 5, "stop after so many failures")
+	f.BoolVar(&s.shrink, "shrink", true, "shrink the seeds that fail")
 	f.StringVar(&s.report, "o", "", "write a summary to this .json file, or into the section of this document")
 	if err := f.Parse(args); err != nil {
 		return s, err
@@ -178,14 +180,14 @@ func (r *run) work() {
 			second := sim.Run(seed, r.options, nil)
 			again = &second
 		}
-		var shrunk sim.Shrunk
+		command := ""
 		if report.Failure != nil {
-			shrunk = sim.Shrink(seed, r.options)
+			command = r.replayOf(seed)
 		}
 		r.mu.Lock()
 		r.mu.summary.add(&report, again)
 		if report.Failure != nil {
-			f := failure{Seed: seed, Name: report.Failure.Name, Text: report.Failure.Text, Replay: shrunk.Command()}
+			f := failure{Seed: seed, Name: report.Failure.Name, Text: report.Failure.Text, Replay: command}
 			r.mu.summary.Failures = append(r.mu.summary.Failures, f)
 			fmt.Printf("FAIL seed %d: %v\n  %s\n", seed, report.Failure, f.Replay)
 		} else if again != nil && again.Trace != report.Trace {
@@ -195,6 +197,14 @@ func (r *run) work() {
 		}
 		r.mu.Unlock()
 	}
+}
+
+// replayOf is the command that repeats a failure.
+func (r *run) replayOf(seed uint64) string {
+	if !r.shrink {
+		return sim.Shrunk{Seed: seed, Options: r.options}.Command()
+	}
+	return sim.Shrink(seed, r.options).Command()
 }
 
 // line says how far the run is.
