@@ -47,6 +47,7 @@ func draw(seed uint64, o Options) Profile {
 		FaultEvery: between(r.Rand, 150*ms, 1500*ms), FaultLast: between(r.Rand, 30*ms, time.Duration(r.pick(200, 1000, 2000, 5000))*ms),
 		ChangeEvery: between(r.Rand, 10*ms, time.Duration(r.pick(100, 400, 1200))*ms),
 	}
+	p.Echo = r.rate(KindStray, 0.3, 0.5)
 	p.Heartbeat = p.Election / 4
 	if r.IntN(2) == 0 {
 		p.Lease = p.Election

@@ -30,6 +30,7 @@ type life struct {
 	held bool
 
 	configs map[shardcfg.ConfigNum]*shardcfg.Config // decoded
+	echoes  map[shardcfg.ShardID]*strays            // what took effect
 }
 
 // newLife forms a group on nodes that have none.
@@ -37,7 +38,8 @@ func (w *World) newLife(gid shardcfg.GroupID, nodes []*node) *life {
 	var inc shardcfg.Incarnation
 	binary.BigEndian.PutUint64(inc[:], uint64(gid))
 	binary.BigEndian.PutUint64(inc[8:], uint64(len(w.lives)+1))
-	l := &life{w: w, self: kvfsm.Peer{Incarnation: inc, Group: gid}, configs: map[shardcfg.ConfigNum]*shardcfg.Config{}}
+	l := &life{w: w, self: kvfsm.Peer{Incarnation: inc, Group: gid}, configs: map[shardcfg.ConfigNum]*shardcfg.Config{},
+		echoes: map[shardcfg.ShardID]*strays{}}
 	for _, n := range nodes {
 		l.addrs = append(l.addrs, n.addr)
 	}
@@ -80,7 +82,11 @@ func (l *life) seen(st *state, e *entry.Entry) {
 		}
 		w.changed = true
 		w.strays.keep(c)
-		w.commanded(l, st, cmd, st.results[i].(kvfsm.Verdict))
+		verdict := st.results[i].(kvfsm.Verdict)
+		w.commanded(l, st, cmd, verdict)
+		if shard, ok := kvfsm.HandoffShard(cmd); ok && verdict.Done {
+			l.echo(shard, cmd, c)
+		}
 	}
 }
 

@@ -144,7 +144,7 @@ type Profile struct {
 	Replicas                      int // of each group
 
 	Loss, Dup, DupRequest, Slow, LostResult, ApplySlow float64
-	Garble                                             float64
+	Garble, Echo                                       float64
 	History                                            ctrlfsm.Bounds // of what the controllers keep
 
 	Latency, SlowMax, Fsync, ApplyDelay time.Duration

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/shoalkv/shoal/raftgroup/entry"
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
 )
 
@@ -29,22 +30,51 @@ func (s *strays) keep(c entry.Command) {
 }
 
 // stray lets some leader propose an old command, of its own group or of another,
-// or a leader of the controllers one of theirs; false: there is none.
-func (w *World) stray() bool {
+// or a leader of the controllers one of theirs.
+func (w *World) stray() {
 	g := w.anyGroup()
 	kept := w.strays.kept
 	if g == w.controllers.g {
 		kept = w.controllers.strays.kept
 	}
 	rng := w.rng.fault
+	if len(kept) == 0 {
+		return
+	}
+	for range 1 + rng.IntN(3) {
+		g.stray(kept[rng.IntN(len(kept))])
+	}
+}
+
+// echo lets a command of a shard's earlier handoffs come late, now that another
+// took effect: in the phase for which its guard is there, which seldom lasts.
+func (l *life) echo(shard shardcfg.ShardID, cmd kvfsm.Command, c entry.Command) {
+	w := l.w
+	if w.p.Echo == 0 {
+		return
+	}
+	old := l.echoes[shard]
+	if old == nil {
+		old = &strays{}
+		l.echoes[shard] = old
+	}
+	if n := len(old.kept); n > 0 && !w.quiet() && chance(w.rng.fault, w.p.Echo) {
+		late := old.kept[w.rng.fault.IntN(n)]
+		w.later(between(w.rng.fault, 0, 4*w.p.Fsync), func() { l.g.stray(late) })
+	}
+	if _, page := cmd.(*kvfsm.Chunk); !page || chance(w.rng.fault, 0.1) {
+		old.keep(c) // pages are many
+	}
+}
+
+// stray lets the group's leader propose a command; false: nobody leads.
+func (g *raftGroup) stray(c entry.Command) bool {
 	for _, r := range g.replicas {
-		if r.role != leader || !r.n.up || r.n.paused > 0 || len(kept) == 0 {
-			continue
+		if r.role == leader && r.n.up && r.n.paused == 0 && !g.w.quiet() {
+			g.w.stats.happened(KindStray)
+			r.propose([]entry.Command{c}, func([]any, fate) {})
+			return true
 		}
-		for range 1 + rng.IntN(3) {
-			r.propose([]entry.Command{kept[rng.IntN(len(kept))]}, func([]any, fate) {})
-		}
-		return true
 	}
 	return false
 }
