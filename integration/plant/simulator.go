@@ -12,7 +12,7 @@ import (
 
 // simulator runs seeds of a medium size until one fails.
 var simulator = catcher{pkg: "./integration/sim/soak", program: true,
-	args: []string{"-seeds=3000", "-ops=150", "-changes=4", "-handoffs=0", "-failures=1", "-shrink=false"}}
+	args: []string{"-seeds=1500", "-ops=150", "-changes=4", "-handoffs=0", "-failures=1", "-shrink=false"}}
 
 // simulated are the packages whose code the simulator runs.
 var simulated = []string{"shardctrler/ctrlfsm", "shardctrler/shardcfg", "shardctrler/report",
@@ -58,7 +58,7 @@ func aloneText(bugs []bug, found map[string]result) string {
 			fmt.Fprintf(&missed, "| %s | %s |\n", b.source, cell(b.name))
 		}
 	}
-	return fmt.Sprintf("%d of %d are noticed within 3,000 seeds of 150 operations.\n\n| Source | Bug | Noticed |\n|---|---|---|\n%s\n"+
+	return fmt.Sprintf("%d of %d are noticed within 1,500 seeds of 150 operations.\n\n| Source | Bug | Noticed |\n|---|---|---|\n%s\n"+
 		"The others: what the simulated callers never let happen, what costs time and not safety, and what shows only beyond its bounds. "+
 		"Each is caught by a test or by the explorer ([planted.md](planted.md)).\n\n| Source | Bug |\n|---|---|\n%s",
 		len(found), len(bugs), caught.String(), missed.String())

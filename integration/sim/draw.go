@@ -108,7 +108,7 @@ func (p *Profile) drawGroups(r dice) {
 	}
 	p.ProposalsMax = r.pick(1, 4, 1024)
 	p.Ghost, p.Rejoin, p.Leave, p.Move = r.some(KindGhost, 0.25), r.some(KindRejoin, 0.7), r.some(KindLeave, 0.8), r.some(KindMove, 0.7)
-	p.Destroy = r.some(KindDestroy, 0.25)
+	p.Destroy = r.some(KindDestroy, 0.35)
 	p.Aliens = r.IntN(2) == 0
 	p.Nonsense = r.rate(KindNonsense, 0.4, 0.3)
 	p.History = ctrlfsm.Bounds{Requests: ctrlfsm.RequestsMax, HistoryMin: ctrlfsm.HistoryMin, HistoryMax: ctrlfsm.HistoryMax,

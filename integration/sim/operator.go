@@ -256,7 +256,7 @@ func (o *operator) draw() ctrlfsm.Command {
 	p := &o.w.p
 	in, out := o.members()
 	shard := shardcfg.ShardID(o.rng.IntN(p.Shards))
-	if p.Destroy && o.rng.IntN(6) == 0 {
+	if p.Destroy && o.rng.IntN(4) == 0 {
 		if c := o.disaster(); c != nil {
 			return c
 		}

@@ -108,7 +108,11 @@ func (s *server) applied(st *state) {
 	changed := st.unnoted || st.changes.Any()
 	if changed {
 		s.leaving = slices.ContainsFunc(s.view().Records, func(r kvfsm.Record) bool { return r.Phase == kvfsm.PhaseLeaving })
-		s.r.n.after(between(s.w.rng.serve, 0, s.w.p.ApplyDelay), func() { s.publish(st) })
+		d := between(s.w.rng.serve, 0, s.w.p.ApplyDelay)
+		if !s.w.quiet() && chance(s.w.rng.serve, s.w.p.ApplySlow) {
+			d += between(s.w.rng.serve, 0, 2*s.w.p.Election)
+		}
+		s.r.n.after(d, func() { s.publish(st) })
 	}
 	if s.driver != nil && (changed || s.leaving) {
 		s.passSoon(time.Millisecond)
