@@ -57,7 +57,8 @@ type changeOptions struct {
 // Plan changes nothing, and returns what would move.
 func Plan() ChangeOption { return func(o *changeOptions) { o.plan = true } }
 
-// Force lets a group join whose replicas could not be asked who they are.
+// Force lets Join take a group whose replicas were not asked who they are, and
+// Retire one whose replicas were not asked whether they live.
 func Force() ChangeOption { return func(o *changeOptions) { o.force = true } }
 
 // MaxPause lets a shard that Move places be frozen for at most d on its way, by

@@ -4,7 +4,7 @@
 //
 // It is a step machine: no goroutine, clock, randomness, network or logging.
 // The driver (package clerk, or a simulator) feeds what happened and does what
-// the Decision says. Row 2 of the layers: it imports the standard library's pure
+// the Decision says. Row 3 of the layers: it imports the standard library's pure
 // parts and shardcfg only. A Table and its Ops are used under one lock, or from
 // one goroutine.
 //

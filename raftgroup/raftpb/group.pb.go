@@ -774,7 +774,7 @@ func (x *RemoveRequest) GetServerId() string {
 
 type RemoveReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Absent        bool                   `protobuf:"varint,1,opt,name=absent,proto3" json:"absent,omitempty"` // there was no such member: nothing was done now
+	Absent        bool                   `protobuf:"varint,1,opt,name=absent,proto3" json:"absent,omitempty"` // there was no such member: nothing was done
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

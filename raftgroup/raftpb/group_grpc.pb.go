@@ -186,8 +186,9 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Membership changes a formed group. Only the leader serves it.
+// Membership shows and changes a formed group. Only the leader changes it.
 type MembershipClient interface {
+	// List answers at every replica; only the leader knows how the others are.
 	List(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListReply, error)
 	// Add adds an empty replica, which was started without peers, as a learner,
 	// and makes it a voter once it has caught up.
@@ -258,8 +259,9 @@ func (c *membershipClient) Transfer(ctx context.Context, in *TransferRequest, op
 // All implementations must embed UnimplementedMembershipServer
 // for forward compatibility.
 //
-// Membership changes a formed group. Only the leader serves it.
+// Membership shows and changes a formed group. Only the leader changes it.
 type MembershipServer interface {
+	// List answers at every replica; only the leader knows how the others are.
 	List(context.Context, *ListRequest) (*ListReply, error)
 	// Add adds an empty replica, which was started without peers, as a learner,
 	// and makes it a voter once it has caught up.

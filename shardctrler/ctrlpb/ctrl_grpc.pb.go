@@ -9,8 +9,9 @@
 //
 // What an error status means:
 //
-//   with a Refusal detail      definite: nothing was changed, and the same request
-//                              will be refused again. InvalidArgument for BAD_REQUEST,
+//   with a Refusal detail      definite: nothing was changed. It is remembered for
+//                              the RequestID: to try again, draw another one.
+//                              InvalidArgument for BAD_REQUEST,
 //                              NotFound for UNKNOWN_GROUP and UNKNOWN_CONFIG,
 //                              FailedPrecondition for the other reasons.
 //   with a LeaderHint detail   (Unavailable) not done: this replica does not lead,

@@ -4,8 +4,9 @@
 // - protoc             (unknown)
 // source: shardkv/kvpb/handoff.proto
 
-// Calls between groups. They only read applied state, so they may be lost,
-// repeated, delayed, and answered by any replica of the addressed group.
+// Calls between groups, and from the controllers. They only read applied state,
+// so they may be lost, repeated and delayed; Invite and Fetch may be answered by
+// any replica of the addressed group.
 
 package kvpb
 
