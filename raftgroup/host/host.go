@@ -10,7 +10,7 @@
 //
 // # Order
 //
-// New opens the listener and locks the data directory. Services are registered
+// New locks the data directory and opens the listener. Services are registered
 // on GRPC, then Serve answers calls; from then on Hello is answered, formed or
 // not. Replica loads the identity or takes part in forming the group, opens the
 // stores and starts Raft. Close undoes it in reverse: leadership moves away,
@@ -26,7 +26,8 @@
 // Row 3 of the layers: it may use gRPC, the network, the file system, the clock.
 // Goroutines: New starts the one that accepts connections, and it one for each
 // connection until its protocol is known; Serve one that runs the gRPC server;
-// Options.HTTP one that runs the HTTP server. Close waits for all of them.
+// Options.HTTP one that runs the HTTP server; Replica one that follows the members
+// and one that asks whether the replica was removed. Close waits for all of them.
 package host
 
 import (

@@ -6,6 +6,12 @@
 
 // The data service of a replica group. Every client, in any language, uses it;
 // the clerk library is its Go client.
+//
+// Where a key lives: its slot is CRC16/XMODEM of the key, or of what stands
+// between its first { and the next }, if that is not empty, mod 16384. Its shard
+// is slot / (16384 / shard count). Which group should hold a shard, and where its
+// replicas are, says shoal.ctrl.v1.Controller.Query; who is asked in vain answers
+// WRONG_GROUP or NOT_LEADER, with where to ask, as far as known.
 
 package kvpb
 
@@ -33,9 +39,10 @@ const (
 	Code_NOT_FOUND        Code = 1 // a get or delete met no key
 	Code_VERSION_MISMATCH Code = 2 // the condition did not hold; version is the present one
 	// Family "not done": this attempt had no effect and never will.
-	Code_WRONG_GROUP     Code = 16 // redirect says where the shard is, as far as known
-	Code_NOT_LEADER      Code = 17 // leader says who leads, as far as known
-	Code_BUSY            Code = 18 // overloaded, or the shard did not become free in time
+	Code_WRONG_GROUP Code = 16 // redirect says where the shard is, as far as known
+	Code_NOT_LEADER  Code = 17 // leader says who leads, as far as known
+	Code_BUSY        Code = 18 // overloaded, or the shard did not become free in time, or the
+	// session must acknowledge results first
 	Code_INVALID         Code = 19 // the request breaks a rule; message says which
 	Code_SESSION_EXPIRED Code = 20 // the session is older than the shard remembers
 	Code_SESSION_AHEAD   Code = 21 // the session's birth is too far in the future
@@ -274,6 +281,7 @@ func (x *RebalanceResponse) GetBytesPerSecond() uint64 {
 	return 0
 }
 
+// At most 16,384 operations; at most 16 MiB, unless it is one operation.
 type ExecuteRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The cluster that the client means; empty: not known yet. A mismatch refuses
@@ -282,7 +290,7 @@ type ExecuteRequest struct {
 	// Needed for every operation that has a sequence number.
 	Session    *Session     `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
 	Operations []*Operation `protobuf:"bytes,3,rep,name=operations,proto3" json:"operations,omitempty"`
-	// How long the server may hold the request, in ms; 0: the server's default.
+	// How long the server may hold the request, in ms; 0: 10 s. At most 60 s.
 	TimeoutMs     uint32 `protobuf:"varint,4,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -354,7 +362,7 @@ type Session struct {
 	// and the newest cluster clock that it has seen.
 	BirthMs uint64 `protobuf:"varint,2,opt,name=birth_ms,json=birthMs,proto3" json:"birth_ms,omitempty"`
 	// Every sequence number below this one has been answered; their results may
-	// be forgotten.
+	// be forgotten. A session with 1,024 unacknowledged results in a shard gets BUSY.
 	AckedBelow    uint64 `protobuf:"varint,3,opt,name=acked_below,json=ackedBelow,proto3" json:"acked_below,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -413,7 +421,7 @@ func (x *Session) GetAckedBelow() uint64 {
 
 type Operation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Key   []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Key   []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"` // 1 B to 4 KiB
 	// Types that are valid to be assigned to Kind:
 	//
 	//	*Operation_Get
@@ -581,7 +589,7 @@ func (*Get) Descriptor() ([]byte, []int) {
 
 type Put struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Value         []byte                 `protobuf:"bytes,1,opt,name=value,proto3" json:"value,omitempty"`
+	Value         []byte                 `protobuf:"bytes,1,opt,name=value,proto3" json:"value,omitempty"` // at most 4 MiB
 	Condition     *Condition             `protobuf:"bytes,2,opt,name=condition,proto3" json:"condition,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -633,7 +641,7 @@ func (x *Put) GetCondition() *Condition {
 
 type Append struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Value         []byte                 `protobuf:"bytes,1,opt,name=value,proto3" json:"value,omitempty"`
+	Value         []byte                 `protobuf:"bytes,1,opt,name=value,proto3" json:"value,omitempty"` // the key's value may have 4 MiB afterwards; else INVALID, and no effect
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1185,7 +1193,7 @@ type ScanRequest struct {
 	Shard         uint32                 `protobuf:"varint,2,opt,name=shard,proto3" json:"shard,omitempty"`
 	Prefix        []byte                 `protobuf:"bytes,3,opt,name=prefix,proto3" json:"prefix,omitempty"`
 	After         []byte                 `protobuf:"bytes,4,opt,name=after,proto3" json:"after,omitempty"`  // return keys above this one; empty: from the start
-	Limit         uint32                 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"` // records at most; 0: the server's default
+	Limit         uint32                 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"` // records at most; 0: 1,000. At most 10,000, and about 1 MiB a page
 	KeysOnly      bool                   `protobuf:"varint,6,opt,name=keys_only,json=keysOnly,proto3" json:"keys_only,omitempty"`
 	TimeoutMs     uint32                 `protobuf:"varint,7,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields

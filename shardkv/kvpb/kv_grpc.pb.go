@@ -6,6 +6,12 @@
 
 // The data service of a replica group. Every client, in any language, uses it;
 // the clerk library is its Go client.
+//
+// Where a key lives: its slot is CRC16/XMODEM of the key, or of what stands
+// between its first { and the next }, if that is not empty, mod 16384. Its shard
+// is slot / (16384 / shard count). Which group should hold a shard, and where its
+// replicas are, says shoal.ctrl.v1.Controller.Query; who is asked in vain answers
+// WRONG_GROUP or NOT_LEADER, with where to ask, as far as known.
 
 package kvpb
 

@@ -91,8 +91,8 @@ func main() {
 func printList() {
 	fmt.Println("bounds:")
 	for _, b := range slices.Concat(explore.Bounds, explore.TinyBounds) {
-		fmt.Printf("  %-14s %d groups, %d shards, %d keys each, %d configs, %d operations, %d emptied, %d faults\n",
-			b.Name, b.Groups, b.Shards, b.Keys, b.Configs, len(b.Ops), b.Emptied, b.Faults)
+		fmt.Printf("  %-14s %d groups, %d shards, %d keys each, %d configs, %d operations, %d emptied, %d faults, %d destroyed\n",
+			b.Name, b.Groups, b.Shards, b.Keys, b.Configs, len(b.Ops), b.Emptied, b.Faults, b.Destroyed)
 	}
 	fmt.Println("plants:")
 	for _, p := range explore.Plants {

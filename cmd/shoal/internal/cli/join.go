@@ -94,8 +94,7 @@ group stays listed as leaving until it holds nothing; then it is gone, and may b
 switched off. --wait returns at that moment.
 
 Leaving again is a success, also for a group that is gone. The exit code is 4 for
-a gid that no group ever had, and 5 for the last group while
-it holds data.`,
+a gid that no group ever had, and 5 for the last group while it holds data.`,
 		Example: "  shoal leave 1 --plan\n  shoal leave 1 2 --wait",
 		Args:    arguments(1, -1),
 	}

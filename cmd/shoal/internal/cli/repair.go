@@ -117,6 +117,8 @@ served again as far as that is safe:
   moving     it is on its way to a group that lives: nothing to repair
   granted    an earlier repair is being carried out
   ownerless  like lost, but no group is a member that could begin it anew
+  served, uncreated  (of shards that were named) a group serves it, or its owner
+             will create it: nothing to repair
 
 Retire every group that is destroyed first. Every other one must answer, else the
 exit code is 3 and nothing is done. Repeating it is safe. The exit code is 5 if a
