@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/shoalkv/shoal/raftgroup/entry"
 	"github.com/shoalkv/shoal/raftgroup/formation"
 )
 
@@ -178,6 +179,29 @@ func TestRemoveTwice(t *testing.T) {
 			t.Errorf("a leader that nobody answers says of a member: %v", err)
 		}
 		leader.rejoin()
+	})
+}
+
+// Claim: the feature level is a fact of the log: raised at all replicas by a
+// command, never above what this version understands, and never lowered.
+func TestRaiseFeature(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 3)
+		defer c.stopAll()
+		leader := c.leader()
+		var refused *RefusedError
+		if err := leader.replica.RaiseFeature(within(t, time.Minute), entry.FeatureLevel+1); !errors.As(err, &refused) {
+			t.Errorf("a level that this version does not understand: %v", err)
+		}
+		for _, level := range []uint8{entry.FeatureLevel, 0} {
+			if err := leader.replica.RaiseFeature(within(t, time.Minute), level); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if got := leader.replica.Status().FeatureLevel; got != entry.FeatureLevel {
+				t.Errorf("level %d after it was raised to %d", got, level)
+			}
+		}
 	})
 }
 

@@ -261,14 +261,6 @@ func (r *Replica) propose(ctx context.Context, commands []entry.Command, class c
 // nothing on disk.
 func (r *Replica) ReadBarrier(ctx context.Context) error { return r.reader.barrier(ctx) }
 
-// WaitApplied returns once this replica has applied the entry at index.
-func (r *Replica) WaitApplied(ctx context.Context, index uint64) error {
-	if err := r.fsm.wait(ctx, r.stopped, index); err != nil {
-		return notDone(err)
-	}
-	return nil
-}
-
 // Store returns the store that the machine writes to. Readers take snapshots of
 // it, and close them soon.
 func (r *Replica) Store() store.Store { return r.o.Store }

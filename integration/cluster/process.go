@@ -132,12 +132,6 @@ func (p *Process) Stop(patience time.Duration) (int, error) {
 	return -1, errors.Join(fmt.Errorf("process %s did not stop within %v", p.ID, patience), p.Kill())
 }
 
-// Pause stops the process where it stands (SIGSTOP); Resume lets it go on.
-func (p *Process) Pause() error { return p.signal(syscall.SIGSTOP) }
-
-// Resume continues a paused process.
-func (p *Process) Resume() error { return p.signal(syscall.SIGCONT) }
-
 // Wait waits until the process has ended by itself and returns its exit code.
 func (p *Process) Wait(patience time.Duration) (int, error) {
 	p.mu.Lock()

@@ -58,10 +58,3 @@ func (c *Cluster) Status(ctx context.Context) (Status, error) {
 	err := c.JSON(ctx, &s, "status")
 	return s, err
 }
-
-// Config runs `shoal config` for the latest configuration.
-func (c *Cluster) Config(ctx context.Context) (Config, error) {
-	var cfg Config
-	err := c.JSON(ctx, &cfg, "config")
-	return cfg, err
-}

@@ -18,4 +18,6 @@ var foundBugs = []bug{
 	{name: "calls side by side pass over the leader", edits: one("shardkv/placement/preference.go",
 		"slices.Index(addresses, asked)+1", "slices.Index(addresses, p.first[group])+1"),
 		catchers: []catcher{tests("./shardkv/placement", "TestPreferenceInStep"), simulator}},
+	{name: "drained by a config that no answer brought", edits: one("shardkv/handoff/conversation.go",
+		"if r.Adopted <= c.settled {", "if c.settled > 0 {"), catchers: []catcher{tests("./shardkv/handoff", "TestConfigThatNoAnswerBrought"), simulator}},
 }

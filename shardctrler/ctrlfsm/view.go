@@ -65,13 +65,6 @@ func (v View) Num() (shardcfg.ConfigNum, error) {
 	return m.num, err
 }
 
-// ClockMS is the clock of the last entry that held a command, in ms since 1970;
-// 0 if there was none.
-func (v View) ClockMS() (uint64, error) {
-	m, err := v.meta()
-	return m.clockMS, err
-}
-
 // Latest returns the latest configuration, which the caller owns.
 func (v View) Latest() (*shardcfg.Config, error) {
 	m, err := v.meta()

@@ -69,18 +69,6 @@ func Assign(c *Config) []GroupID {
 	return owners
 }
 
-// Moved counts the shards whose owner differs between two assignments of the
-// same length.
-func Moved(from, to []GroupID) int {
-	n := 0
-	for s := range from {
-		if from[s] != to[s] {
-			n++
-		}
-	}
-	return n
-}
-
 // Check returns an error that names the first thing in c that no configuration
 // made by the controllers may hold: an owner or a pin that is not a member, a
 // pinned shard that is elsewhere, an incarnation listed twice or retired, a

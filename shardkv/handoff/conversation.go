@@ -24,9 +24,11 @@ type Conversation struct {
 	// report shows that it has. The Driver may have seen that sooner than the view
 	// which is reported, so that its own memory does not count.
 	owed map[shardcfg.ShardID]uint32
-	// settled: an answer was acted on. Before the first it is not known what was
-	// claimed earlier.
-	settled bool
+	// reported, heard and settled are configs: the one that the last report named, the
+	// newest that the controllers had when they answered it, and that of the last
+	// answer that was acted on. What was claimed before settled is known, so that the
+	// group can't call itself drained by a newer one, however it came to adopt that.
+	reported, heard, settled shardcfg.ConfigNum
 }
 
 // NewConversation returns that of a leader that was just elected, which decides
@@ -70,6 +72,7 @@ func (c *Conversation) Waits(adopted shardcfg.ConfigNum) bool {
 // Report describes the group, by its applied state.
 func (c *Conversation) Report(v *View) Report {
 	r := Report{Adopted: v.Adopted()}
+	c.reported = r.Adopted
 	for i := range v.Records {
 		rec := &v.Records[i]
 		if rec.Phase.Serves() || rec.Phase == kvfsm.PhaseFrozen {
@@ -77,7 +80,7 @@ func (c *Conversation) Report(v *View) Report {
 		}
 	}
 	owed := c.owes(v)
-	if c.settled {
+	if r.Adopted <= c.settled {
 		r.Drained, _ = Drained(c.d.self, v, owed)
 	}
 	return r
@@ -117,6 +120,8 @@ func (c *Conversation) Heard(v *View, r *PollReply) (adopt, news bool) {
 	r.Hints = slices.DeleteFunc(r.Hints, func(h placement.Hint) bool {
 		return h.Holder.IsZero() || h.Holder.Incarnation == c.d.self.Peer.Incarnation
 	})
+	// Who knows less than the group does not answer it.
+	c.heard = max(c.reported, r.Num)
 	for _, h := range r.Hints {
 		c.d.Heard(h.Shard, h.Epoch, h.Holder.Incarnation)
 	}
@@ -151,7 +156,7 @@ func (c *Conversation) claimed(v *View, granted []shardcfg.ShardID, repairs []Gr
 // Settled ends a poll whose config, if it was to be adopted, is. It returns the
 // shards to claim.
 func (c *Conversation) Settled() (claim []shardcfg.ShardID) {
-	c.settled = true
+	c.settled = c.heard
 	claim, c.claims = c.claims, nil
 	return claim
 }

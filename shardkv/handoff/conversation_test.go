@@ -48,13 +48,35 @@ func TestReports(t *testing.T) {
 	}
 }
 
+// Claim: a group that adopted a config of which no answer told it is not drained:
+// what it claimed before that is not known (INV-8).
+func TestConfigThatNoAnswerBrought(t *testing.T) {
+	c, _, _ := talk()
+	settle := func(num shardcfg.ConfigNum, r *PollReply) {
+		c.Report(&View{Config: &shardcfg.Config{Num: num, Shards: []shardcfg.GroupID{2}}})
+		c.Heard(&View{}, r)
+		c.Settled()
+	}
+	drained := func(num shardcfg.ConfigNum) bool {
+		return c.Report(&View{Config: &shardcfg.Config{Num: num, Shards: []shardcfg.GroupID{2}}}).Drained
+	}
+	settle(2, &PollReply{Num: 3})
+	if !drained(3) || drained(4) {
+		t.Errorf("after an answer with config 3, drained at 3: %v, at 4: %v", drained(3), drained(4))
+	}
+	settle(4, &PollReply{}) // it has the latest
+	if !drained(4) || drained(5) {
+		t.Errorf("after an answer to a report at config 4, drained at 4: %v, at 5: %v", drained(4), drained(5))
+	}
+}
+
 // Claim: a group that was told to create a shard, by a claim or by a repair, is not
 // drained before what it reports shows the token; that its driver has seen the
 // token and forgot the order is no reason (INV-8).
 func TestOwedTokens(t *testing.T) {
 	for name, reply := range map[string]PollReply{
-		"claimed":  {Claimed: []shardcfg.ShardID{0}},
-		"repaired": {Repairs: []Grant{{Shard: 0, Gen: 2}}},
+		"claimed":  {Num: 3, Claimed: []shardcfg.ShardID{0}},
+		"repaired": {Num: 3, Repairs: []Grant{{Shard: 0, Gen: 2}}},
 	} {
 		c, d, _ := talk()
 		leaves := &shardcfg.Config{Num: 3, Shards: []shardcfg.GroupID{2}}
@@ -78,7 +100,7 @@ func TestOwedTokens(t *testing.T) {
 	}
 	c, _, _ := talk()
 	gone := View{Config: &shardcfg.Config{Num: 3, Shards: []shardcfg.GroupID{2}}}
-	c.Heard(&gone, &PollReply{Repairs: []Grant{{Frozen: shardcfg.Epoch{Num: 1}, Gen: 1}}})
+	c.Heard(&gone, &PollReply{Num: 3, Repairs: []Grant{{Frozen: shardcfg.Epoch{Num: 1}, Gen: 1}}})
 	c.Settled()
 	if !c.Report(&gone).Drained {
 		t.Error("waits for a copy to thaw that is not there")

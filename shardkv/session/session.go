@@ -36,14 +36,6 @@ func (k Key) Append(dst []byte) []byte {
 	return append(dst, k.ID[:]...)
 }
 
-// ParseKey reads what Append wrote.
-func ParseKey(b []byte) (Key, error) {
-	if len(b) != KeyBytes {
-		return Key{}, fmt.Errorf("%w: session key of %d bytes", ErrCorrupt, len(b))
-	}
-	return Key{Birth: binary.BigEndian.Uint64(b), ID: shardcfg.SessionID(b[8:])}, nil
-}
-
 // A Stamp is what a write carries to be recognised. Sequence 0 means that the
 // write is not protected: then the rest is ignored.
 type Stamp struct {
