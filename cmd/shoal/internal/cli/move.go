@@ -15,8 +15,8 @@ func (a *app) moveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "move SHARD GID",
 		Short: "Place one shard by hand",
-		Long: `Moves one shard to a group and pins it there: it stays, whatever joins and leaves,
-until "shoal unpin", or until its group leaves.
+		Long: `Moves one shard, and no other, to a group and pins it there: it stays, whatever
+joins and leaves, until "shoal unpin", or until its group leaves.
 
 The shard keeps serving while it is copied, and is frozen for its last changes only,
 for 50 ms at most by the holder's estimate. --max-pause gives this shard another
