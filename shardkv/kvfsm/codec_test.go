@@ -147,3 +147,25 @@ func FuzzParseRecord(f *testing.F) {
 		}
 	})
 }
+
+// The value of a key, the key that it is stored under, and the keys of its change,
+// never change their bytes.
+func TestGoldenValue(t *testing.T) {
+	c := copyID{shard: 0x0102, n: 3}
+	item := itemRecord(nil, []byte("k"))
+	for _, g := range []struct {
+		what string
+		got  []byte
+		want string
+	}{
+		{"value", append(appendValueHeader(nil, 7), "v"...), "0101000000000000000007000000000000000076"},
+		{"stored key", c.key(nil, item), "01020000000000000003046b"},
+		{"change by revision", c.logByRevision(nil, 7, item), "01020000000000000003800000000000000007046b"},
+		{"change by key", c.logByKey(nil, item), "0102000000000000000381046b"},
+		{"key of a shard's record", recordKey(0x0102), "fffe010102"},
+	} {
+		if got := hex.EncodeToString(g.got); got != g.want {
+			t.Errorf("%s is %s, want %s", g.what, got, g.want)
+		}
+	}
+}
