@@ -120,8 +120,16 @@ func TestGroup(t *testing.T) {
 	fourth.run(7, nil)
 	leader = propose(t, "c", hosts...)
 	client := leaderClient(t, fourth, leader)
+	// Who mistypes the one to be replaced has not added a voter.
+	if _, err := recvAll(client, &raftpb.AddRequest{Address: fourth.Addr(), Replaces: "nobody"}); status.Code(err) != codes.NotFound {
+		t.Fatalf("replaced nobody: %v", err)
+	}
+	if list, err := client.List(context.Background(), &raftpb.ListRequest{}); err != nil || len(list.GetMembers()) != 3 {
+		t.Fatalf("after replacing nobody: %v, %v", list, err)
+	}
 	add(t, client, &raftpb.AddRequest{Address: fourth.Addr()})
-	add(t, client, &raftpb.AddRequest{Address: fourth.Addr()}) // the same again
+	add(t, client, &raftpb.AddRequest{Address: fourth.Addr()})                     // the same again
+	add(t, client, &raftpb.AddRequest{Address: fourth.Addr(), Replaces: "nobody"}) // as one does whose answer was lost
 	expectLog(t, fourth, "abc")
 	if fourth.id.Incarnation != leader.id.Incarnation || len(fourth.id.Founders) != 0 {
 		t.Fatalf("the fourth replica is %+v", fourth.id)

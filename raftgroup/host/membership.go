@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -218,7 +219,15 @@ func (s *membershipService) adopt(ctx context.Context, r *runningReplica, req *r
 	if gid := shardcfg.GroupID(hello.GetGroup()); gid != r.identity.Group {
 		return refuse("belongs to group %d, this is group %d", gid, r.identity.Group)
 	}
-	for _, m := range r.replica.Status().Members {
+	members := r.replica.Status().Members
+	listed := func(same func(m raftgroup.MemberStatus) bool) bool { return slices.ContainsFunc(members, same) }
+	replaced := func(m raftgroup.MemberStatus) bool { return formation.LabelOf(m.ServerID) == req.GetReplaces() }
+	itself := func(m raftgroup.MemberStatus) bool { return m.ServerID == member.ServerID }
+	if who := req.GetReplaces(); who != "" && who != member.Label && !listed(replaced) && !listed(itself) {
+		// A replacement that was cut off is repeated while one of the two is a member.
+		return formation.Member{}, status.Errorf(codes.NotFound, "no member has the id %q: there is nothing to replace (to add a replica, say add)", who)
+	}
+	for _, m := range members {
 		if formation.LabelOf(m.ServerID) == member.Label && m.ServerID != member.ServerID && req.GetReplaces() != member.Label {
 			return refuse("has the id %q, which a member has: replace that member, or choose another id", member.Label)
 		}
