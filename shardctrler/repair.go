@@ -68,7 +68,7 @@ func (s *Server) checkDead(ctx context.Context, r *replica, inc shardcfg.Incarna
 	for _, h := range s.hellos(ctx, []ctrlfsm.JoinGroup{group})[0] {
 		found, _ := shardcfg.To128[shardcfg.Incarnation](h.reply.GetIdentity().GetIncarnation())
 		if h.err == nil && h.reply.GetFormed() && found == inc {
-			return refuse(ctrlfsm.GroupAlive, "group %d lives: its replica at %s answers; a group that lives can leave", group.ID, h.addr)
+			return refuse(ctrlfsm.GroupAlive, "group %d lives: its replica at %s answers", group.ID, h.addr)
 		}
 	}
 	return nil
@@ -233,7 +233,7 @@ func (s *Server) attest(ctx context.Context, r *replica, c *shardcfg.Config, sha
 	answers = map[shardcfg.ShardID][]ctrlfsm.Answer{}
 	for _, t := range list {
 		if t.err != nil {
-			return nil, nil, refuse(ctrlfsm.GroupSilent, "group %d must be asked, and does not answer (%v): start it, or declare it destroyed", t.gid, t.err)
+			return nil, nil, refuse(ctrlfsm.GroupSilent, "group %d must be asked, and does not answer (%v)", t.gid, t.err)
 		}
 		asked = append(asked, t.group.Incarnation)
 		for _, a := range t.reply.GetShards() {
