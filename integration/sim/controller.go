@@ -80,13 +80,15 @@ func (cs *controllers) checkPlan(st *state, e *entry.Entry, latest *shardcfg.Con
 	if len(e.Commands) != 1 || e.Commands[0].Kind < entry.KindMachineMin || before == nil {
 		return
 	}
-	cs.strays.keep(e.Commands[0])
 	w := cs.w
 	cmd, err := ctrlfsm.Decode(e.Commands[0])
 	w.check(err, "decode a command")
 	next, ref, err := ctrlfsm.Plan(ctrlfsm.NewView(before.mem, w.p.Shards), cmd)
 	w.check(err, "plan")
 	res := st.results[0].(ctrlfsm.Result)
+	if res.Refusal == nil {
+		cs.strays.keep(e.Commands[0]) // what was refused may be right one day, and was nobody's wish
+	}
 	if repair, ok := cmd.(ctrlfsm.RepairShards); ok {
 		cs.checkVerdicts(before, repair, res)
 	}

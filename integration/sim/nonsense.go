@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/shoalkv/shoal/integration/history"
 	"github.com/shoalkv/shoal/shardctrler/ctrlfsm"
@@ -35,7 +36,13 @@ func (o *operator) blunder() {
 					w.fail("nonsense", "%T %+v is answered by config %d, refusal %v; must be refused for one of %v", c, c, a.num, a.refusal, b.reasons)
 				}
 			}
-			o.later()
+			wait := time.Duration(0)
+			if _, bind := c.(ctrlfsm.Bind); bind {
+				// It has no request that would be known again: a late copy must not meet
+				// a gid that is free for anybody.
+				wait = w.p.SlowMax + 2*w.p.FaultLast
+			}
+			o.n.after(wait, o.later)
 		})
 	})
 }

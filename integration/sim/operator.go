@@ -31,7 +31,10 @@ type operator struct {
 	asking, repairing bool
 	// ownerless: a shard can't be repaired before the config changes.
 	ownerless bool
-	done      bool
+	// pushes are changes in a row, since there were so many handoffs, that were made
+	// only to have shards moved: each leaves more time.
+	pushes, pushedAt int
+	done             bool
 }
 
 func newOperator(w *World) *operator {
@@ -152,8 +155,13 @@ func (o *operator) made(c ctrlfsm.Command) {
 const askAgain = 100 * time.Millisecond
 
 func (o *operator) later() {
-	o.n.after(between(o.rng, o.w.p.ChangeEvery/2, 3*o.w.p.ChangeEvery/2), o.act)
+	rest := min(time.Duration(o.pushes)*o.w.p.ChangeEvery/4, pushRestMax)
+	o.n.after(rest+between(o.rng, o.w.p.ChangeEvery/2, 3*o.w.p.ChangeEvery/2), o.act)
 }
+
+// pushRestMax is the longest time that a shard gets to move before it is sent
+// somewhere else.
+const pushRestMax = 5 * time.Second
 
 // act makes the next change. Once all are made, and enough shards moved, it only
 // takes the ghosts away.
@@ -226,6 +234,9 @@ func (o *operator) settle() ctrlfsm.Command {
 // push draws a change that makes a shard move, whatever the profile says; nil:
 // there is none yet.
 func (o *operator) push() ctrlfsm.Command {
+	if o.pushes++; o.w.stats.Handoffs > o.pushedAt {
+		o.pushes, o.pushedAt = 1, o.w.stats.Handoffs
+	}
 	in, out := o.members()
 	if len(in) < 2 {
 		if len(out) == 0 {
