@@ -7,40 +7,28 @@ import (
 	"github.com/shoalkv/shoal/shardctrler/ctrlpb"
 )
 
+// advices say what to do about a refusal, where its reason does not say it all.
+var advices = map[ctrlpb.Reason]string{
+	ctrlpb.Reason_UNKNOWN_GROUP:    "'shoal config' lists the groups",
+	ctrlpb.Reason_UNKNOWN_CONFIG:   "'shoal config' shows the latest one",
+	ctrlpb.Reason_GROUP_LEAVING:    "choose another group, or let this one join again",
+	ctrlpb.Reason_LAST_GROUP:       "join another group first",
+	ctrlpb.Reason_GROUP_EXISTS:     "choose another gid, or change the group's replicas with 'shoal replicas'",
+	ctrlpb.Reason_ADDRESS_IN_USE:   "name the replicas of the group that is to join",
+	ctrlpb.Reason_REPLICA_MISMATCH: "start the replicas that are meant, or name others; --force does not ask them",
+	ctrlpb.Reason_CLUSTER_MISMATCH: "look at --controllers",
+	ctrlpb.Reason_GROUP_SILENT:     "start its replicas, or retire it if their disks are gone",
+	ctrlpb.Reason_GROUP_ALIVE:      "a group that lives can leave; --force retires it all the same",
+	ctrlpb.Reason_REQUEST_EXPIRED:  "run the command again",
+	ctrlpb.Reason_STALE_REPORT:     "run the command again",
+}
+
 // advice is what to do about a refused change, as a part of the message; empty
 // where the reason says it all.
 func advice(err error) string {
 	var refused *clerk.RefusedError
-	if !errors.As(err, &refused) {
+	if !errors.As(err, &refused) || advices[refused.Reason] == "" {
 		return ""
 	}
-	text := ""
-	switch refused.Reason {
-	case ctrlpb.Reason_UNKNOWN_GROUP:
-		text = "'shoal config' lists the groups"
-	case ctrlpb.Reason_UNKNOWN_CONFIG:
-		text = "'shoal config' shows the latest one"
-	case ctrlpb.Reason_GROUP_LEAVING:
-		text = "choose another group, or let this one join again"
-	case ctrlpb.Reason_LAST_GROUP:
-		text = "join another group first"
-	case ctrlpb.Reason_GROUP_EXISTS:
-		text = "choose another gid, or change the group's replicas with 'shoal replicas'"
-	case ctrlpb.Reason_ADDRESS_IN_USE:
-		text = "name the replicas of the group that is to join"
-	case ctrlpb.Reason_REPLICA_MISMATCH:
-		text = "start the replicas that are meant, or name others; --force does not ask them"
-	case ctrlpb.Reason_CLUSTER_MISMATCH:
-		text = "look at --controllers"
-	case ctrlpb.Reason_GROUP_SILENT:
-		text = "start its replicas, or retire it if their disks are gone"
-	case ctrlpb.Reason_GROUP_ALIVE:
-		text = "a group that lives can leave; --force retires it all the same"
-	case ctrlpb.Reason_REQUEST_EXPIRED, ctrlpb.Reason_STALE_REPORT:
-		text = "run the command again"
-	}
-	if text == "" {
-		return ""
-	}
-	return " (" + text + ")"
+	return " (" + advices[refused.Reason] + ")"
 }
