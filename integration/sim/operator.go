@@ -219,6 +219,13 @@ func (o *operator) settle() ctrlfsm.Command {
 	for _, gid := range o.gids {
 		if g, listed := o.w.controllers.latest.Groups[gid]; listed && g.Incarnation.IsZero() {
 			l := o.current(gid)
+			if l.over {
+				// Nobody lives there: somebody shall, or the gid goes.
+				if c := o.join(gid); c != nil {
+					return c
+				}
+				return ctrlfsm.Leave{Request: o.request(), Groups: []shardcfg.GroupID{gid}}
+			}
 			return ctrlfsm.Join{Request: o.request(), Groups: []ctrlfsm.JoinGroup{{
 				ID: gid, Replicas: l.addrs, Identity: ctrlfsm.IdentityFormed, Incarnation: l.self.Incarnation}}}
 		}

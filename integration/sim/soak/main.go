@@ -5,7 +5,8 @@
 //
 // Each seed is a whole cluster's life in one thread; seeds share nothing. A seed
 // that fails is shrunk, and the command that replays it is printed. Every 64th
-// seed is run twice, and must give the same trace.
+// seed is run twice, and must give the same trace. An interrupt ends a soak with
+// the summary of what was run.
 //
 // Row 5 of the layers.
 package main
@@ -15,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"runtime"
 	"runtime/debug"
 	"sync"
@@ -132,8 +134,13 @@ func soak(s settings) error {
 	}()
 	tick := time.NewTicker(10 * time.Second)
 	defer tick.Stop()
+	interrupt := make(chan os.Signal, 1)
+	signal.Notify(interrupt, os.Interrupt)
 	for running := true; running; {
 		select {
+		case <-interrupt:
+			signal.Stop(interrupt) // a second one ends it at once
+			r.end()
 		case <-tick.C:
 			fmt.Println(r.line())
 		case <-over:
@@ -163,6 +170,13 @@ func (r *run) take() (uint64, bool) {
 	}
 	r.mu.next++
 	return r.mu.next - 1, true
+}
+
+// end lets no more seeds begin: those that run are counted still.
+func (r *run) end() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mu.next = r.from + r.seeds
 }
 
 // twiceEvery is how many seeds there are to one that is run twice.
