@@ -58,8 +58,8 @@ func (o *operator) mourn() ctrlfsm.Command {
 // repair asks for the repair of all shards, until none needs it.
 func (o *operator) repair() {
 	loss := o.w.calm || o.rng.IntN(3) > 0
-	if c := o.push(); c != nil && !o.w.calm && o.rng.IntN(4) == 0 {
-		// Somebody else changes the configuration meanwhile, perhaps in vain.
+	if c, ok := o.push().(ctrlfsm.Move); ok && !o.w.calm && o.rng.IntN(4) == 0 {
+		// Somebody else moves a shard meanwhile, perhaps in vain.
 		o.n.after(between(o.rng, 0, 20*time.Millisecond), func() {
 			var other caller
 			o.w.controllers.ask(o.n, &other, pollTimeout, func(t *controller, reply func(ctlReply)) { t.change(c, reply) }, func(ctlReply, bool) {})
