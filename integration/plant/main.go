@@ -8,7 +8,7 @@
 //	go run ./integration/plant -only 'freeze|h$'   some of them; the other rows stay
 //	go run ./integration/plant -only '^client:'    those of one source
 //	go run ./integration/plant -list               names them
-//	go run ./integration/plant -alone              asks the simulator alone; writes into docs/simulation.md
+//	go run ./integration/plant -alone              asks the simulator alone; writes nothing
 //
 // Run it from the module's root. It exits with 1 if nothing notices a bug, if a
 // text is not found exactly once any more, if a bug does not compile, or if a
@@ -34,8 +34,7 @@ import (
 )
 
 const (
-	table      = "docs/planted.md"
-	simulation = "docs/simulation.md"
+	table = "docs/planted.md"
 	// bugLimit bounds one bug: all of its catchers and their builds.
 	bugLimit = 10 * time.Minute
 )
@@ -82,7 +81,7 @@ func run(ctx context.Context, only string, list, bySimulator bool, jobs int) err
 	}
 	defer os.RemoveAll(dir)
 	if bySimulator {
-		return alone(ctx, &field{dir: dir}, chosen, max(jobs, 1), simulation)
+		return alone(ctx, &field{dir: dir}, chosen, max(jobs, 1))
 	}
 	// Each row is written at once, so that a run that is cut short is not lost; a
 	// bug that was chosen and not caught loses its row.

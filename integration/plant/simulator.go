@@ -6,8 +6,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-
-	"github.com/shoalkv/shoal/integration/section"
 )
 
 // simulator runs seeds of a medium size until one fails.
@@ -23,10 +21,10 @@ func simulates(b bug) bool {
 	return !slices.ContainsFunc(b.edits, func(e edit) bool { return !slices.Contains(simulated, path.Dir(e.file)) })
 }
 
-// alone asks only the simulator, for every bug in the code that it runs: how far
-// does it reach without the machines' own tests? What it found stands in a
-// section of document.
-func alone(ctx context.Context, f *field, all []bug, jobs int, document string) error {
+// alone asks only the simulator, for every bug in the code that it runs, and
+// prints what it made of them: how far does it reach without the machines' own
+// tests?
+func alone(ctx context.Context, f *field, all []bug, jobs int) error {
 	var bugs []bug
 	for _, b := range all {
 		if simulates(b) {
@@ -41,10 +39,10 @@ func alone(ctx context.Context, f *field, all []bug, jobs int, document string) 
 		}
 		return nil
 	}, true)
-	if err != nil {
-		return err
+	if err == nil {
+		fmt.Print("\n", aloneText(bugs, found))
 	}
-	return section.Write(document, "planted", aloneText(bugs, found))
+	return err
 }
 
 // aloneText is the list of the bugs, by what the simulator made of them.

@@ -1,7 +1,7 @@
 // Command cover tells which statements of the step machines the simulator
 // executes, and why it executes no others.
 //
-//	go run ./integration/sim/cover -seeds 20000
+//	go run ./integration/sim/cover -seeds 8000
 //
 // It runs TestSeeds with the coverage of the machines' packages. Each block that
 // no seed reached needs a reason, from reasons.go; one without fails the run. The
@@ -33,7 +33,7 @@ var machines = []string{
 const modulePath = "github.com/shoalkv/shoal/"
 
 func main() {
-	seeds := flag.Int("seeds", 20000, "how many seeds to run")
+	seeds := flag.Int("seeds", 8000, "how many seeds to run")
 	profile := flag.String("profile", "", "read this coverage profile, and run nothing")
 	out := flag.String("o", "docs/simulation.md", "the document whose tables to replace; empty: none")
 	verbose := flag.Bool("v", false, "print every block that no seed reached, with its reason")
