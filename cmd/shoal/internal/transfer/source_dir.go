@@ -33,24 +33,32 @@ func NewDir(path string) (*Dir, error) {
 }
 
 // Each yields the files. What can't be listed or is no regular file is yielded
-// with its problem. A second walk counts the files meanwhile, for the progress.
+// with its problem. A second walk counts the files meanwhile, for the progress;
+// once the first has ended, its own count stands.
 func (d *Dir) Each(ctx context.Context, live *Live, yield func(Item) error) error {
-	ctx, cancel := context.WithCancel(ctx)
+	counting, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
-	wg.Go(func() { d.count(ctx, live) })
-	defer wg.Wait()
-	defer cancel()
-	return filepath.WalkDir(d.root, func(path string, e fs.DirEntry, err error) error {
+	wg.Go(func() { d.count(counting, live) })
+	n := uint64(0)
+	err := filepath.WalkDir(d.root, func(path string, e fs.DirEntry, err error) error {
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case err != nil:
-			return yield(Item{Name: path, Problem: err})
-		case e.IsDir():
+		case err == nil && e.IsDir():
 			return nil
+		}
+		n++
+		if err != nil {
+			return yield(Item{Name: path, Problem: err})
 		}
 		return yield(d.item(path, e))
 	})
+	stop()
+	wg.Wait()
+	if err == nil {
+		live.total.Store(n)
+	}
+	return err
 }
 
 func (d *Dir) item(path string, e fs.DirEntry) Item {

@@ -76,6 +76,26 @@ func TestDirectoryRoundTrip(t *testing.T) {
 	}
 }
 
+// The total is known once the files are read, also where the walk that counts
+// them ahead is the slower one, as it is for few files.
+func TestTotalOfFewFiles(t *testing.T) {
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "only"), "one")
+	src, err := NewDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 200 {
+		var live Live
+		if err := src.Each(t.Context(), &live, func(Item) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if _, total := live.Progress(); total != 1 {
+			t.Fatalf("the total is %d", total)
+		}
+	}
+}
+
 // An export that would not be faithful or safe writes nothing at all.
 func TestRefusedExportWritesNothing(t *testing.T) {
 	for name, c := range map[string]struct {
