@@ -19,6 +19,7 @@
 package clerk
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -103,9 +104,11 @@ type Clerk struct {
 
 // Open returns a Clerk. It waits until the cluster's placement is known: from
 // the controllers (any of them will do, a majority is not needed), else from a
-// replica among Seeds, else from CacheFile, which may be another cluster's. If none of them tells within the
-// deadline of ctx, or Config.Timeout, it fails, and leaves nothing behind; after
-// 3 s already if nobody accepted a connection. With Pinned it asks nobody.
+// replica among Seeds, else from CacheFile, which may be another cluster's.
+//
+// It fails, and leaves nothing behind, if none of them tells within the deadline
+// of ctx, or else Config.Timeout; already after 3 s if nobody accepted a
+// connection. With Pinned it asks nobody.
 func Open(ctx context.Context, config Config) (*Clerk, error) {
 	config, err := config.complete()
 	if err != nil {
@@ -141,12 +144,8 @@ func (config Config) complete() (Config, error) {
 	if !config.Session.IsZero() && config.Session.BirthMS == 0 {
 		return config, errors.New("explicit session has no birth time")
 	}
-	if config.Timeout == 0 {
-		config.Timeout = TimeoutDefault
-	}
-	if config.InFlightMax == 0 {
-		config.InFlightMax = InFlightMaxDefault
-	}
+	config.Timeout = cmp.Or(config.Timeout, TimeoutDefault)
+	config.InFlightMax = cmp.Or(config.InFlightMax, InFlightMaxDefault)
 	if config.Now == nil {
 		config.Now = time.Now
 	}

@@ -1,6 +1,7 @@
 package raftgroup
 
 import (
+	"cmp"
 	"errors"
 	"time"
 
@@ -115,16 +116,16 @@ func (o *Options) complete() error {
 		o.Identity.ServerID == "" || (o.Streams == nil && o.Transport == nil) {
 		return errOptions
 	}
-	setDefault(&o.Timeout, 500*time.Millisecond)
-	setDefault(&o.CommandBytesMax, 5<<20)
-	setDefault(&o.QueueBytesMax, 64<<20)
-	setDefault(&o.EntryBytesMax, 256<<10)
-	setDefault(&o.AppendBytesMax, 1<<20)
-	setDefault(&o.SnapshotLogBytes, 64<<20)
-	setDefault(&o.SnapshotLogEntries, 128<<10)
-	setDefault(&o.TrailingLogBytes, 16<<20)
-	setDefault(&o.CacheBytesMax, 16<<20)
-	setDefault(&o.StallLimit, 10*time.Second)
+	o.Timeout = cmp.Or(o.Timeout, 500*time.Millisecond)
+	o.CommandBytesMax = cmp.Or(o.CommandBytesMax, 5<<20)
+	o.QueueBytesMax = cmp.Or(o.QueueBytesMax, 64<<20)
+	o.EntryBytesMax = cmp.Or(o.EntryBytesMax, 256<<10)
+	o.AppendBytesMax = cmp.Or(o.AppendBytesMax, 1<<20)
+	o.SnapshotLogBytes = cmp.Or(o.SnapshotLogBytes, 64<<20)
+	o.SnapshotLogEntries = cmp.Or(o.SnapshotLogEntries, 128<<10)
+	o.TrailingLogBytes = cmp.Or(o.TrailingLogBytes, 16<<20)
+	o.CacheBytesMax = cmp.Or(o.CacheBytesMax, 16<<20)
+	o.StallLimit = cmp.Or(o.StallLimit, 10*time.Second)
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
@@ -135,11 +136,4 @@ func (o *Options) complete() error {
 		o.OnFatal = func(error) {}
 	}
 	return nil
-}
-
-func setDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }

@@ -18,9 +18,8 @@ import (
 
 // A poller is the leader's conversation with the controllers: it learns of new
 // configs and proposes to adopt them, claims shards that nobody ever held, and
-// reports. One goroutine runs it, while this replica
-// leads. The controllers may be away for any time: nothing but changes of the
-// configuration waits for them.
+// reports. One goroutine runs it while this replica leads. The controllers may
+// be away for any time: only changes of the configuration wait for them.
 type poller struct {
 	s *Server
 	n *node

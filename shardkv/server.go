@@ -1,6 +1,7 @@
 package shardkv
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -77,15 +78,15 @@ type Limits struct {
 }
 
 func (l *Limits) complete() {
-	setDefault(&l.Requests, 16<<10)
-	setDefault(&l.Bytes, 256<<20)
-	setDefault(&l.StreamRequests, 4<<10)
-	setDefault(&l.StreamBytes, 64<<20)
-	setDefault(&l.Parked, 8<<10)
-	setDefault(&l.ParkedBytes, 64<<20)
-	setDefault(&l.Timeout, 10*time.Second)
-	setDefault(&l.TimeoutMax, 60*time.Second)
-	setDefault(&l.ApplyLag, 4<<10)
+	l.Requests = cmp.Or(l.Requests, 16<<10)
+	l.Bytes = cmp.Or(l.Bytes, 256<<20)
+	l.StreamRequests = cmp.Or(l.StreamRequests, 4<<10)
+	l.StreamBytes = cmp.Or(l.StreamBytes, 64<<20)
+	l.Parked = cmp.Or(l.Parked, 8<<10)
+	l.ParkedBytes = cmp.Or(l.ParkedBytes, 64<<20)
+	l.Timeout = cmp.Or(l.Timeout, 10*time.Second)
+	l.TimeoutMax = cmp.Or(l.TimeoutMax, 60*time.Second)
+	l.ApplyLag = cmp.Or(l.ApplyLag, 4<<10)
 }
 
 // Moving tunes handoffs.
@@ -105,18 +106,11 @@ type Moving struct {
 }
 
 func (m *Moving) complete() {
-	setDefault(&m.PauseBudget, 50*time.Millisecond)
-	setDefault(&m.BytesPerSecond, 64<<20)
-	setDefault(&m.PageBytes, 1<<20)
-	setDefault(&m.PollMoving, 200*time.Millisecond)
-	setDefault(&m.PollIdle, time.Second)
-}
-
-func setDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
+	m.PauseBudget = cmp.Or(m.PauseBudget, 50*time.Millisecond)
+	m.BytesPerSecond = cmp.Or(m.BytesPerSecond, 64<<20)
+	m.PageBytes = cmp.Or(m.PageBytes, 1<<20)
+	m.PollMoving = cmp.Or(m.PollMoving, 200*time.Millisecond)
+	m.PollIdle = cmp.Or(m.PollIdle, time.Second)
 }
 
 // A Server is one replica of one group, and its services. Until Run has opened
@@ -171,7 +165,7 @@ func New(h *host.Host, o Options) (*Server, error) {
 func newServer(o Options, dial dialer, registry prometheus.Registerer) *Server {
 	o.Limits.complete()
 	o.Moving.complete()
-	setDefault(&o.SessionAge, time.Hour)
+	o.SessionAge = cmp.Or(o.SessionAge, time.Hour)
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}

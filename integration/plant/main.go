@@ -15,8 +15,7 @@
 // catcher fails without any bug.
 //
 // The lists are in the files bugs_*.go, one for each source. Row 5 of the
-// layers: it runs the go command. One
-// goroutine for each of -jobs bugs.
+// layers: it runs the go command. One goroutine for each of -jobs bugs.
 package main
 
 import (

@@ -11,10 +11,10 @@
 //
 // Real: kvfsm, handoff, placement, session, ctrlfsm, report, shardcfg, entry,
 // store.Mem with its durable and volatile states and its streams, clerk/route.
-// Modelled, as thinly as possible: Raft (elections, replication, commit, ReadIndex, snapshots, on
-// disks that forget what was not synced), the network, and what shardkv,
-// shardctrler and clerk do around the machines (who is asked, when, and what is
-// parked); each model names the function that it follows.
+// Modelled, as thinly as possible: Raft (elections, replication, commit,
+// ReadIndex, snapshots, on disks that forget what was not synced), the network,
+// and what shardkv, shardctrler and clerk do around the machines (who is asked,
+// when, and what is parked); each model names the function that it follows.
 //
 // A follower that applies what another replica has applied already takes over
 // that state instead of computing it again; a replica that crashed replays its

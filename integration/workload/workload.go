@@ -7,6 +7,7 @@
 package workload
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -70,9 +71,7 @@ func Start(stores []Store, o Options, recorder *history.Recorder) (*Load, error)
 	if o.Clients < 1 || o.Keys < 1 || len(stores) == 0 {
 		return nil, fmt.Errorf("workload: %d clients, %d keys, %d stores", o.Clients, o.Keys, len(stores))
 	}
-	if o.OpTimeout == 0 {
-		o.OpTimeout = 10 * time.Second
-	}
+	o.OpTimeout = cmp.Or(o.OpTimeout, 10*time.Second)
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &Load{options: o, recorder: recorder, cancel: cancel, last: make([]atomic.Int64, o.Clients),
 		registers: make([]atomic.Uint64, o.Keys), appendOnly: make([]atomic.Uint64, o.Keys)}

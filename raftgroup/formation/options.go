@@ -1,6 +1,7 @@
 package formation
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -76,9 +77,7 @@ func (o Options) complete() (Options, error) {
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
 	}
-	if o.Interval == 0 {
-		o.Interval = intervalDefault
-	}
+	o.Interval = cmp.Or(o.Interval, intervalDefault)
 	if o.hook == nil {
 		o.hook = func(step) error { return nil }
 	}

@@ -31,6 +31,7 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -136,12 +137,8 @@ func New(o Options) (*Host, error) {
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
 	}
-	if o.ConnectionsMax == 0 {
-		o.ConnectionsMax = connectionsMaxDefault
-	}
-	if o.SniffTimeout == 0 {
-		o.SniffTimeout = sniffTimeoutDefault
-	}
+	o.ConnectionsMax = cmp.Or(o.ConnectionsMax, connectionsMaxDefault)
+	o.SniffTimeout = cmp.Or(o.SniffTimeout, sniffTimeoutDefault)
 	if o.DataDir == "" {
 		return nil, &formation.UsageError{Problem: "a data directory is needed"}
 	}

@@ -1,6 +1,7 @@
 package pebblestore
 
 import (
+	"cmp"
 	"runtime"
 	"time"
 
@@ -18,18 +19,10 @@ func (o Options) withDefaults() Options {
 	if o.FS == nil {
 		o.FS = vfs.Default
 	}
-	if o.CacheBytes == 0 {
-		o.CacheBytes = 8 << 20
-	}
-	if o.MemTableBytes == 0 {
-		o.MemTableBytes = 4 << 20
-	}
-	if o.OpenFilesMax == 0 {
-		o.OpenFilesMax = 500
-	}
-	if o.StallLimit == 0 {
-		o.StallLimit = 10 * time.Second
-	}
+	o.CacheBytes = cmp.Or(o.CacheBytes, 8<<20)
+	o.MemTableBytes = cmp.Or(o.MemTableBytes, 4<<20)
+	o.OpenFilesMax = cmp.Or(o.OpenFilesMax, 500)
+	o.StallLimit = cmp.Or(o.StallLimit, 10*time.Second)
 	if o.Logger == nil {
 		o.Logger = silence{}
 	}
