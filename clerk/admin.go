@@ -238,7 +238,10 @@ func (s ShardStatus) Settled() bool {
 
 // A Status is the whole cluster at about one moment.
 type Status struct {
-	Config      *shardcfg.Config
+	Config *shardcfg.Config
+	// ConfigErr, if not nil, is why the controllers did not tell the latest
+	// configuration: Config is the newest that the Clerk knows, and may be old.
+	ConfigErr   error
 	Controllers []ReplicaStatus
 	// Groups in ascending order of gid.
 	Groups []GroupStatus

@@ -118,6 +118,16 @@ func TestStatus(t *testing.T) {
 				t.Errorf("%s: listed %v, healthy %v", addr, listed, healthy)
 			}
 		}
+		if st.ConfigErr != nil {
+			t.Errorf("the configuration may be old: %v", st.ConfigErr)
+		}
+		f.stop(f.controllers[0].addr, f.controllers[1].addr)
+		if st, err := a.Status(ctx); err != nil || st.ConfigErr == nil || st.Config.Num != 1 {
+			t.Errorf("without controllers: %v, %+v", err, st)
+		}
+		for _, down := range f.controllers[:2] {
+			f.start(down.addr)
+		}
 		time.AfterFunc(time.Minute, func() { f.move(0, f.groups[0], false) })
 		start, looks := time.Now(), 0
 		err = a.WaitSettled(ctx, 1, func(p clerk.Progress) { looks++ })

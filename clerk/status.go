@@ -81,6 +81,7 @@ func each(n int, f func(int)) {
 // A survey is what controllers and replicas said at about one moment.
 type survey struct {
 	config      *shardcfg.Config
+	configErr   error                        // nil: config is the controllers' latest
 	infos       map[string]*ctrlpb.InfoReply // by address
 	controllers []string
 	replicas    map[string]replicaAnswer // by address
@@ -97,7 +98,7 @@ func (c *Clerk) survey(ctx context.Context, controllers bool) (*survey, error) {
 			return nil, &Error{Op: "status", Family: FamilyNotDone, Cause: err}
 		}
 	}
-	s.config = config
+	s.config, s.configErr = config, err
 	if controllers {
 		c.askControllers(ctx, s)
 	}
@@ -153,7 +154,7 @@ func (a *Admin) status(ctx context.Context) (*Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	st := &Status{Config: s.config, Controllers: s.controllerStatus(), Total: len(s.config.Shards)}
+	st := &Status{Config: s.config, ConfigErr: s.configErr, Controllers: s.controllerStatus(), Total: len(s.config.Shards)}
 	for _, gid := range s.config.GroupIDs() {
 		st.Groups = append(st.Groups, s.groupStatus(gid))
 	}

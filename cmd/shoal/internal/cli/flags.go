@@ -44,8 +44,6 @@ func valueProblem(source, value string, f *pflag.Flag, cause error) error {
 		what = "true or false"
 	case "duration":
 		what = "a time with its unit: 500ms, 10s, 2m"
-	case "stringToString":
-		what = "a list of NAME=VALUE,..."
 	default:
 		return fmt.Errorf("%s: %w", source, cause)
 	}

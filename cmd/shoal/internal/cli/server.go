@@ -114,8 +114,7 @@ func replicaFlags(f *pflag.FlagSet, o *replica.Options) {
 	f.StringVar(&o.Listen, "listen", "", "`HOST:PORT` to listen at")
 	f.StringVar(&o.Advertise, "advertise", "", "`HOST:PORT` at which others reach it, if not where it listens")
 	f.StringVar(&o.Data, "data", "", "data `directory`, made if need be")
-	f.StringToStringVar(&o.Peers, "peers", nil, "all replicas of the group, this one included: `ID=ADDR,...`")
-	f.Lookup("peers").DefValue = "" // no "(default [])" in the help
+	f.Var(&peerList{addresses: &o.Peers}, "peers", "all replicas of the group, this one included: `ID=ADDR,...`")
 	f.StringVar(&o.HTTP, "http", "", "`HOST:PORT` for /metrics, /live, /ready and /debug/pprof; off unless given")
 	f.BoolVar(&o.Insecure, "insecure", false, "permit to listen off loopback without TLS")
 	f.StringVar(&o.LogStore, "log-store", "", "`kind` of the log store of a new replica (default bolt)")

@@ -68,6 +68,9 @@ func (a *app) showStatus(ctx context.Context, c *clerk.Clerk) error {
 	if err != nil {
 		return err
 	}
+	if s.ConfigErr != nil {
+		a.note("shoal: config %d may be old: %v", s.Config.Num, s.ConfigErr)
+	}
 	if a.out.IsJSON() {
 		return a.out.Object(statusJSON(s))
 	}
