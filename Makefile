@@ -1,11 +1,19 @@
-# The commands that docs/testing.md explains. Everything needs only Go.
+# The commands that docs/testing.md explains; `make help` lists them. Everything
+# needs only Go.
 
-.PHONY: all build test race lint generate accept plant measure soak simcover explore virtual prove ci
+.PHONY: all help build test race lint generate accept plant measure soak simcover explore virtual prove ci
 
 SEEDS ?= 1000
 RUNS ?= 1000
 
+# The linter's version, and the packages to race, are those of .ci/run.
+STATICCHECK := $(shell sed -n 's/^staticcheck=//p' .ci/run)
+RACE_PACKAGES := $(shell sed -n 's/^race_packages="\(.*\)"$$/\1/p' .ci/run)
+
 all: build test
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
 
 build: ## the shoal binary, in bin/
 	go build -trimpath -o bin/shoal ./cmd/shoal
@@ -14,11 +22,11 @@ test: ## every test, the scenarios reduced
 	go test ./...
 
 race: ## the concurrent packages under the race detector
-	go test -race -short ./raftgroup/... ./shardctrler/... ./shardkv/... ./clerk/...
+	go test -race -short $(RACE_PACKAGES)
 
 lint: ## the linter that CI runs, at its version
 	go vet ./...
-	go run honnef.co/go/tools/cmd/staticcheck@v0.7.0 ./...
+	go run $(STATICCHECK) ./...
 
 generate: ## *.pb.go from the .proto files
 	go run ./integration/protogen

@@ -48,8 +48,11 @@ import (
 	"github.com/shoalkv/shoal/raftgroup/transport"
 )
 
-// A Replica is one replica of one replicated machine. All methods may be called
-// concurrently.
+// A Replica is one replica of one replicated machine; the package comment says
+// what it promises. All methods may be called concurrently.
+//
+// Raft may be restarted inside a Replica: engine is its present life, and what
+// must outlive it (packer, reader, guard, transport) belongs to the Replica.
 type Replica struct {
 	o         Options
 	clock     entryClock
@@ -71,9 +74,9 @@ type Replica struct {
 
 	mu struct {
 		sync.Mutex
-		engine  *engine
-		failure error
-		closing bool
+		engine  *engine // Raft's present life; nil before Raft was started
+		failure error   // why the replica stopped for good; nil: it did not
+		closing bool    // Close was called: a life that begins now ends at once
 	}
 	closed chan struct{} // closed at the end of the first Close
 }

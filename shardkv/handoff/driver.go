@@ -18,10 +18,10 @@ type Driver struct {
 	// held says that handoffs that have not begun must wait.
 	held bool
 
-	leaving  map[shardcfg.ShardID]*leaving
-	arriving map[shardcfg.ShardID]*arriving
-	sources  map[shardcfg.Incarnation]*source
-	pending  map[shardcfg.ShardID]pending
+	leaving  map[shardcfg.ShardID]*leaving    // shards that should go to another group
+	arriving map[shardcfg.ShardID]*arriving   // shards that were offered to this one, or are staged
+	sources  map[shardcfg.Incarnation]*source // the groups that shards are fetched from
+	pending  map[shardcfg.ShardID]pending     // proposals whose effect has not been seen
 	// claimed are the shards whose first token this group must create; asked
 	// says when a claim may be asked for (again).
 	claimed map[shardcfg.ShardID]bool
