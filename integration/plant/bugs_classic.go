@@ -1,5 +1,7 @@
 package main
 
+import "slices"
+
 // classicBugs are what implementations of sharded stores get wrong when they
 // are written for the first time, as the courses report that teach with one
 // (MIT 6.5840, UW CSE 452). What is impossible by construction is left out:
@@ -15,10 +17,10 @@ var classicBugs = []bug{
 		catchers: []catcher{machine, world, states}},
 	{name: "installed twice", edits: one("shardkv/kvfsm/transfer.go",
 		"r.Staging = nil\n\tsh.floorKnown = false\n", "sh.floorKnown = false\n"), catchers: []catcher{machine, world, states}},
-	{name: "installed over a newer epoch", edits: []edit{
-		{"shardkv/kvfsm/transfer.go", "r.Staging = nil\n\tsh.floorKnown = false\n", "sh.floorKnown = false\n"},
-		{"shardkv/kvfsm/transfer.go", "case !r.Epoch.Less(c.Epoch):\n\t\treturn refuse(ReasonEpoch), nil\n\tcase !pageFits",
-			"case false:\n\t\treturn refuse(ReasonEpoch), nil\n\tcase !pageFits"}},
+	{name: "installed over a newer epoch", edits: slices.Concat(
+		one("shardkv/kvfsm/transfer.go", "r.Staging = nil\n\tsh.floorKnown = false\n", "sh.floorKnown = false\n"),
+		one("shardkv/kvfsm/transfer.go", "case !r.Epoch.Less(c.Epoch):\n\t\treturn refuse(ReasonEpoch), nil\n\tcase !pageFits",
+			"case false:\n\t\treturn refuse(ReasonEpoch), nil\n\tcase !pageFits")),
 		catchers: []catcher{machine, world, states}},
 	{name: "an invitation is sent once", edits: one("shardkv/handoff/leaving.go",
 		"l.sentPhase == rec.Phase && d.now < due {", "l.sentPhase == rec.Phase {"), catchers: []catcher{world}},

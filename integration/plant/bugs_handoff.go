@@ -1,5 +1,7 @@
 package main
 
+import "slices"
+
 // handoffBugs are those that the protocol's model checker was tried on, planted
 // in the code, and the like of them. The four of its 32 that concern disasters
 // are with the repairs. One cannot be planted: Install without its comparison of
@@ -63,9 +65,9 @@ var handoffBugs = []bug{
 		catchers: []catcher{machine, world, states}},
 	{name: "scan without the phase", edits: one("shardkv/kvfsm/scan.go",
 		"if !rec.Phase.Serves() {", "if rec.Copy == 0 {"), catchers: []catcher{machine, world}},
-	{name: "read of a state from before the barrier", edits: []edit{
-		{"shardkv/execute.go", "if err := n.replica.ReadBarrier(ctx); err != nil {", "if err := ctx.Err(); err != nil {"},
-		{"shardkv/execute.go", "\troom := ", "\tif err := n.replica.ReadBarrier(context.Background()); err != nil {\n\t\treturn err\n\t}\n\troom := "}},
+	{name: "read of a state from before the barrier", edits: slices.Concat(
+		one("shardkv/execute.go", "if err := n.replica.ReadBarrier(ctx); err != nil {", "if err := ctx.Err(); err != nil {"),
+		one("shardkv/execute.go", "\troom := ", "\tif err := n.replica.ReadBarrier(context.Background()); err != nil {\n\t\treturn err\n\t}\n\troom := ")),
 		catchers: []catcher{tests("./shardkv", "TestReadsFollowTheirBarrier")}},
 	{name: "read without a barrier", edits: one("shardkv/execute.go",
 		"if err := n.replica.ReadBarrier(ctx); err != nil {", "if err := ctx.Err(); err != nil {"),
@@ -84,12 +86,12 @@ var handoffBugs = []bug{
 	{name: "tail cursor unmatched", edits: one("shardkv/kvfsm/transfer.go",
 		"case !st.Cursor.Equal(from):", "case !st.Cursor.Tail && !st.Cursor.Equal(from):"),
 		catchers: []catcher{machine, world, states}},
-	{name: "change log lost in a restart", edits: []edit{
-		{"shardkv/kvfsm/machine.go", "floorKnown bool\n}", "floorKnown bool\n\tforgot bool\n}"},
-		{"shardkv/kvfsm/machine.go", "m.shards[rec.Shard] = &shard{rec: rec}", "m.shards[rec.Shard] = &shard{rec: rec, forgot: true}"},
-		{"shardkv/kvfsm/changelog.go", "if sh.rec.Phase != PhaseLeaving {\n\t\treturn nil\n\t}\n",
-			"if sh.rec.Phase != PhaseLeaving {\n\t\treturn nil\n\t}\n\tif sh.forgot {\n\t\tsh.forgot = false\n" +
-				"\t\tif err := m.batch.DeleteRange(sh.rec.held().logBounds()); err != nil {\n\t\t\treturn err\n\t\t}\n\t}\n"}},
+	{name: "change log lost in a restart", edits: slices.Concat(
+		one("shardkv/kvfsm/machine.go", "floorKnown bool\n}", "floorKnown bool\n\tforgot bool\n}"),
+		one("shardkv/kvfsm/machine.go", "m.shards[rec.Shard] = &shard{rec: rec}", "m.shards[rec.Shard] = &shard{rec: rec, forgot: true}"),
+		one("shardkv/kvfsm/changelog.go", "if sh.rec.Phase != PhaseLeaving {\n\t\treturn nil\n\t}\n",
+			"if sh.rec.Phase != PhaseLeaving {\n\t\treturn nil\n\t}\n\tif sh.forgot {\n\t\tsh.forgot = false\n"+
+				"\t\tif err := m.batch.DeleteRange(sh.rec.held().logBounds()); err != nil {\n\t\t\treturn err\n\t\t}\n\t}\n")),
 		catchers: []catcher{machine, world, states}},
 	{name: "late start", edits: one("shardkv/kvfsm/transfer.go",
 		"m.adopted.Num != c.Handoff {", "m.adopted.Num < c.Handoff {"), catchers: []catcher{machine, world, states}},

@@ -1,5 +1,7 @@
 package main
 
+import "slices"
+
 // readBugs break linearizable reads: what hashicorp/raft invites to, and what
 // its containment here could get wrong.
 var readBugs = []bug{
@@ -15,9 +17,9 @@ var readBugs = []bug{
 		catchers: []catcher{tests("./raftgroup", "TestReadWaitsForTheMachine/contained")}},
 	{name: "learners confirm reads", edits: one("raftgroup/read.go",
 		"if q.r.o.unsafe.countLearners && ", "if "), catchers: []catcher{tests("./raftgroup", "TestLearnerDoesNotConfirmReads/contained")}},
-	{name: "answers to messages sent before the round", edits: []edit{
-		{"raftgroup/transport/transport.go", "\tstamp := t.round.Load()\n", ""},
-		{"raftgroup/transport/transport.go", "t.record(id, args, &answer, stamp)", "t.record(id, args, &answer, t.round.Load())"}},
+	{name: "answers to messages sent before the round", edits: slices.Concat(
+		one("raftgroup/transport/transport.go", "\tstamp := t.round.Load()\n", ""),
+		one("raftgroup/transport/transport.go", "t.record(id, args, &answer, stamp)", "t.record(id, args, &answer, t.round.Load())")),
 		catchers: []catcher{tests("./raftgroup/transport", "TestRounds"), tests("./raftgroup", "TestDeposedLeaderServesNoStaleRead/contained")}},
 	{name: "answers of another term", edits: one("raftgroup/transport/transport.go",
 		"if answer.Term == args.Term {", "if true {"), catchers: []catcher{tests("./raftgroup/transport", "TestRounds")}},
@@ -57,11 +59,10 @@ var raftBugs = []bug{
 		"case low > at.index+1:", "case false:"), catchers: []catcher{tests("./raftgroup", "TestReplayAfterPowerLoss|TestPowerLossAfterCut|TestLostEntries|TestFailStop")}},
 	{name: "the log is cut under an open transfer", edits: one("raftgroup/failstop.go",
 		"if isHeld && held > 0 && !g.r.o.unsafe.noClamp {", "if isHeld && held == 0 {"), catchers: []catcher{tests("./raftgroup", "TestOpenTransferHoldsTheLog/contained")}},
-	{name: "a contradicting log stays behind a snapshot", edits: []edit{
-		{"raftgroup/failstop.go", "if g.r.o.unsafe.keepConflict {", "if true {"}}, catchers: []catcher{tests("./raftgroup", "TestConflictBehindSnapshot")}},
-	{name: "the entry clock runs backwards", edits: []edit{
-		{"raftgroup/packer.go", "Clock:    p.r.clock.next(now),", "Clock:    uint64(now.UnixMilli()),"},
-		{"raftgroup/fsm.go", "e.Clock = max(e.Clock, s.at.clock)", "_ = e.Clock"}}, catchers: []catcher{tests("./raftgroup", "TestEntryClock/contained")}},
+	{name: "a contradicting log stays behind a snapshot", edits: one("raftgroup/failstop.go", "if g.r.o.unsafe.keepConflict {", "if true {"), catchers: []catcher{tests("./raftgroup", "TestConflictBehindSnapshot")}},
+	{name: "the entry clock runs backwards", edits: slices.Concat(
+		one("raftgroup/packer.go", "Clock:    p.r.clock.next(now),", "Clock:    uint64(now.UnixMilli()),"),
+		one("raftgroup/fsm.go", "e.Clock = max(e.Clock, s.at.clock)", "_ = e.Clock")), catchers: []catcher{tests("./raftgroup", "TestEntryClock/contained")}},
 	{name: "unknown commands are passed over", edits: one("raftgroup/fsm.go",
 		"return nil, fmt.Errorf(\"unknown kind %d of command\", c.Kind)", "return nil, nil"), catchers: []catcher{tests("./raftgroup", "TestUnknownEntriesStop")}},
 	{name: "a store's error is survived", edits: one("raftgroup/failstop.go",
@@ -81,12 +82,12 @@ var raftBugs = []bug{
 		"if got := checksum(log); got != want {", "if got := checksum(log); false {"), catchers: []catcher{tests("./raftgroup/logstore", "TestDamage")}},
 	{name: "damage in an entry is not noticed", edits: one("raftgroup/entry/entry.go",
 		"; got != sum {", "; false {"), catchers: []catcher{tests("./raftgroup/entry", "TestDamageIsNoticed")}},
-	{name: "a wiped replica votes under its old name", edits: []edit{
-		{"raftgroup/formation/file.go", "if _, err := io.ReadFull(random, b[:]); err != nil {\n\t\treturn \"\", fmt.Errorf(\"draw a server id",
-			"if _, err := io.ReadFull(random, nil); err != nil {\n\t\treturn \"\", fmt.Errorf(\"draw a server id"},
-		{"raftgroup/formation/form.go", "return false, &WipedError{Group: r.Group, Label: r.Label, Address: f.opts.Advertise,\n\t\t\tPeer: peer, Incarnation: theirs.Incarnation}",
-			"own := theirs\n\t\town.Label, own.ServerID = r.Label, r.ServerID\n\t\terr := f.update(ctx, func(r record) (record, error) {\n" +
-				"\t\t\tr.Phase, r.Identity = phaseFormed, &own\n\t\t\treturn r, nil\n\t\t})\n\t\treturn err == nil, err"}},
+	{name: "a wiped replica votes under its old name", edits: slices.Concat(
+		one("raftgroup/formation/file.go", "if _, err := io.ReadFull(random, b[:]); err != nil {\n\t\treturn \"\", fmt.Errorf(\"draw a server id",
+			"if _, err := io.ReadFull(random, nil); err != nil {\n\t\treturn \"\", fmt.Errorf(\"draw a server id"),
+		one("raftgroup/formation/form.go", "return false, &WipedError{Group: r.Group, Label: r.Label, Address: f.opts.Advertise,\n\t\t\tPeer: peer, Incarnation: theirs.Incarnation}",
+			"own := theirs\n\t\town.Label, own.ServerID = r.Label, r.ServerID\n\t\terr := f.update(ctx, func(r record) (record, error) {\n"+
+				"\t\t\tr.Phase, r.Identity = phaseFormed, &own\n\t\t\treturn r, nil\n\t\t})\n\t\treturn err == nil, err")),
 		catchers: []catcher{tests("./raftgroup/formation", "TestWiped")}},
 	{name: "a group forms without all of its peers", edits: one("raftgroup/formation/form.go",
 		"if len(answers.errs) > 0 {", "if false {"), catchers: []catcher{tests("./raftgroup/formation", "TestFormInAnyOrder|TestWiped|TestCrashAnywhere")}},

@@ -1,5 +1,7 @@
 package main
 
+import "slices"
+
 // shippedBugs are bugs that other systems shipped, as they would look here.
 var shippedBugs = []bug{
 	// Dgraph 1.0.2 and 1.1.1: a tablet's destination served before its data was
@@ -38,9 +40,9 @@ var shippedBugs = []bug{
 			"\t\t\t\tlate.Set(keyPosition, early.encode())\n\t\t\t\tlate.Commit()\n\t\t\t}\n\t\t}\n\t}()\n\tif err := b.Set([]byte{0xFF, 0xFF, 0xFF}, nil); err != nil {"),
 		catchers: []catcher{tests("./raftgroup", "TestReplayAfterPowerLoss|TestPowerLossAfterCut|TestThreeReplicas")}},
 	// etcd (etcd-io/etcd#20418): a read index reused for a retry.
-	{name: "a read joins a round that has begun", edits: []edit{
-		{"raftgroup/read.go", "current := q.mu.next\n\t\tq.mu.next = nil\n", "current := q.mu.next\n"},
-		{"raftgroup/read.go", "\t\tclose(current.done)", "\t\tq.mu.Lock()\n\t\tq.mu.next = nil\n\t\tq.mu.Unlock()\n\t\tclose(current.done)"}},
+	{name: "a read joins a round that has begun", edits: slices.Concat(
+		one("raftgroup/read.go", "current := q.mu.next\n\t\tq.mu.next = nil\n", "current := q.mu.next\n"),
+		one("raftgroup/read.go", "\t\tclose(current.done)", "\t\tq.mu.Lock()\n\t\tq.mu.next = nil\n\t\tq.mu.Unlock()\n\t\tclose(current.done)")),
 		catchers: []catcher{tests("./raftgroup", "TestReadsShareRounds|TestReadJoinsTheNextRound")}},
 	// NATS 2.12.1: acknowledged before the fsync (nats-io/nats-server#7564), and
 	// data deleted that the metadata did not know (#7556).

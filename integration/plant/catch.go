@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/shoalkv/shoal/integration/overlay"
 )
 
 // A catcher is a command that fails where it notices a bug: the tests of one
@@ -97,7 +99,7 @@ func (f *field) try(ctx context.Context, b bug) (result, error) {
 		return result{}, err
 	}
 	defer os.RemoveAll(dir)
-	overlay, err := b.overlay(dir)
+	edited, err := overlay.Write(dir, b.edits)
 	if err != nil {
 		return result{}, err
 	}
@@ -107,7 +109,7 @@ func (f *field) try(ctx context.Context, b bug) (result, error) {
 			return result{}, fmt.Errorf("without the bug, %s: %w", c, err)
 		}
 		begun = begun.Add(time.Since(checking)) // it is not the bug's time
-		what, err := c.run(ctx, dir, overlay)
+		what, err := c.run(ctx, dir, edited)
 		if err != nil {
 			return result{}, fmt.Errorf("%s: %w", c, err)
 		}
@@ -142,17 +144,17 @@ func (f *field) check(ctx context.Context, c catcher) error {
 	return err
 }
 
-// run builds the catcher with an overlay, if any, runs it, and says what it
+// run builds the catcher with an overlay, if edited names one, runs it, and says what it
 // noticed; empty: nothing. What does not compile is an error: nobody noticed it.
-func (c catcher) run(ctx context.Context, dir, overlay string) (noticed string, err error) {
+func (c catcher) run(ctx context.Context, dir, edited string) (noticed string, err error) {
 	binary := filepath.Join(dir, "catcher")
 	// Debugging information would take most of the linker's time.
 	build := []string{"test", "-c", "-ldflags=-s -w", "-o", binary}
 	if c.program {
 		build = []string{"build", "-o", binary}
 	}
-	if overlay != "" {
-		build = append(build, "-overlay", overlay)
+	if edited != "" {
+		build = append(build, "-overlay", edited)
 	}
 	if out, err := exec.CommandContext(ctx, "go", append(build, c.pkg)...).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("it does not compile: %w\n%s", err, out)

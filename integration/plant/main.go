@@ -66,7 +66,7 @@ func run(ctx context.Context, only string, list, bySimulator bool, jobs int) err
 	}
 	if list {
 		for _, b := range chosen {
-			fmt.Printf("%-20s %-55s %s\n", b.source, b.name, b.edits[0].file)
+			fmt.Printf("%-20s %-55s %s\n", b.source, b.name, b.edits[0].File)
 		}
 		return nil
 	}

@@ -15,6 +15,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/shoalkv/shoal/integration/overlay"
 )
 
 const root = "../.."
@@ -33,7 +35,7 @@ func TestBugsFitTheSources(t *testing.T) {
 		if len(b.catchers) == 0 {
 			t.Errorf("%s: nobody is asked to catch it", b.name)
 		}
-		sources, err := b.planted(root)
+		sources, err := overlay.Sources(root, b.edits)
 		if err != nil {
 			t.Errorf("%s: %v", b.name, err)
 			continue
@@ -57,7 +59,7 @@ func newChecker(t *testing.T, bugs []bug) *checker {
 	var dirs []string
 	for _, b := range bugs {
 		for _, e := range b.edits {
-			dirs = append(dirs, "./"+path.Dir(e.file))
+			dirs = append(dirs, "./"+path.Dir(e.File))
 		}
 	}
 	slices.Sort(dirs)

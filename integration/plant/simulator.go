@@ -6,6 +6,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/shoalkv/shoal/integration/overlay"
 )
 
 // simulator runs seeds of a medium size until one fails.
@@ -18,7 +20,7 @@ var simulated = []string{"shardctrler/ctrlfsm", "shardctrler/shardcfg", "shardct
 
 // simulates reports whether the simulator runs all of a bug's code.
 func simulates(b bug) bool {
-	return !slices.ContainsFunc(b.edits, func(e edit) bool { return !slices.Contains(simulated, path.Dir(e.file)) })
+	return !slices.ContainsFunc(b.edits, func(e overlay.Edit) bool { return !slices.Contains(simulated, path.Dir(e.File)) })
 }
 
 // alone asks only the simulator, for every bug in the code that it runs, and

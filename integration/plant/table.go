@@ -42,7 +42,7 @@ func writeTable(file string, bugs []bug, rows map[string]result) error {
 		} else {
 			caught++
 		}
-		fmt.Fprintf(&text, "| %s | %s | `%s` | %s | %.1f | %s |\n", b.source, cell(b.name), b.edits[0].file, cell(r.by), r.seconds, r.commit)
+		fmt.Fprintf(&text, "| %s | %s | `%s` | %s | %.1f | %s |\n", b.source, cell(b.name), b.edits[0].File, cell(r.by), r.seconds, r.commit)
 	}
 	fmt.Fprintf(&text, "\n%d of %d caught.\n", caught, len(bugs))
 	return os.WriteFile(file, []byte(text.String()), 0o644)

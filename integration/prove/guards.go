@@ -1,5 +1,11 @@
 package main
 
+import (
+	"slices"
+
+	"github.com/shoalkv/shoal/integration/overlay"
+)
+
 // guards are the containments, in the order of docs/containments.md.
 var guards = []guard{
 	{"ReadIndex", "raftgroup", "TestDeposedLeaderServesNoStaleRead/contained", one("raftgroup/read.go",
@@ -49,9 +55,9 @@ var guards = []guard{
 		"if r.o.unsafe.noBounce {", "if true {")},
 	{"SuspendedLife", "raftgroup", "TestBounceUnderHangingPeers", one("raftgroup/engine.go",
 		"r.transport.Suspend()", "_ = r.transport.Suspend")},
-	{"EntryClock", "raftgroup", "TestEntryClock/contained", []edit{
-		{"raftgroup/packer.go", "if p.r.o.unsafe.rawClock {", "if true {"},
-		{"raftgroup/fsm.go", "if !s.f.r.o.unsafe.rawClock {", "if false {"}}},
+	{"EntryClock", "raftgroup", "TestEntryClock/contained", slices.Concat(
+		one("raftgroup/packer.go", "if p.r.o.unsafe.rawClock {", "if true {"),
+		one("raftgroup/fsm.go", "if !s.f.r.o.unsafe.rawClock {", "if false {"))},
 	{"SyncBeforeCut", "raftgroup", "TestPowerLossAfterCut/contained", one("raftgroup/snapshot.go",
 		"if !r.o.unsafe.compactFirst {", "if false {")},
 	{"Gap", "raftgroup", "TestPowerLossAfterCut/compactFirst", one("raftgroup/failstop.go",
@@ -62,9 +68,9 @@ var guards = []guard{
 		"case in.header.index <= at.index && !s.r.o.unsafe.adoptOlder:", "case false:")},
 	{"ConflictInstalled", "raftgroup", "TestConflictBehindSnapshot/keepConflict=false,crashed=false", one("raftgroup/failstop.go",
 		"if g.r.o.unsafe.keepConflict {", "if true {")},
-	{"ConflictAtStart", "raftgroup", "TestConflictBehindSnapshot/keepConflict=false,crashed=true", []edit{
-		{"raftgroup/failstop.go", "case low > at.index || g.r.o.unsafe.keepConflict:", "case true:"},
-		{"raftgroup/failstop.go", "if g.r.o.unsafe.keepConflict {", "if true {"}}},
+	{"ConflictAtStart", "raftgroup", "TestConflictBehindSnapshot/keepConflict=false,crashed=true", slices.Concat(
+		one("raftgroup/failstop.go", "case low > at.index || g.r.o.unsafe.keepConflict:", "case true:"),
+		one("raftgroup/failstop.go", "if g.r.o.unsafe.keepConflict {", "if true {"))},
 	{"OpenTransfer", "raftgroup", "TestOpenTransferHoldsTheLog/contained", one("raftgroup/failstop.go",
 		"if isHeld && held > 0 && !g.r.o.unsafe.noClamp {", "if isHeld && held == 0 {")},
 	{"SilentPeer", "raftgroup/transport", "TestSilentPeer", one("raftgroup/transport/streams.go",
@@ -81,9 +87,9 @@ var guards = []guard{
 		"case target.Suffrage != raft.Voter:", "case false:")},
 	{"WipedDisk", "raftgroup/formation", "TestWiped", one("raftgroup/formation/form.go",
 		"return false, &WipedError{Group: r.Group, Label: r.Label, Address: f.opts.Advertise,\n\t\t\tPeer: peer, Incarnation: theirs.Incarnation}", "return false, nil")},
-	{"OldIdentity", "raftgroup/formation", "TestOldIdentityIsRefused", []edit{
-		{"raftgroup/formation/former.go", "if req.GetLabel() != r.Label || req.GetServerId() != r.ServerID {", "if false {"},
-		{"raftgroup/formation/identity.go", "if !listed {", "if !listed && id.Format == 0 {"}}},
+	{"OldIdentity", "raftgroup/formation", "TestOldIdentityIsRefused", slices.Concat(
+		one("raftgroup/formation/former.go", "if req.GetLabel() != r.Label || req.GetServerId() != r.ServerID {", "if false {"),
+		one("raftgroup/formation/identity.go", "if !listed {", "if !listed && id.Format == 0 {"))},
 	{"Ballots", "raftgroup/formation", "TestBallots", one("raftgroup/formation/former.go",
 		"case req.GetBallot() == 0 || req.GetBallot() < r.Ballot:", "case req.GetBallot() == 0:")},
 	{"LostStores", "raftgroup/host", "TestLostStores", one("raftgroup/host/replica.go",
@@ -95,4 +101,4 @@ var guards = []guard{
 }
 
 // one is the edit of a containment that is switched off in one place.
-func one(file, text, without string) []edit { return []edit{{file, text, without}} }
+var one = overlay.One

@@ -4,6 +4,8 @@ import (
 	"os"
 	"regexp"
 	"testing"
+
+	"github.com/shoalkv/shoal/integration/overlay"
 )
 
 // Claim: every containment can still be switched off, and is explained.
@@ -14,7 +16,7 @@ func TestTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, g := range guards {
-		if _, err := g.overlay(t.TempDir()); err != nil {
+		if _, err := overlay.Write(t.TempDir(), g.edits); err != nil {
 			t.Errorf("%s: %v", g.name, err)
 		}
 		if !regexp.MustCompile(`\n\|[^|]*\b` + g.name + `\b`).Match(doc) {

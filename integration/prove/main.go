@@ -8,12 +8,11 @@
 // A containment is switched off by an overlay of the go command, so that no build
 // of the product can lack one. Run it from the module's root.
 //
-// It may run the go command, and imports nothing of the product. One goroutine.
+// Row 5 of the layers: it runs the go command. One goroutine.
 package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -24,6 +23,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/shoalkv/shoal/integration/overlay"
 )
 
 // A guard is a containment with the test that fails without it.
@@ -32,11 +33,8 @@ type guard struct {
 	// pkg and test are where the test is: a directory, and what -run takes.
 	pkg, test string
 	// edits switch the containment off.
-	edits []edit
+	edits []overlay.Edit
 }
-
-// An edit replaces text, which the file must contain exactly once.
-type edit struct{ file, text, without string }
 
 // testLimit bounds one test; one that hangs has failed.
 const testLimit = time.Minute
@@ -101,12 +99,12 @@ func (g *guard) prove(ctx context.Context, dir string, sound map[string]string) 
 	if err != nil || strings.Contains(out, "no tests to run") {
 		return fmt.Errorf("the test does not pass with the containment: %v\n%s", err, out)
 	}
-	overlay, err := g.overlay(dir)
+	edited, err := overlay.Write(dir, g.edits)
 	if err != nil {
 		return err
 	}
 	without := filepath.Join(dir, "without")
-	if err := g.build(ctx, without, "-overlay="+overlay); err != nil {
+	if err := g.build(ctx, without, "-overlay="+edited); err != nil {
 		return err
 	}
 	_, err = g.runTest(ctx, without)
@@ -134,43 +132,4 @@ func (g *guard) runTest(ctx context.Context, binary string) (string, error) {
 	command.Dir = filepath.FromSlash(g.pkg)
 	out, err := command.CombinedOutput()
 	return string(out), err
-}
-
-// overlay writes the sources without the containment into dir, and returns the
-// file that tells the go command to use them.
-func (g *guard) overlay(dir string) (string, error) {
-	root, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	sources := map[string]string{}
-	for _, e := range g.edits {
-		path := filepath.Join(root, filepath.FromSlash(e.file))
-		source, ok := sources[path]
-		if !ok {
-			content, err := os.ReadFile(path)
-			if err != nil {
-				return "", err
-			}
-			source = string(content)
-		}
-		if n := strings.Count(source, e.text); n != 1 {
-			return "", fmt.Errorf("%s has %q %d times, not once: update the table", e.file, e.text, n)
-		}
-		sources[path] = strings.Replace(source, e.text, e.without, 1)
-	}
-	replace := map[string]string{}
-	for path, source := range sources {
-		name := filepath.Join(dir, filepath.Base(path))
-		if err := os.WriteFile(name, []byte(source), 0o600); err != nil {
-			return "", err
-		}
-		replace[path] = name
-	}
-	text, err := json.Marshal(map[string]any{"Replace": replace})
-	if err != nil {
-		return "", err
-	}
-	name := filepath.Join(dir, "overlay.json")
-	return name, os.WriteFile(name, text, 0o600)
 }
