@@ -2,10 +2,13 @@ package clerk
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"iter"
 	"slices"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/shoalkv/shoal/shardctrler/ctrlpb"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
@@ -133,6 +136,79 @@ func collectChange(options []ChangeOption) changeOptions {
 	return o
 }
 
+// change makes one change of configuration, exactly once: every attempt carries
+// the same request id.
+func (a *Admin) change(ctx context.Context, name string, o changeOptions,
+	do func(context.Context, ctrlpb.ControllerClient, *ctrlpb.RequestID, []byte) (*ctrlpb.ChangeReply, error),
+) (Change, error) {
+	id := draw128[shardcfg.ID128]()
+	request := &ctrlpb.RequestID{Id: id[:], BirthMs: a.c.sessions.birth(a.c.now())}
+	var reply *ctrlpb.ChangeReply
+	err := a.insist(ctx, name, !o.plan, func(ctx context.Context, client ctrlpb.ControllerClient) (err error) {
+		reply, err = do(ctx, client, request, a.c.table.clusterBytes())
+		return err
+	})
+	if err != nil {
+		return Change{}, err
+	}
+	change := Change{Num: shardcfg.ConfigNum(reply.GetNum()), Changed: reply.GetChanged()}
+	for _, m := range reply.GetMoves() {
+		change.Moves = append(change.Moves, Move{
+			Shard: shardcfg.ShardID(m.GetShard()), Bytes: m.GetBytes(),
+			From: shardcfg.GroupID(m.GetFrom()), To: shardcfg.GroupID(m.GetTo()),
+		})
+	}
+	if !o.plan {
+		a.c.refresh.want()
+	}
+	return change, nil
+}
+
+// insist runs do, round after round, until a controller serves or refuses it, the
+// deadline passes, or there seems to be nobody who could. effect: an attempt
+// without an answer leaves the outcome unknown.
+func (a *Admin) insist(ctx context.Context, name string, effect bool, do func(context.Context, ctrlpb.ControllerClient) error) error {
+	ctx, cancel := a.c.deadline(ctx)
+	defer cancel()
+	ctx, drop := a.c.whileOpen(ctx)
+	defer drop()
+	unresolved, reached := false, false
+	wait, start := retryMin, time.Now()
+	for {
+		err := a.c.ctl.once(ctx, do)
+		if err == nil {
+			return nil
+		}
+		var round *roundError
+		errors.As(err, &round)
+		unresolved = unresolved || effect && round.unresolved
+		e := &Error{Op: name, Family: FamilyNotDone, Cause: round.cause}
+		if unresolved {
+			e.Family = FamilyOutcomeUnknown
+		}
+		if !errors.Is(round.cause, ErrUnavailable) {
+			if !effect && errors.Is(round.cause, ErrNotFound) {
+				e.Family = FamilyDone
+			}
+			return e
+		}
+		// Who asked learns more from an error now than from one at the deadline.
+		reached = reached || round.reached
+		took, nobody := time.Since(start), len(a.c.ctl.addresses()) == 0
+		if nobody || !unresolved && (took >= leaderlessMax || took >= unreachableMax && !reached) {
+			return e
+		}
+		if !sleep(ctx, wait) {
+			e.Cause, e.Detail = ended(ctx), round.cause.Error()
+			if a.c.life.Err() != nil {
+				e.Cause = ErrClosed
+			}
+			return e
+		}
+		wait = min(2*wait, retryMax)
+	}
+}
+
 // Latest returns the latest configuration; it reflects every change that
 // completed before.
 func (a *Admin) Latest(ctx context.Context) (*shardcfg.Config, error) {
@@ -146,13 +222,27 @@ func (a *Admin) Query(ctx context.Context, num shardcfg.ConfigNum) (*shardcfg.Co
 	return a.query(ctx, &n)
 }
 
-// Watch yields the newest configuration now and after every change, skipping
-// numbers that were overtaken, until ctx ends or the loop does. It goes from
-// one controller to another as they fail; the only error that it yields, as its
-// last, is that ctx ended, that the Clerk was closed, or that the controllers
-// belong to another cluster. It has no deadline but that of ctx.
-func (a *Admin) Watch(ctx context.Context) iter.Seq2[*shardcfg.Config, error] {
-	return a.watch(ctx)
+// query returns a numbered config, or the latest.
+func (a *Admin) query(ctx context.Context, num *uint64) (*shardcfg.Config, error) {
+	var config *shardcfg.Config
+	err := a.insist(ctx, "config", false, func(ctx context.Context, client ctrlpb.ControllerClient) error {
+		reply, err := client.Query(ctx, &ctrlpb.QueryRequest{Cluster: a.c.table.clusterBytes(), Num: num})
+		if err != nil {
+			return err
+		}
+		if err := a.c.table.belongs(reply.GetCluster()); err != nil {
+			return err
+		}
+		if config, err = ctrlpb.ToConfig(reply.GetConfig()); err != nil {
+			return status.Error(codes.Internal, err.Error())
+		}
+		a.c.sessions.observe(reply.GetClockMs())
+		if num == nil && a.c.config.Pinned == nil {
+			a.c.adopt(config, reply.GetHints())
+		}
+		return nil
+	})
+	return config, err
 }
 
 // Progress is how far the shards are on their way to their owners.
