@@ -14,7 +14,7 @@ var handoffBugs = []bug{
 		"case c.To != m.self.Incarnation:", "case false:"), catchers: []catcher{machine, world, states}},
 	{name: "pages for whoever asks", edits: one("shardkv/kvfsm/page.go",
 		" || rec.To.Incarnation != to {", " {"), catchers: []catcher{machine, world, states}},
-	{name: "a replica answers calls that mean another group", edits: one("shardkv/exchange.go",
+	{name: "a replica answers calls that mean another group", edits: one("shardkv/answers.go",
 		"if inc != n.self.Incarnation {", "if false {"), catchers: []catcher{tests("./shardkv", "TestCallsOfOthers")}},
 	{name: "create for another claimer", edits: one("shardkv/kvfsm/transfer.go",
 		"case c.Claimer != m.self.Incarnation:", "case false:"), catchers: []catcher{machine, states}},
