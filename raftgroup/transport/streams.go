@@ -3,7 +3,9 @@ package transport
 import (
 	"errors"
 	"net"
+	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -32,15 +34,20 @@ func Network(streams raft.StreamLayer, timeout time.Duration, logger hclog.Logge
 	})
 }
 
-// quietClose is a Logger to which the end of a stream that this side closed is
-// no error: Raft's transport reports it as one at every orderly stop, and would
-// alarm whoever reads the log.
+// quietClose is a Logger to which the end of a stream is no error, whichever side
+// closed it: Raft's transport reports it as one at orderly stops, and would alarm
+// whoever reads the log.
 type quietClose struct{ hclog.Logger }
+
+// ends are the errors of a stream that ended, beside io.EOF, which Raft's transport
+// knows itself. A peer that hangs up while an answer is on its way to it resets
+// the stream.
+var ends = []error{net.ErrClosed, raft.ErrTransportShutdown, syscall.ECONNRESET, syscall.EPIPE}
 
 // Error implements hclog.Logger.
 func (l quietClose) Error(msg string, args ...any) {
 	for _, arg := range args {
-		if err, ok := arg.(error); ok && (errors.Is(err, net.ErrClosed) || errors.Is(err, raft.ErrTransportShutdown)) {
+		if err, ok := arg.(error); ok && slices.ContainsFunc(ends, func(end error) bool { return errors.Is(err, end) }) {
 			l.Debug(msg, args...)
 			return
 		}

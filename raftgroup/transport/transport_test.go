@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -220,6 +221,56 @@ func TestShutClosesConnections(t *testing.T) {
 		t.Fatalf("the connection is open: %v", err)
 	}
 	peer.Shut()
+}
+
+// Claim: a peer that hangs up is no error, even where it resets the stream, as it
+// does while an answer is on its way to it.
+func TestHangUpIsQuiet(t *testing.T) {
+	var log strings.Builder
+	l := closings{listen(t), make(chan struct{}, 1)}
+	w, err := Wrap(Network(loopback{l}, time.Minute, hclog.New(&hclog.LoggerOptions{Output: &log, Level: hclog.Error})), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Shut()
+	conn, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.(*net.TCPConn).SetLinger(0) // close by a reset
+	conn.Close()
+	select {
+	case <-l.closed: // whatever is said of it has been said
+		if log.Len() > 0 {
+			t.Error(log.String())
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("the stream is still open")
+	}
+}
+
+// closings tells of the connections that it accepted and that were closed.
+type closings struct {
+	net.Listener
+	closed chan struct{}
+}
+
+func (l closings) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	return closing{c, l.closed}, err
+}
+
+type closing struct {
+	net.Conn
+	closed chan struct{}
+}
+
+func (c closing) Close() error {
+	select {
+	case c.closed <- struct{}{}:
+	default:
+	}
+	return c.Conn.Close()
 }
 
 // Claim: a peer that falls silent in the middle of a message is cut off, since
