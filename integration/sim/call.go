@@ -205,6 +205,7 @@ func (o *op) giveUp() {
 		o.scan.stop()
 		return
 	}
+	o.explain()
 	o.over = true
 	o.h.Outcome = history.NotDone
 	if unresolved || o.copied && !o.read {

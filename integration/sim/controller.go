@@ -204,6 +204,7 @@ func (c *controller) poll(q *report.Report, reply func(ctlReply)) {
 	if latest == nil {
 		return
 	}
+	q.Holdings = report.Sort(q.Holdings)
 	cmd, ref, err := report.Due(v, latest, q)
 	switch {
 	case c.r.failed(err, "see what a report calls for"):
@@ -297,13 +298,59 @@ func (c *controller) change(cmd ctrlfsm.Command, reply func(ctlReply)) {
 		reply(c.notLeading())
 		return
 	}
-	c.propose(cmd, func(res ctrlfsm.Result, ok bool) {
+	made := func(res ctrlfsm.Result, ok bool) {
 		if !ok {
 			reply(c.notLeading())
 			return
 		}
 		reply(ctlReply{num: res.Num, refusal: res.Refusal})
+	}
+	leave, ok := cmd.(ctrlfsm.Leave)
+	if !ok {
+		c.propose(cmd, made)
+		return
+	}
+	c.r.barrier(func(ok bool) {
+		if !ok {
+			reply(c.notLeading())
+			return
+		}
+		v, latest := c.state()
+		if latest == nil {
+			return
+		}
+		err := leaveOut(v, latest, &leave)
+		switch {
+		case c.r.failed(err, "read the groups that left"):
+		case len(leave.Groups) == 0 && len(cmd.(ctrlfsm.Leave).Groups) > 0:
+			reply(ctlReply{num: latest.Num})
+		default:
+			c.propose(leave, made)
+		}
 	})
+}
+
+// leaveOut follows shardctrler's: groups that are gone are taken out of a leave,
+// unless it was answered before.
+func leaveOut(v ctrlfsm.View, latest *shardcfg.Config, leave *ctrlfsm.Leave) error {
+	if _, answered, err := v.Answered(leave.Request); err != nil || answered {
+		return err
+	}
+	var rest []shardcfg.GroupID
+	for _, gid := range leave.Groups {
+		gone := false
+		if _, listed := latest.Groups[gid]; !listed {
+			var err error
+			if gone, err = v.WasBound(gid); err != nil {
+				return err
+			}
+		}
+		if !gone {
+			rest = append(rest, gid)
+		}
+	}
+	leave.Groups = rest
+	return nil
 }
 
 // A caller remembers which controller to ask first.

@@ -47,6 +47,19 @@ func (o *operator) blunder() {
 	})
 }
 
+// leaveAgain asks once more to let a group leave that is gone, as who never got the
+// answer does: that is done already.
+func (o *operator) leaveAgain(gid shardcfg.GroupID) {
+	c := ctrlfsm.Leave{Request: o.request(), Groups: []shardcfg.GroupID{gid}}
+	o.insist(c, func(a ctlReply) {
+		bound := slices.ContainsFunc(o.w.lives, func(l *life) bool { return l.self.Group == gid && l.bound })
+		if bound && a.refusal != nil && a.refusal.Reason != ctrlfsm.RequestExpired {
+			o.w.fail("nonsense", "%+v, of a group that left, is refused: %v", c, a.refusal)
+		}
+		o.later()
+	})
+}
+
 // insist asks until there is an answer.
 func (o *operator) insist(c ctrlfsm.Command, then func(ctlReply)) {
 	o.w.controllers.ask(o.n, &o.asker, pollTimeout, func(t *controller, reply func(ctlReply)) { t.change(c, reply) }, func(a ctlReply, ok bool) {

@@ -173,6 +173,9 @@ func (o *operator) act() {
 	if o.rng.IntN(8) == 0 {
 		o.hold()
 	}
+	if o.rng.IntN(4) == 0 {
+		o.inspect()
+	}
 	if o.repairing && !o.ownerless {
 		if c := o.mourn(); c != nil {
 			o.ask(c)
@@ -183,6 +186,10 @@ func (o *operator) act() {
 	}
 	if !w.calm && chance(o.rng, w.p.Nonsense) {
 		o.blunder()
+		return
+	}
+	if _, out := o.members(); !w.calm && w.p.Leave && len(out) > 0 && o.rng.IntN(16) == 0 {
+		o.leaveAgain(out[o.rng.IntN(len(out))])
 		return
 	}
 	var c ctrlfsm.Command

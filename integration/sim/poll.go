@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"github.com/shoalkv/shoal/raftgroup/entry"
@@ -43,7 +44,7 @@ func (s *server) poll() {
 		s.w.trace.text("%s polls at config %d; drained %v", s.l.g.name, q.Adopted, q.Drained)
 	}
 	leads := s.leads
-	serve := func(c *controller, reply func(ctlReply)) { c.poll(q, reply) }
+	serve := func(c *controller, reply func(ctlReply)) { c.poll(s.sent(q), reply) }
 	s.w.controllers.ask(s.r.n, &s.asker, pollTimeout, serve,
 		func(a ctlReply, ok bool) {
 			if s.leads != leads || s.driver == nil {
@@ -75,6 +76,14 @@ func (s *server) polled(wait time.Duration) {
 		wait = min(wait, max(due-s.w.now, 0))
 	}
 	s.pollIn(wait)
+}
+
+// sent is a report as it arrives: its holdings in any order.
+func (s *server) sent(q *report.Report) *report.Report {
+	one := *q
+	one.Holdings = slices.Clone(q.Holdings)
+	s.w.rng.order.Shuffle(len(one.Holdings), func(i, k int) { one.Holdings[i], one.Holdings[k] = one.Holdings[k], one.Holdings[i] })
+	return &one
 }
 
 // take acts on the answer to a poll, as the poller does.

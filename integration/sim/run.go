@@ -56,7 +56,7 @@ func newWorld(seed uint64, p Profile, bugs Bugs) *World {
 		monitor: handoff.NewMonitor(), model: newModel(), garbled: map[shardcfg.ShardID]bool{}}
 	w.trace.now = &w.now
 	w.rng.net, w.rng.raft, w.rng.fault = stream(seed, 2), stream(seed, 3), stream(seed, 4)
-	w.rng.operator, w.rng.serve = stream(seed, 5), stream(seed, 6)
+	w.rng.operator, w.rng.serve, w.rng.order = stream(seed, 5), stream(seed, 6), stream(seed, 7)
 	return w
 }
 

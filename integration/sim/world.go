@@ -22,7 +22,7 @@ type World struct {
 	// One stream of random numbers for each purpose: to draw more from one leaves
 	// the others as they are.
 	rng struct {
-		net, raft, fault, operator, serve *rand.Rand
+		net, raft, fault, operator, serve, order *rand.Rand
 	}
 
 	nodes   []*node
