@@ -10,9 +10,9 @@ type Book struct {
 	current *Session // nil: none yet
 	// clock is the newest cluster clock that any server told.
 	clock uint64
-	// limit is the clock of the server that last refused a session because it was
-	// born in its future, and limitAt the client's clock then: nothing is dated
-	// later than that server's clock is by now. 0: none.
+	// limit is the clock of the server that last refused a session, once one did
+	// because it was born in its future, and limitAt the client's clock then:
+	// nothing is dated later than that server's clock is by now. 0: none.
 	limit, limitAt uint64
 }
 
@@ -31,11 +31,16 @@ func (b *Book) Begin(now uint64, draw func() shardcfg.SessionID) (*Session, uint
 
 // Refused ends a session that a server refused: the next write begins another.
 // ahead says that it was born in the future of the server's clock, else it was
-// too old.
+// too old. clock is the server's; if the session was too old, it is at least the
+// shard's floor.
+//
+// A floor may be far ahead of its group's clock and far behind the newest clock,
+// because it came with its shard from a group whose clock was wrong. So who was
+// too young for one server and is then too old for one must not fall back on the
+// newest clock: it would be too young again, and so on.
 func (b *Book) Refused(s *Session, seq uint64, ahead bool, clock, now uint64) {
 	s.Finish(seq)
-	b.limit, b.limitAt = 0, 0
-	if ahead {
+	if ahead || b.limit > 0 {
 		b.limit, b.limitAt = clock, now
 	}
 	if b.current == s {
