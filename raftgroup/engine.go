@@ -83,13 +83,13 @@ func (r *Replica) startRaft() (err error) {
 	defer func() {
 		// Raft panics if its term can't be written.
 		if p := recover(); p != nil {
-			err = fmt.Errorf("raftgroup: start: %v", p)
+			err = fmt.Errorf("start: %v", p)
 		}
 	}()
 	changes := make(chan bool)
 	node, err := raft.NewRaft(r.raftConfig(changes), r.fsm, r.guard, r.guard, r.snapshots, r.transport)
 	if err != nil {
-		return fmt.Errorf("raftgroup: start: %w", err)
+		return fmt.Errorf("start: %w", err)
 	}
 	e := &engine{node: node, drainStop: make(chan struct{}), drainDone: make(chan struct{})}
 	r.mu.Lock()
@@ -182,7 +182,7 @@ func ends(ctx context.Context, done <-chan struct{}, what string) error {
 	case <-done:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("raftgroup: %s does not end: %w", what, ctx.Err())
+		return fmt.Errorf("%s does not end: %w", what, ctx.Err())
 	}
 }
 

@@ -19,18 +19,18 @@ var (
 
 var (
 	// ErrBusy: the byte budget of queued proposals is used up. Not done.
-	ErrBusy error = &familyError{family: ErrNotDone, text: "raftgroup: too many bytes of proposals are queued"}
+	ErrBusy error = &familyError{family: ErrNotDone, text: "too many bytes of proposals are queued"}
 	// ErrTooLarge: a command is larger than Options.CommandBytesMax. Not done,
 	// and it never will be.
-	ErrTooLarge error = &familyError{family: ErrNotDone, text: "raftgroup: the command is too large"}
+	ErrTooLarge error = &familyError{family: ErrNotDone, text: "the command is too large"}
 	// ErrTransferring: the leader is handing over leadership. Not done.
-	ErrTransferring error = &familyError{family: ErrNotDone, text: "raftgroup: leadership is being handed over"}
+	ErrTransferring error = &familyError{family: ErrNotDone, text: "leadership is being handed over"}
 	// ErrClosed: the replica is closing or has failed. Its family says whether
 	// the command had reached Raft.
-	ErrClosed = errors.New("raftgroup: the replica is closed")
+	ErrClosed = errors.New("the replica is closed")
 	// ErrRefused: a change of membership would cost the group its quorum, or
 	// makes no sense. See RefusedError.
-	ErrRefused = errors.New("raftgroup: refused")
+	ErrRefused = errors.New("refused")
 )
 
 // A NotLeaderError says that this replica does not lead. Not done.
@@ -42,9 +42,9 @@ type NotLeaderError struct {
 
 func (e *NotLeaderError) Error() string {
 	if e.Leader == "" {
-		return "raftgroup: this replica does not lead, and knows no leader"
+		return "this replica does not lead, and knows no leader"
 	}
-	return "raftgroup: this replica does not lead; the leader is " + e.Leader
+	return "this replica does not lead; the leader is " + e.Leader
 }
 
 // Unwrap puts the error into its family.
@@ -73,7 +73,7 @@ func (m SilentMember) String() string {
 	return m.Label
 }
 
-func (e *RefusedError) Error() string { return "raftgroup: refused: " + e.Reason }
+func (e *RefusedError) Error() string { return "refused: " + e.Reason }
 
 // Unwrap puts the error into its families.
 func (e *RefusedError) Unwrap() []error { return []error{ErrRefused, ErrNotDone} }
@@ -97,7 +97,7 @@ type StallError struct {
 }
 
 func (e *StallError) Error() string {
-	return fmt.Sprintf("raftgroup: %s did not end within %s", e.Op, e.Limit)
+	return fmt.Sprintf("%s did not end within %s", e.Op, e.Limit)
 }
 
 // familyError is an error with its family and, perhaps, a cause.

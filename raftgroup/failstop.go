@@ -48,11 +48,11 @@ func newGuard(r *Replica) (*guard, error) {
 	g.mu.tail.cacheMax = r.o.CacheBytesMax
 	first, err := g.inner.FirstIndex()
 	if err != nil {
-		return nil, fmt.Errorf("raftgroup: read the log: %w", err)
+		return nil, fmt.Errorf("read the log: %w", err)
 	}
 	last, err := g.inner.LastIndex()
 	if err != nil {
-		return nil, fmt.Errorf("raftgroup: read the log: %w", err)
+		return nil, fmt.Errorf("read the log: %w", err)
 	}
 	for i := first; first > 0 && i <= last; i++ {
 		var l raft.Log
@@ -61,7 +61,7 @@ func newGuard(r *Replica) (*guard, error) {
 			continue // a gap below a snapshot; append starts anew
 		}
 		if err != nil {
-			return nil, fmt.Errorf("raftgroup: read entry %d of the log: %w", i, err)
+			return nil, fmt.Errorf("read entry %d of the log: %w", i, err)
 		}
 		g.mu.tail.append(&l)
 		g.noteClock(&l)
@@ -104,7 +104,7 @@ func (g *guard) run(op string, do func() error) error {
 	err := do()
 	done()
 	if err != nil && !errors.Is(err, raft.ErrLogNotFound) && err.Error() != "not found" {
-		err = fmt.Errorf("raftgroup: %s: %w", op, err)
+		err = fmt.Errorf("%s: %w", op, err)
 		g.r.fatal(err)
 		return err
 	}
@@ -168,7 +168,7 @@ func (g *guard) lostEntry(index uint64) error {
 	if !present || g.r.o.unsafe.trustStorage {
 		return raft.ErrLogNotFound
 	}
-	err := fmt.Errorf("raftgroup: %w: entry %d", errEntryLost, index)
+	err := fmt.Errorf("%w: entry %d", errEntryLost, index)
 	g.r.fatal(err)
 	return err
 }
@@ -269,7 +269,7 @@ func (g *guard) fit(at position) error {
 	case low == 0:
 		return nil
 	case low > at.index+1:
-		return fmt.Errorf("raftgroup: the log begins at %d, the machine stands at %d: entries between them are missing", low, at.index)
+		return fmt.Errorf("the log begins at %d, the machine stands at %d: entries between them are missing", low, at.index)
 	case low > at.index || g.r.o.unsafe.keepConflict:
 		return nil
 	}
@@ -280,7 +280,7 @@ func (g *guard) fit(at position) error {
 	// Either it ends below the machine, or all of it is of another history. The
 	// machine must not lose afterwards what it could have had from the log.
 	if err := g.r.o.Store.Sync(); err != nil {
-		return fmt.Errorf("raftgroup: sync the store: %w", err)
+		return fmt.Errorf("sync the store: %w", err)
 	}
 	g.mu.Lock()
 	g.mu.base = raft.Log{}
@@ -298,7 +298,7 @@ func (g *guard) matches(index, term uint64) (bool, error) {
 	}
 	var l raft.Log
 	if err := g.inner.GetLog(index, &l); err != nil {
-		return false, fmt.Errorf("raftgroup: read entry %d of the log: %w", index, err)
+		return false, fmt.Errorf("read entry %d of the log: %w", index, err)
 	}
 	return l.Term == term, nil
 }

@@ -144,7 +144,7 @@ func (f *fsm) applyBatch(logs []*raft.Log) (results []any, err error) {
 	results = make([]any, len(logs))
 	b, err := f.r.o.Store.NewBatch()
 	if err != nil {
-		return nil, fmt.Errorf("raftgroup: open a batch: %w", err)
+		return nil, fmt.Errorf("open a batch: %w", err)
 	}
 	defer b.Close()
 	step := &applyStep{f: f, batch: b}
@@ -162,13 +162,13 @@ func (f *fsm) applyBatch(logs []*raft.Log) (results []any, err error) {
 		return results, nil
 	}
 	if err := b.Set(keyPosition, step.at.encode()); err != nil {
-		return nil, fmt.Errorf("raftgroup: write the applied index: %w", err)
+		return nil, fmt.Errorf("write the applied index: %w", err)
 	}
 	done := f.r.guard.watch("commit of a batch")
 	err = b.Commit()
 	done()
 	if err != nil {
-		return nil, fmt.Errorf("raftgroup: commit entry %d: %w", step.at.index, err)
+		return nil, fmt.Errorf("commit entry %d: %w", step.at.index, err)
 	}
 	f.publish(step)
 	f.r.counters.applied.Add(uint64(len(logs)))
@@ -209,7 +209,7 @@ func (f *fsm) Restore(rc io.ReadCloser) error {
 		}
 		wrapper, ok := rc.(raft.ReadCloserWrapper)
 		if !ok {
-			return fmt.Errorf("raftgroup: restore from a foreign snapshot %T", rc)
+			return fmt.Errorf("restore from a foreign snapshot %T", rc)
 		}
 		rc = wrapper.WrappedReadCloser()
 	}
@@ -235,14 +235,14 @@ func (s *applyStep) entry(l *raft.Log) (result any, err error) {
 	case raft.LogConfiguration:
 		s.members = members{index: l.Index, config: raft.DecodeConfiguration(l.Data)}
 		if err := s.configuration(); err != nil {
-			return nil, fmt.Errorf("raftgroup: write the configuration: %w", err)
+			return nil, fmt.Errorf("write the configuration: %w", err)
 		}
 	case raft.LogCommand:
 		if result, err = s.commands(l); err != nil {
-			return nil, fmt.Errorf("raftgroup: apply entry %d of term %d: %w", l.Index, l.Term, err)
+			return nil, fmt.Errorf("apply entry %d of term %d: %w", l.Index, l.Term, err)
 		}
 	default:
-		return nil, fmt.Errorf("raftgroup: entry %d is of the unknown type %v", l.Index, l.Type)
+		return nil, fmt.Errorf("entry %d is of the unknown type %v", l.Index, l.Type)
 	}
 	s.at.index, s.at.term = l.Index, l.Term
 	return result, nil

@@ -14,7 +14,7 @@ import (
 )
 
 // ErrNoMember: the group has no member of that label or server id. Not done.
-var ErrNoMember error = &familyError{family: ErrNotDone, text: "raftgroup: no such member"}
+var ErrNoMember error = &familyError{family: ErrNotDone, text: "no such member"}
 
 // catchUpRoundsMax bounds how often Promote sets itself a new goal (thesis of
 // Ongaro, section 4.2.1).

@@ -109,7 +109,7 @@ type unsafeSwitches struct {
 	raftAppliedIdx bool // take Raft's applied index for the machine's
 }
 
-var errOptions = errors.New("raftgroup: Open needs Store, Machine, Log, Advertise, a server id, and Streams or Transport")
+var errOptions = errors.New("Open needs Store, Machine, Log, Advertise, a server id, and Streams or Transport")
 
 func (o *Options) complete() error {
 	if o.Store == nil || o.Machine == nil || o.Log == nil || o.Advertise == "" ||

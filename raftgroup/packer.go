@@ -275,7 +275,7 @@ func (p *packer) finish(b *batch, future raft.ApplyFuture, err error) {
 	if err == nil {
 		var ok bool
 		if results, ok = future.Response().([]any); !ok || len(results) != len(b.pendings) {
-			err = fmt.Errorf("raftgroup: %T for the results of %d commands", future.Response(), len(b.pendings))
+			err = fmt.Errorf("%T for the results of %d commands", future.Response(), len(b.pendings))
 		}
 	}
 	if err != nil {

@@ -24,7 +24,7 @@ var (
 const featureLevelFirst uint8 = 1
 
 // errPosition says that one of raftgroup's own records can't be read.
-var errPosition = errors.New("raftgroup: a record of the replica's position is damaged")
+var errPosition = errors.New("a record of the replica's position is damaged")
 
 // A position is where the visible state stands. On disk it is, in big-endian
 // order:
@@ -55,7 +55,7 @@ func (p position) encode() []byte {
 func readPosition(r store.Reader) (position, error) {
 	b, ok, err := r.Get(keyPosition)
 	if err != nil {
-		return position{}, fmt.Errorf("raftgroup: read the applied index: %w", err)
+		return position{}, fmt.Errorf("read the applied index: %w", err)
 	}
 	if !ok {
 		return position{feature: featureLevelFirst}, nil
@@ -127,7 +127,7 @@ func decodeMembers(b []byte) (members, error) {
 func readMembers(r store.Reader) (members, error) {
 	b, ok, err := r.Get(keyConfiguration)
 	if err != nil {
-		return members{}, fmt.Errorf("raftgroup: read the configuration: %w", err)
+		return members{}, fmt.Errorf("read the configuration: %w", err)
 	}
 	if !ok {
 		return members{}, nil
@@ -164,7 +164,7 @@ func readLabels(r store.Reader) (labels map[string]formation.Member, err error) 
 	labels = make(map[string]formation.Member)
 	it, err := r.Iterate(keyMember, store.PrefixEnd(keyMember))
 	if err != nil {
-		return nil, fmt.Errorf("raftgroup: read the members: %w", err)
+		return nil, fmt.Errorf("read the members: %w", err)
 	}
 	for it.Next() {
 		m, bad := decodeMemberRecord(it.Value())
@@ -175,7 +175,7 @@ func readLabels(r store.Reader) (labels map[string]formation.Member, err error) 
 		labels[m.ServerID] = m
 	}
 	if err := it.Close(); err != nil {
-		return nil, fmt.Errorf("raftgroup: read the members: %w", err)
+		return nil, fmt.Errorf("read the members: %w", err)
 	}
 	return labels, nil
 }

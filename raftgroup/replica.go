@@ -149,7 +149,7 @@ func (r *Replica) openState() (err error) {
 		return err
 	}
 	if err := r.o.Machine.Reset(r.o.Store); err != nil {
-		return fmt.Errorf("raftgroup: reset the machine: %w", err)
+		return fmt.Errorf("reset the machine: %w", err)
 	}
 	if r.guard, err = newGuard(r); err != nil {
 		return err
@@ -157,10 +157,10 @@ func (r *Replica) openState() (err error) {
 	at := r.fsm.position()
 	term, err := r.o.Log.GetUint64([]byte("CurrentTerm"))
 	if err != nil && err.Error() != "not found" {
-		return fmt.Errorf("raftgroup: read the term: %w", err)
+		return fmt.Errorf("read the term: %w", err)
 	}
 	if term < at.term {
-		return fmt.Errorf("raftgroup: the log store has forgotten its term: it says %d, the machine has applied term %d", term, at.term)
+		return fmt.Errorf("the log store has forgotten its term: it says %d, the machine has applied term %d", term, at.term)
 	}
 	return r.guard.fit(at)
 }
@@ -184,7 +184,7 @@ func (r *Replica) openTransport() (err error) {
 func (r *Replica) bootstrap() error {
 	exists, err := raft.HasExistingState(r.guard, r.guard, r.snapshots)
 	if err != nil {
-		return fmt.Errorf("raftgroup: look for a log: %w", err)
+		return fmt.Errorf("look for a log: %w", err)
 	}
 	var first raft.Configuration
 	founder := false
@@ -200,7 +200,7 @@ func (r *Replica) bootstrap() error {
 		return nil
 	}
 	if err := raft.BootstrapCluster(r.raftConfig(nil), r.guard, r.guard, r.snapshots, r.transport, first); err != nil {
-		return fmt.Errorf("raftgroup: bootstrap: %w", err)
+		return fmt.Errorf("bootstrap: %w", err)
 	}
 	return nil
 }

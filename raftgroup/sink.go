@@ -72,7 +72,7 @@ func (k *sink) receive(r io.Reader) (*received, error) {
 	}
 	state, err := k.s.r.o.Store.Receive(r)
 	if err != nil {
-		return nil, fmt.Errorf("raftgroup: receive a snapshot: %w", err)
+		return nil, fmt.Errorf("receive a snapshot: %w", err)
 	}
 	if err := checkState(state, h); err != nil {
 		state.Discard()

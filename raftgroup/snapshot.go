@@ -31,9 +31,9 @@ const (
 )
 
 var (
-	errSnapshotStream = errors.New("raftgroup: the stream of a snapshot is damaged")
-	errSnapshotOlder  = errors.New("raftgroup: the snapshot is older than the machine")
-	errStoreSwapped   = errors.New("raftgroup: the store was replaced while it was made durable")
+	errSnapshotStream = errors.New("the stream of a snapshot is damaged")
+	errSnapshotOlder  = errors.New("the snapshot is older than the machine")
+	errStoreSwapped   = errors.New("the store was replaced while it was made durable")
 
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
 )
@@ -101,7 +101,7 @@ func (s *snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	in := s.mu.received[id]
 	s.mu.Unlock()
 	if in == nil {
-		return nil, nil, fmt.Errorf("raftgroup: no snapshot %q", id)
+		return nil, nil, fmt.Errorf("no snapshot %q", id)
 	}
 	return meta(in.header, 0), &receivedReader{s: s, id: id, in: in}, nil
 }
@@ -113,7 +113,7 @@ func (s *snapshots) openLive() (*raft.SnapshotMeta, io.ReadCloser, error) {
 	cp, err := s.r.o.Store.Checkpoint()
 	if err != nil {
 		s.release(serial)
-		err = fmt.Errorf("raftgroup: checkpoint: %w", err)
+		err = fmt.Errorf("checkpoint: %w", err)
 		s.r.fatal(err)
 		return nil, nil, err
 	}
@@ -253,10 +253,10 @@ func (s *snapshots) install(in *received) error {
 func (s *snapshots) adopt(in *received) error {
 	f := s.r.fsm
 	if err := in.state.Adopt(); err != nil {
-		return fmt.Errorf("raftgroup: adopt the snapshot at %d: %w", in.header.index, err)
+		return fmt.Errorf("adopt the snapshot at %d: %w", in.header.index, err)
 	}
 	if err := s.r.o.Machine.Reset(s.r.o.Store); err != nil {
-		return fmt.Errorf("raftgroup: reset the machine to %d: %w", in.header.index, err)
+		return fmt.Errorf("reset the machine to %d: %w", in.header.index, err)
 	}
 	f.mu.Lock()
 	f.mu.generation++
@@ -286,7 +286,7 @@ func (d *durablePoint) Persist(sink raft.SnapshotSink) error {
 		err := r.o.Store.Sync()
 		done()
 		if err != nil {
-			err = fmt.Errorf("raftgroup: sync the store: %w", err)
+			err = fmt.Errorf("sync the store: %w", err)
 			r.fatal(err)
 			return err
 		}

@@ -11,7 +11,7 @@ import (
 
 // errBounced is what is told to those whose entries were in flight when Raft was
 // restarted.
-var errBounced = errors.New("raftgroup: raft was restarted")
+var errBounced = errors.New("raft was restarted")
 
 // upkeep cuts the log when enough was appended, and restarts Raft when a
 // transfer of leadership never ends.
