@@ -58,7 +58,7 @@ func (c *Clerk) do(ctx context.Context, name string, op *kvpb.Operation, o write
 	}
 	err := c.drive(ctx, w)
 	if w.own {
-		c.sessions.finish(w.session, op.GetSequence(), FamilyOf(err) != FamilyOutcomeUnknown)
+		c.sessions.finish(w.session, w.op.GetSequence(), FamilyOf(err) != FamilyOutcomeUnknown)
 	}
 	if err != nil {
 		return nil, err
@@ -110,7 +110,6 @@ func (c *Clerk) drive(ctx context.Context, w *call) error {
 		case route.Restamp:
 			c.sessions.refused(w.session, w.op.GetSequence(), d.Ahead, w.clock, c.now())
 			c.pause(ctx, d)
-			w.op.Sequence = 0
 			w.restamp(c)
 			d = c.table.step(func(t *route.Table) route.Decision { return t.Start(&w.route) })
 		case route.Fail:

@@ -47,6 +47,32 @@ func TestSessionExpired(t *testing.T) {
 	})
 }
 
+// A write that was stamped anew is settled like any other: its session goes on
+// acknowledging what it has the answers of, or the servers would keep them all.
+func TestRestampedWriteIsSettled(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeCluster) {
+		c := f.open(t, nil)
+		mustPut(t, c, "k", "a")
+		f.expire()
+		elapse(time.Second)
+		const writes = 10
+		for range writes {
+			mustPut(t, c, "k", "b")
+		}
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		acked := uint64(0)
+		for stamp := range f.executed {
+			if stamp.birth >= f.floor {
+				acked = f.acked[stamp.session]
+			}
+		}
+		if acked != writes { // the last write acknowledges those before it
+			t.Errorf("after %d writes those below %d are acknowledged", writes, acked)
+		}
+	})
+}
+
 // A client clock that is far off, either way, costs a retry and no more: birth
 // times go by the cluster's clock, as far as it is known.
 func TestClientClock(t *testing.T) {

@@ -25,6 +25,8 @@ var clientBugs = []bug{
 		"t.config != nil && t.config.IsRetired(h.Incarnation) {", "false {"), catchers: []catcher{routing}},
 	{name: "an older config replaces a newer one", edits: one("clerk/route/table.go",
 		"t.config != nil && c.Num < t.config.Num {", "false {"), catchers: []catcher{routing}},
+	{name: "a write that was stamped anew is never settled", edits: one("clerk/call.go",
+		"c.sessions.finish(w.session, w.op.GetSequence(), FamilyOf(err)", "c.sessions.finish(w.session, op.GetSequence(), FamilyOf(err)"), catchers: []catcher{client}},
 	{name: "outstanding writes are acknowledged", edits: one("clerk/route/session.go",
 		"return s.outstanding[0]", "return s.next"), catchers: []catcher{routing, client}},
 	{name: "abandoned writes are acknowledged", edits: one("clerk/call.go",
