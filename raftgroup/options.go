@@ -93,7 +93,8 @@ type Options struct {
 }
 
 // unsafeSwitches switch off one containment each. Only tests of this package
-// set them, to see that the fault they guard against shows.
+// set them, to see that the fault they guard against shows: an upgrade of Raft
+// that mends one is noticed (docs/decisions/0008).
 type unsafeSwitches struct {
 	verifyOnly     bool // trust VerifyLeader for reads
 	countLearners  bool // let non-voters confirm a read
