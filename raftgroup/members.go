@@ -319,7 +319,7 @@ func (r *Replica) silent(ctx context.Context, lead *leadership, voters []raft.Se
 	for deadline := time.Now().Add(2 * r.o.Timeout); ; {
 		var silent []SilentMember
 		for _, id := range voters {
-			if string(id) != r.o.Identity.ServerID && !r.transport.Acknowledged(id, lead.term(), number) {
+			if !r.acknowledged(lead, id, number) {
 				silent = append(silent, SilentMember{Label: r.labelOf(string(id)), ServerID: string(id)})
 			}
 		}

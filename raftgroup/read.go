@@ -13,7 +13,8 @@ import (
 // A round notes the number of a new round of acknowledgements first and the
 // commit index after it, asks Raft to send heartbeats at once, and passes when a
 // quorum of voters has answered, in this leader's term, messages that were sent
-// after the number was drawn. No newer leader can have committed anything before
+// after the number was drawn; this replica itself counts among them only while
+// its own term is still that. No newer leader can have committed anything before
 // the round began, then. At last the machine must have applied that index.
 //
 // One round serves every read that is waiting when it begins. A goroutine runs
@@ -93,13 +94,12 @@ func (q *reader) round() error {
 			return q.r.notLeader()
 		}
 	}
-	node := q.r.node()
 	number := q.r.transport.BeginRound()
-	index := node.CommitIndex()
+	index := lead.node.CommitIndex()
 	if q.r.o.unsafe.raftAppliedIdx {
-		index = min(index, node.AppliedIndex())
+		index = min(index, lead.node.AppliedIndex())
 	}
-	if err := q.confirm(lead, node, number); err != nil {
+	if err := q.confirm(lead, number); err != nil {
 		return err
 	}
 	if q.r.o.unsafe.raftAppliedIdx {
@@ -112,22 +112,22 @@ func (q *reader) round() error {
 }
 
 // confirm waits for the quorum.
-func (q *reader) confirm(lead *leadership, node *raft.Raft, number uint64) error {
+func (q *reader) confirm(lead *leadership, number uint64) error {
 	if q.r.o.unsafe.verifyOnly {
-		return node.VerifyLeader().Error()
+		return lead.node.VerifyLeader().Error()
 	}
 	kicked := false
 	for {
 		if lead.ctx.Err() != nil {
 			return q.r.notLeader()
 		}
-		if q.quorum(node, lead.term(), number) {
+		if q.quorum(lead, number) {
 			return nil
 		}
 		if !kicked {
 			// It makes Raft send heartbeats now. Its answer proves nothing, and is
 			// not waited for.
-			node.VerifyLeader()
+			lead.node.VerifyLeader()
 			kicked = true
 			continue
 		}
@@ -139,22 +139,33 @@ func (q *reader) confirm(lead *leadership, node *raft.Raft, number uint64) error
 }
 
 // quorum reports whether a majority of the voters, this replica among them if it
-// is one, acknowledged the round in the term.
-func (q *reader) quorum(node *raft.Raft, term, number uint64) bool {
+// is one, acknowledged the round in the leadership's term.
+func (q *reader) quorum(lead *leadership, number uint64) bool {
 	voters, acknowledged := 0, 0
-	for _, s := range node.GetConfiguration().Configuration().Servers {
+	for _, s := range lead.node.GetConfiguration().Configuration().Servers {
 		if s.Suffrage != raft.Voter {
-			if q.r.o.unsafe.countLearners && q.r.transport.Acknowledged(s.ID, term, number) {
+			if q.r.o.unsafe.countLearners && q.r.acknowledged(lead, s.ID, number) {
 				acknowledged++
 			}
 			continue
 		}
 		voters++
-		if string(s.ID) == q.r.o.Identity.ServerID || q.r.transport.Acknowledged(s.ID, term, number) {
+		if q.r.acknowledged(lead, s.ID, number) {
 			acknowledged++
 		}
 	}
 	return voters > 0 && acknowledged > voters/2
+}
+
+// acknowledged reports whether the member, this replica or another, stood by the
+// leadership's term after the round began. This replica's own voice counts by its
+// term as well: Raft raises the term before it votes for a successor, and tells
+// of the leadership's end only after that.
+func (r *Replica) acknowledged(lead *leadership, id raft.ServerID, number uint64) bool {
+	if string(id) == r.o.Identity.ServerID {
+		return lead.node.CurrentTerm() == lead.term()
+	}
+	return r.transport.Acknowledged(id, lead.term(), number)
 }
 
 // close refuses new reads and waits for the rounds to end, which they do when

@@ -97,6 +97,67 @@ func staleRead(t *testing.T, verifyOnly bool) (stale bool) {
 	return stale
 }
 
+// Claim: a leader that has voted for its successor confirms no read by its own
+// voice, though it has not learnt yet that its leadership is over. A transfer of
+// leadership gets there: Raft raises the term and votes, and only then tells of
+// the loss. Nor does such a leader count itself as a live voter.
+//
+// The third replica hears of the new term late, and answers the old leader's
+// heartbeats, which go on while a message with entries is under way to it.
+func TestVoteForSuccessorEndsReads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 3)
+		defer c.stopAll()
+		old := c.leader()
+		old.put("x=old")
+		c.converge()
+		next, third := c.followers(old)[0], c.followers(old)[1]
+		slow := make(chan struct{})
+		old.transport.hook(func() {
+			old.transport.answered = func(args *raft.AppendEntriesRequest) error {
+				if args.PrevLogEntry > 0 {
+					<-slow
+				}
+				return nil
+			}
+		})
+		next.block(third)
+		third.block(next)
+		time.Sleep(2 * time.Second) // virtual: a message with entries is under way
+		lead := old.replica.leading()
+		transfer := old.replica.node().LeadershipTransferToServer(raft.ServerID(next.member.ServerID), raft.ServerAddress(next.member.Address))
+		if err := transfer.Error(); err != nil {
+			t.Fatal(err)
+		}
+		c.eventually("next leads", func() bool { return next.leads() })
+		next.put("x=new") // acknowledged: the old leader stores it
+		// The loss of its leadership has not been noted yet.
+		unaware := &leadership{ready: lead.ready, node: lead.node}
+		unaware.ctx, unaware.cancel = context.WithCancel(t.Context())
+		unaware.ownTerm.Store(lead.term())
+		old.replica.leads.mu.Lock()
+		old.replica.leads.mu.current = unaware
+		old.replica.leads.mu.Unlock()
+
+		number := old.replica.transport.BeginRound()
+		if err := old.replica.ReadBarrier(within(t, time.Second)); err == nil && valueOf(old.store, "x") == "old" {
+			t.Errorf("a read passed on a leader of term %d that had voted in term %d", lead.term(), old.replica.node().CurrentTerm())
+		}
+		if !old.replica.acknowledged(unaware, raft.ServerID(third.member.ServerID), number) {
+			t.Error("the third replica did not answer in the old term: the test shows nothing")
+		}
+		if old.replica.acknowledged(unaware, raft.ServerID(old.member.ServerID), 0) {
+			t.Error("the old leader counts itself for its old term")
+		}
+
+		old.replica.lost()
+		close(slow)
+		old.transport.hook(func() { old.transport.answered = nil })
+		next.rejoin()
+		c.converge()
+	})
+}
+
 // Claim: a learner's answer confirms no read.
 func TestLearnerDoesNotConfirmReads(t *testing.T) {
 	for name, unsafe := range map[string]bool{"contained": false, "countLearners": true} {

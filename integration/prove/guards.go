@@ -18,6 +18,8 @@ var guards = []guard{
 		"if !q.r.o.unsafe.noNoop {", "if false {")},
 	{"OwnAppliedIndex", "raftgroup", "TestReadWaitsForTheMachine/contained", one("raftgroup/read.go",
 		"if q.r.o.unsafe.raftAppliedIdx {\n\t\treturn nil", "if true {\n\t\treturn nil")},
+	{"OwnVote", "raftgroup", "TestVoteForSuccessorEndsReads", one("raftgroup/read.go",
+		"return lead.node.CurrentTerm() == lead.term()", "return true")},
 	{"NoPipelines", "raftgroup/transport", "TestWhatRaftMustNotFind", one("raftgroup/transport/transport.go",
 		"return nil, raft.ErrPipelineReplicationNotSupported", "return t.inner.AppendEntriesPipeline(\"\", \"\")")},
 	{"NoFastPath", "raftgroup/transport", "TestWhatRaftMustNotFind", one("raftgroup/transport/transport.go",
