@@ -31,6 +31,9 @@ type guard struct {
 	mu struct {
 		sync.Mutex
 		tail logTail
+		// cuts counts what was taken off the tail: a reader that finds an entry gone
+		// looks again if there was a cut since it looked.
+		cuts uint64
 		// base stands in for the entry of an installed snapshot's index while the
 		// log holds entries of another history behind it; index 0: none.
 		base raft.Log
@@ -139,33 +142,41 @@ func (g *guard) LastIndex() (uint64, error) {
 
 // GetLog implements raft.LogStore.
 func (g *guard) GetLog(index uint64, l *raft.Log) error {
-	g.mu.Lock()
-	base, cached, present := g.mu.base, g.mu.tail.get(index), g.mu.tail.has(index)
-	g.mu.Unlock()
-	switch {
-	case base.Index == index && index > 0:
-		*l = base
-		return nil
-	case cached != nil:
-		*l = *cached
-		return nil
-	case !present:
-		return raft.ErrLogNotFound
+	for {
+		g.mu.Lock()
+		base, cached, present, cuts := g.mu.base, g.mu.tail.get(index), g.mu.tail.has(index), g.mu.cuts
+		g.mu.Unlock()
+		switch {
+		case base.Index == index && index > 0:
+			*l = base
+			return nil
+		case cached != nil:
+			*l = *cached
+			return nil
+		case !present:
+			return raft.ErrLogNotFound
+		}
+		err := g.run("read of the log", func() error { return g.inner.GetLog(index, l) })
+		if errors.Is(err, raft.ErrLogNotFound) {
+			if g.wasCutSince(cuts) {
+				continue // it may be gone, or gone and stored anew
+			}
+			err = g.lostEntry(index)
+		}
+		return g.orEnd(err)
 	}
-	err := g.run("read of the log", func() error { return g.inner.GetLog(index, l) })
-	if errors.Is(err, raft.ErrLogNotFound) {
-		err = g.lostEntry(index)
-	}
-	return g.orEnd(err)
 }
 
-// lostEntry judges an entry that was in the log when it was asked for: it was cut
-// off since, or else the store has lost it, and with it perhaps others.
-func (g *guard) lostEntry(index uint64) error {
+func (g *guard) wasCutSince(cuts uint64) bool {
 	g.mu.Lock()
-	present := g.mu.tail.has(index)
-	g.mu.Unlock()
-	if !present || g.r.o.unsafe.trustStorage {
+	defer g.mu.Unlock()
+	return g.mu.cuts != cuts
+}
+
+// lostEntry stops the replica: an entry that nobody cut off is not in the store,
+// and with it perhaps others.
+func (g *guard) lostEntry(index uint64) error {
+	if g.r.o.unsafe.trustStorage {
 		return raft.ErrLogNotFound
 	}
 	err := fmt.Errorf("%w: entry %d", errEntryLost, index)
@@ -222,14 +233,14 @@ func (g *guard) DeleteRange(low, high uint64) error {
 	return g.delete(low, high)
 }
 
+// delete takes entries off the tail first: the store deletes in several steps,
+// and whoever reads between them must not take for lost what is going.
 func (g *guard) delete(low, high uint64) error {
-	if err := g.run("cut of the log", func() error { return g.inner.DeleteRange(low, high) }); err != nil {
-		return err
-	}
 	g.mu.Lock()
 	g.mu.tail.deleteRange(low, high)
+	g.mu.cuts++
 	g.mu.Unlock()
-	return nil
+	return g.run("cut of the log", func() error { return g.inner.DeleteRange(low, high) })
 }
 
 // rebase makes the log fit a machine that was just replaced by a snapshot, while
@@ -288,19 +299,26 @@ func (g *guard) fit(at position) error {
 	return g.delete(low, last)
 }
 
-// matches reports whether the log has the entry (index, term).
+// matches reports whether the log has the entry (index, term). It may be cut off
+// at the same time.
 func (g *guard) matches(index, term uint64) (bool, error) {
-	g.mu.Lock()
-	present := g.mu.tail.has(index)
-	g.mu.Unlock()
-	if !present {
-		return false, nil
+	for {
+		g.mu.Lock()
+		present, cuts := g.mu.tail.has(index), g.mu.cuts
+		g.mu.Unlock()
+		if !present {
+			return false, nil
+		}
+		var l raft.Log
+		err := g.inner.GetLog(index, &l)
+		if errors.Is(err, raft.ErrLogNotFound) && g.wasCutSince(cuts) {
+			continue
+		}
+		if err != nil {
+			return false, fmt.Errorf("read entry %d of the log: %w", index, err)
+		}
+		return l.Term == term, nil
 	}
-	var l raft.Log
-	if err := g.inner.GetLog(index, &l); err != nil {
-		return false, fmt.Errorf("read entry %d of the log: %w", index, err)
-	}
-	return l.Term == term, nil
 }
 
 // wasCut starts the count of appended bytes anew, from what is behind index.
