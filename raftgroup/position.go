@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/shoalkv/shoal/raftgroup/entry"
 	"github.com/shoalkv/shoal/raftgroup/formation"
 	"github.com/shoalkv/shoal/raftgroup/store"
 )
@@ -25,6 +26,10 @@ const featureLevelFirst uint8 = 1
 
 // errPosition says that one of raftgroup's own records can't be read.
 var errPosition = errors.New("a record of the replica's position is damaged")
+
+// errFeature says that a state was written by a later version, in ways that this
+// one may not know.
+var errFeature = errors.New("the state is of a feature level that this version does not understand")
 
 // A position is where the visible state stands. On disk it is, in big-endian
 // order:
@@ -51,7 +56,7 @@ func (p position) encode() []byte {
 }
 
 // readPosition returns the zero position, with the first feature level, for an
-// empty store.
+// empty store. A state of a later feature level is refused, with errFeature.
 func readPosition(r store.Reader) (position, error) {
 	b, ok, err := r.Get(keyPosition)
 	if err != nil {
@@ -62,6 +67,9 @@ func readPosition(r store.Reader) (position, error) {
 	}
 	if len(b) != positionBytes || b[0] != positionFormat {
 		return position{}, fmt.Errorf("%w: applied index %x", errPosition, b)
+	}
+	if level := b[25]; level > entry.FeatureLevel {
+		return position{}, fmt.Errorf("%w: %d, known is %d: start a version that understands it", errFeature, level, entry.FeatureLevel)
 	}
 	return position{
 		index:   binary.BigEndian.Uint64(b[1:]),

@@ -1,6 +1,7 @@
 package raftgroup
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -76,6 +77,9 @@ func (k *sink) receive(r io.Reader) (*received, error) {
 	}
 	if err := checkState(state, h); err != nil {
 		state.Discard()
+		if errors.Is(err, errFeature) {
+			k.s.r.fatal(err) // the group has gone where this version can't follow
+		}
 		return nil, err
 	}
 	return &received{header: h, state: state}, nil
