@@ -142,9 +142,14 @@ func (a *Admin) change(ctx context.Context, name string, o changeOptions,
 	do func(context.Context, ctrlpb.ControllerClient, *ctrlpb.RequestID, []byte) (*ctrlpb.ChangeReply, error),
 ) (Change, error) {
 	id := draw128[shardcfg.ID128]()
-	request := &ctrlpb.RequestID{Id: id[:], BirthMs: a.c.sessions.birth(a.c.now())}
+	request := &ctrlpb.RequestID{Id: id[:]}
 	var reply *ctrlpb.ChangeReply
 	err := a.insist(ctx, name, !o.plan, func(ctx context.Context, client ctrlpb.ControllerClient) (err error) {
+		if request.BirthMs == 0 {
+			if request.BirthMs, err = a.clock(ctx, client); err != nil {
+				return preliminary{err}
+			}
+		}
 		reply, err = do(ctx, client, request, a.c.table.clusterBytes())
 		return err
 	})
@@ -164,6 +169,16 @@ func (a *Admin) change(ctx context.Context, name string, o changeOptions,
 	return change, nil
 }
 
+// clock asks the controllers what time it is. A change is dated by their clock, so
+// that a client whose own is wrong is not refused.
+func (a *Admin) clock(ctx context.Context, client ctrlpb.ControllerClient) (ms uint64, err error) {
+	now, err := client.Query(ctx, &ctrlpb.QueryRequest{Cluster: a.c.table.clusterBytes()})
+	if err != nil {
+		return 0, err
+	}
+	return now.GetClockMs(), a.c.table.belongs(now.GetCluster())
+}
+
 // insist runs do, round after round, until a controller serves or refuses it, the
 // deadline passes, or there seems to be nobody who could. effect: an attempt
 // without an answer leaves the outcome unknown.
@@ -172,6 +187,9 @@ func (a *Admin) insist(ctx context.Context, name string, effect bool, do func(co
 	defer cancel()
 	ctx, drop := a.c.whileOpen(ctx)
 	defer drop()
+	if why := a.c.over(ctx); why != nil {
+		return &Error{Op: name, Family: FamilyNotDone, Cause: why}
+	}
 	unresolved, reached := false, false
 	wait, start := retryMin, time.Now()
 	for {
@@ -199,10 +217,7 @@ func (a *Admin) insist(ctx context.Context, name string, effect bool, do func(co
 			return e
 		}
 		if !sleep(ctx, wait) {
-			e.Cause, e.Detail = ended(ctx), round.cause.Error()
-			if a.c.life.Err() != nil {
-				e.Cause = ErrClosed
-			}
+			e.Cause, e.Detail = a.c.over(ctx), round.cause.Error()
 			return e
 		}
 		wait = min(2*wait, retryMax)

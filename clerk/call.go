@@ -68,8 +68,8 @@ func (c *Clerk) do(ctx context.Context, name string, op *kvpb.Operation, o write
 
 // acquire takes a slot for an operation.
 func (c *Clerk) acquire(ctx context.Context, w *call) error {
-	if c.life.Err() != nil {
-		return c.failure(w, ErrClosed)
+	if why := c.over(ctx); why != nil {
+		return c.failure(w, why)
 	}
 	select {
 	case c.slots <- struct{}{}:
@@ -91,9 +91,20 @@ func (c *Clerk) acquire(ctx context.Context, w *call) error {
 func (c *Clerk) drive(ctx context.Context, w *call) error {
 	d := c.table.step(func(t *route.Table) route.Decision { return t.Start(&w.route) })
 	for {
+		// An answer that has come counts, even if it is late. Nothing else is begun
+		// for a call that is over.
+		if d.Kind != route.Done && d.Kind != route.Fail {
+			if why := c.over(ctx); why != nil {
+				return c.failure(w, why)
+			}
+		}
 		switch d.Kind {
 		case route.Send:
 			e := w.send(ctx, d.Addr)
+			if e.abandoned {
+				c.table.change(func(t *route.Table) { t.Abandon(&w.route, e.sent, e.lost) })
+				return c.failure(w, c.over(ctx))
+			}
 			d = c.table.step(func(t *route.Table) route.Decision {
 				if e.lost != "" {
 					return t.Lost(&w.route, e.sent, e.lost)
@@ -117,17 +128,19 @@ func (c *Clerk) drive(ctx context.Context, w *call) error {
 		case route.Done:
 			return w.done()
 		}
-		// An answer that has come counts, even if it is late: only then look at the
-		// clock.
-		if d.Kind != route.Done && d.Kind != route.Fail {
-			switch {
-			case c.life.Err() != nil:
-				return c.failure(w, ErrClosed)
-			case ctx.Err() != nil:
-				return c.failure(w, ended(ctx))
-			}
-		}
 	}
+}
+
+// over is why a call is not to go on: its context ended, or the Clerk was closed;
+// nil: it is.
+func (c *Clerk) over(ctx context.Context) error {
+	switch {
+	case c.life.Err() != nil:
+		return ErrClosed
+	case ctx.Err() != nil:
+		return ended(ctx)
+	}
+	return nil
 }
 
 // restamp gives the write a fresh identity. The operation is copied: the old one

@@ -169,7 +169,7 @@ func TestFamilies(t *testing.T) {
 				t.Errorf("nothing of %q in: %v", want, err)
 			}
 		}
-		for _, first := range []fault{faultLoseReply, faultLoseFirst, faultUnknown, faultFrozen, faultLate} {
+		for _, first := range []fault{faultLoseReply, faultLoseFirst, faultUnknown, faultSlow, faultLate} {
 			key := []byte(fmt.Sprintf("k%d", first))
 			seen := false
 			f.setFault(func(string, *kvpb.Operation) fault {
@@ -199,7 +199,7 @@ func TestFamilies(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		f.setFault(func(string, *kvpb.Operation) fault { return faultFrozen })
+		f.setFault(func(string, *kvpb.Operation) fault { return faultSlow })
 		if _, err := c.Get(t.Context(), []byte("k")); !errors.Is(err, clerk.ErrNotDone) {
 			t.Errorf("a get that got no answer: %v", err)
 		}
@@ -212,7 +212,7 @@ func TestCancel(t *testing.T) {
 	inBubble(t, func(t *testing.T, f *fakeCluster) {
 		c := f.open(t, nil)
 		mustPut(t, c, "k", "v")
-		f.setFault(func(string, *kvpb.Operation) fault { return faultFrozen })
+		f.setFault(func(string, *kvpb.Operation) fault { return faultSlow })
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(100*time.Millisecond, cancel)
 		start := time.Now()
@@ -228,7 +228,7 @@ func TestClose(t *testing.T) {
 	inBubble(t, func(t *testing.T, f *fakeCluster) {
 		c := f.open(t, nil)
 		mustPut(t, c, "k", "v")
-		f.setFault(func(string, *kvpb.Operation) fault { return faultFrozen })
+		f.setFault(func(string, *kvpb.Operation) fault { return faultSlow })
 		var wait sync.WaitGroup
 		wait.Go(func() {
 			if _, err := c.Put(t.Context(), []byte("k"), []byte("w")); !errors.Is(err, clerk.ErrClosed) || !errors.Is(err, clerk.ErrOutcomeUnknown) {
@@ -271,16 +271,11 @@ func TestFailover(t *testing.T) {
 		g.elect(-1)
 		time.AfterFunc(time.Second, func() { g.elect(0) })
 		within("election", 1300*time.Millisecond)
-		f.setFault(func(addr string, _ *kvpb.Operation) fault {
-			if addr == g.addresses[0] {
-				return faultFrozen
-			}
-			return faultNone
-		})
+		f.freeze(g.addresses[0])
 		time.AfterFunc(500*time.Millisecond, func() { g.elect(2) })
 		within("leader froze", 1500*time.Millisecond)
 		within("after that", 10*time.Millisecond)
-		f.setFault(nil)
+		f.thaw(g.addresses[0])
 		g.misled = g.addresses[1] // which is down
 		g.elect(0)
 		within("followers name the wrong leader", 100*time.Millisecond)

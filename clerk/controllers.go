@@ -102,8 +102,12 @@ func (k *controllers) once(ctx context.Context, do func(context.Context, ctrlpb.
 		if refused != nil {
 			return &roundError{cause: refused, unresolved: failed.unresolved, reached: true}
 		}
-		why = append(why, addr+" "+obstacleOf(err))
-		failed.cause = fmt.Errorf("%w: no controller serves: %s", ErrUnavailable, strings.Join(why, "; "))
+		why = append(why, addr+" "+obstacleOf(ctx, err))
+		if ctx.Err() != nil {
+			failed.cause = fmt.Errorf("%w: %s", ErrUnavailable, strings.Join(why, "; "))
+		} else {
+			failed.cause = fmt.Errorf("%w: no controller serves: %s", ErrUnavailable, strings.Join(why, "; "))
+		}
 		failed.reached = failed.reached || sent
 		hint, follower := hintOf(err)
 		failed.unresolved = failed.unresolved || sent && !follower && !harmless(err)
@@ -119,9 +123,11 @@ func (k *controllers) once(ctx context.Context, do func(context.Context, ctrlpb.
 
 // obstacleOf says why a controller did not serve a call, as the end of a sentence
 // that begins with its address.
-func obstacleOf(err error) string {
+func obstacleOf(ctx context.Context, err error) string {
 	s, ok := status.FromError(err)
 	switch {
+	case ctx.Err() != nil && ok:
+		return "had not answered yet"
 	case !ok:
 		return err.Error()
 	case s.Code() == codes.Unimplemented:
@@ -194,9 +200,18 @@ func hintOf(err error) (leader string, follower bool) {
 	return "", false
 }
 
+// A preliminary error is of a question that came before a change.
+type preliminary struct{ error }
+
+func (p preliminary) Unwrap() error              { return p.error }
+func (p preliminary) GRPCStatus() *status.Status { return status.Convert(p.error) }
+
 // harmless reports whether an error says that the controller did nothing: it
-// does not know the call, or is too busy to begin.
+// does not know the call, is too busy to begin, or was only asked something.
 func harmless(err error) bool {
+	if errors.As(err, new(preliminary)) {
+		return true
+	}
 	switch status.Code(err) {
 	case codes.Unimplemented, codes.ResourceExhausted:
 		return true

@@ -42,8 +42,10 @@ type fakeCluster struct {
 	fault     func(addr string, op *kvpb.Operation) fault
 	messages  int
 	ops       int
+	changes   int // of configuration that were asked for, each attempt
 	late      sync.WaitGroup
-	clockSkew time.Duration // of the cluster's clock
+	clockSkew time.Duration            // of the cluster's clock
+	frozen    map[string]chan struct{} // by address; closed when it thaws
 }
 
 type fakeShard struct {
@@ -73,7 +75,7 @@ const (
 	faultLate            // the stream breaks, and later it is executed
 	faultUnknown         // it is executed, and the answer is OUTCOME_UNKNOWN
 	faultBusy
-	faultFrozen // it is held until the stream ends
+	faultSlow // it is held for as long as the request allows, in vain
 )
 
 var errBroken = errors.New("broken by the test")
@@ -87,7 +89,7 @@ func newFakeCluster(groups, replicas, shards int) *fakeCluster {
 	f := &fakeCluster{
 		id: shardcfg.ClusterID{1}, servers: map[string]*fakeServer{}, shards: make([]fakeShard, shards),
 		values: map[string]fakeValue{}, executed: map[fakeStamp]*kvpb.Outcome{}, acked: map[[16]byte]uint64{}, requests: map[string]*ctrlpb.ChangeReply{},
-		changed: make(chan struct{}),
+		changed: make(chan struct{}), frozen: map[string]chan struct{}{},
 	}
 	f.config = &shardcfg.Config{Num: 1, Shards: make([]shardcfg.GroupID, shards), Groups: map[shardcfg.GroupID]shardcfg.Group{}}
 	for gid := shardcfg.GroupID(1); gid <= shardcfg.GroupID(groups); gid++ {
@@ -148,7 +150,7 @@ func (f *fakeCluster) start(addr string) {
 	f.mu.Lock()
 	f.servers[addr] = s
 	f.mu.Unlock()
-	go func() { _ = s.server.Serve(s.listener) }()
+	go func() { _ = s.server.Serve(freezingListener{s.listener, f, addr}) }()
 }
 
 // stop kills the servers of addresses: their connections break.

@@ -2,6 +2,7 @@ package clerk_test
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -97,6 +98,13 @@ func (c *fakeController) Move(_ context.Context, q *ctrlpb.MoveRequest) (*ctrlpb
 	}
 	c.f.mu.Lock()
 	defer c.f.mu.Unlock()
+	c.f.changes++
+	switch clock, birth, hour := c.f.clockLocked(), q.GetRequest().GetBirthMs(), uint64(time.Hour.Milliseconds()); {
+	case birth > clock+hour:
+		return nil, refuse(codes.InvalidArgument, ctrlpb.Reason_BAD_REQUEST, "the request's clock is ahead of the cluster's")
+	case birth+hour < clock:
+		return nil, refuse(codes.FailedPrecondition, ctrlpb.Reason_REQUEST_EXPIRED, "the request is older than the oldest that is remembered")
+	}
 	reply := c.f.requests[string(q.GetRequest().GetId())]
 	if reply == nil {
 		from := c.f.config.Shards[q.GetShard()]

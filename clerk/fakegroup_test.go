@@ -65,11 +65,19 @@ func (r *fakeReplica) execute(ctx context.Context, q *kvpb.ExecuteRequest, op *k
 		return nil, errBroken
 	case faultBusy:
 		return &kvpb.Outcome{Code: kvpb.Code_BUSY}, nil
-	case faultFrozen:
+	case faultSlow:
 		f.mu.Unlock()
-		<-ctx.Done()
+		hold := time.NewTimer(time.Duration(q.GetTimeoutMs()) * time.Millisecond)
+		defer hold.Stop()
+		select {
+		case <-hold.C:
+		case <-ctx.Done():
+		}
 		f.mu.Lock()
-		return nil, errBroken
+		if op.GetGet() != nil {
+			return &kvpb.Outcome{Code: kvpb.Code_UNAVAILABLE}, ctx.Err()
+		}
+		return &kvpb.Outcome{Code: kvpb.Code_OUTCOME_UNKNOWN}, ctx.Err()
 	case faultLate:
 		f.late.Go(func() {
 			elapse(30 * time.Millisecond)
@@ -93,7 +101,7 @@ func (r *fakeReplica) execute(ctx context.Context, q *kvpb.ExecuteRequest, op *k
 func (r *fakeReplica) Stream(stream kvpb.KV_StreamServer) error {
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	var running sync.WaitGroup
-	var out sync.Mutex
+	out := make(chan struct{}, 1)  // held by who sends: a bubble takes no mutex for idle
 	gate := make(chan struct{}, 1) // held by what starts; at the end, for good
 	go func() {
 		for {
@@ -114,8 +122,8 @@ func (r *fakeReplica) Stream(stream kvpb.KV_StreamServer) error {
 					cancel(err)
 					return
 				}
-				out.Lock()
-				defer out.Unlock()
+				out <- struct{}{}
+				defer func() { <-out }()
 				_ = stream.Send(&kvpb.StreamResponse{Id: m.GetId(), Response: response})
 			})
 			<-gate

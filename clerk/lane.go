@@ -77,6 +77,8 @@ type ending struct {
 	clock   uint64        // of a reply: the server's, in ms since 1970; 0: not told
 	lost    string        // why there is no reply; empty: there is one
 	sent    bool          // of a lost one: it may have left
+	// abandoned, of a lost one: the call was over, which says nothing of the server.
+	abandoned bool
 }
 
 func newLane(c *Clerk, addr string, conn *grpc.ClientConn) *lane {
@@ -97,8 +99,9 @@ func (l *lane) enqueue(a *attempt) {
 	poke(l.wake)
 }
 
-// withdraw gives an attempt up. It returns the attempt's ending if it has
-// ended, else a lost one, sent unless the attempt was still queued.
+// withdraw gives an attempt up, whose call is over. It returns the attempt's
+// ending if it has ended, else a lost one, sent unless the attempt was still
+// queued.
 func (l *lane) withdraw(a *attempt) ending {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -108,7 +111,7 @@ func (l *lane) withdraw(a *attempt) ending {
 	default:
 	}
 	if !a.queued {
-		return ending{lost: "no answer yet", sent: true}
+		return ending{lost: "no answer yet", sent: true, abandoned: true}
 	}
 	for i, other := range l.mu.queue {
 		if other == a {
@@ -116,7 +119,7 @@ func (l *lane) withdraw(a *attempt) ending {
 			break
 		}
 	}
-	return ending{lost: "waiting to be sent"}
+	return ending{lost: "waiting to be sent", abandoned: true}
 }
 
 // run packs and sends until the Clerk's life ends.

@@ -43,7 +43,7 @@ func mayhem(t *testing.T, f *fakeCluster, seed uint64) {
 		if rng.IntN(2) > 0 {
 			return faultNone
 		}
-		return fault(1 + rng.IntN(int(faultFrozen)))
+		return fault(1 + rng.IntN(int(faultSlow)))
 	})
 	c := f.open(t, func(config *clerk.Config) { config.Timeout = 120 * time.Millisecond })
 	ctx, stop := context.WithCancel(t.Context())

@@ -128,8 +128,8 @@ func (c *Clerk) knownShards(ctx context.Context) (int, error) {
 func (c *Clerk) scanShard(ctx context.Context, prefix []byte, op route.Op, r *kvpb.ScanRequest) (*kvpb.ScanResponse, error) {
 	var reply *kvpb.ScanResponse
 	w := &call{name: "scan", key: prefix, route: op}
-	w.send = func(ctx context.Context, addr string) (e ending) {
-		ctx, drop := c.whileOpen(ctx)
+	w.send = func(caller context.Context, addr string) (e ending) {
+		ctx, drop := c.whileOpen(caller)
 		defer drop()
 		ctx, cancel := context.WithTimeout(ctx, answerMax)
 		defer cancel()
@@ -139,7 +139,7 @@ func (c *Clerk) scanShard(ctx context.Context, prefix []byte, op route.Op, r *kv
 			reply, err = kvpb.NewKVClient(conn).Scan(ctx, r)
 		}
 		if err != nil {
-			return ending{lost: status.Convert(err).Message(), sent: true}
+			return ending{lost: status.Convert(err).Message(), sent: true, abandoned: c.over(caller) != nil}
 		}
 		return answer(reply.GetOutcome(), reply.GetLeader(), 0)
 	}

@@ -62,10 +62,3 @@ func (b *sessionBook) message(s *route.Session) *kvpb.Session {
 	defer b.mu.Unlock()
 	return &kvpb.Session{Id: slices.Clone(s.ID[:]), BirthMs: s.BirthMS, AckedBelow: s.AckedBelow()}
 }
-
-// birth dates something that begins now, by the client's clock.
-func (b *sessionBook) birth(now uint64) uint64 {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.mu.book.Date(now)
-}

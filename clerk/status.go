@@ -350,6 +350,7 @@ func handoffOf(sh ShardStatus, row *kvpb.Shard, staged uint64) Handoff {
 func (a *Admin) waitSettled(ctx context.Context, num shardcfg.ConfigNum, progress func(Progress)) error {
 	ctx, drop := a.c.whileOpen(ctx)
 	defer drop()
+	var last error
 	for {
 		looking, cancel := context.WithTimeout(ctx, a.c.config.Timeout)
 		s, err := a.c.survey(looking, false)
@@ -373,8 +374,9 @@ func (a *Admin) waitSettled(ctx context.Context, num shardcfg.ConfigNum, progres
 				return nil
 			}
 		}
+		last = obstacle(ctx, last, err)
 		if !sleep(ctx, settleEach) {
-			return a.waitError(ctx, "wait for shards", err)
+			return a.waitError(ctx, "wait for shards", last)
 		}
 	}
 }
@@ -383,6 +385,7 @@ func (a *Admin) waitSettled(ctx context.Context, num shardcfg.ConfigNum, progres
 func (a *Admin) waitDrained(ctx context.Context, gids []shardcfg.GroupID, progress func([]shardcfg.GroupID)) error {
 	ctx, drop := a.c.whileOpen(ctx)
 	defer drop()
+	var last error
 	for {
 		looking, cancel := context.WithTimeout(ctx, a.c.config.Timeout)
 		config, err := a.query(looking, nil)
@@ -401,10 +404,20 @@ func (a *Admin) waitDrained(ctx context.Context, gids []shardcfg.GroupID, progre
 				return nil
 			}
 		}
+		last = obstacle(ctx, last, err)
 		if !sleep(ctx, settleEach) {
-			return a.waitError(ctx, "wait for groups to drain", err)
+			return a.waitError(ctx, "wait for groups to drain", last)
 		}
 	}
+}
+
+// obstacle is what stands in the way of a wait after another look: what that look
+// met, unless it was cut off.
+func obstacle(ctx context.Context, before, met error) error {
+	if ctx.Err() != nil && met != nil {
+		return before
+	}
+	return met
 }
 
 func (a *Admin) waitError(ctx context.Context, op string, last error) error {

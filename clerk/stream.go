@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 
+	"github.com/shoalkv/shoal/clerk/route"
 	"github.com/shoalkv/shoal/shardkv/kvpb"
 )
 
@@ -159,8 +160,11 @@ func (m *message) lose(why string) {
 	}
 }
 
-// fail marks the stream dead and reports everything in flight lost.
+// fail marks the stream dead and reports everything in flight lost. Whoever waits
+// less patiently than the stream has gone by then: the address is suspect all the
+// same.
 func (s *stream) fail(why string) {
+	s.lane.c.table.change(func(t *route.Table) { t.Suspect(s.lane.addr) })
 	s.mu.Lock()
 	s.mu.dead = true
 	if s.mu.why == "" {

@@ -204,13 +204,20 @@ func (t *Table) Tick(op *Op) Decision {
 // Lost continues an operation whose attempt got no answer. sent says that the
 // request may have left: a write is tainted then. text is for people.
 func (t *Table) Lost(op *Op, sent bool, text string) Decision {
-	op.unresolved = op.unresolved || sent && op.write
-	op.meet(0, text)
-	t.suspect(op.addr)
+	t.Abandon(op, sent, text)
+	t.Suspect(op.addr)
 	if op.group != nil && op.group.leader == op.addr {
 		op.group.leader = ""
 	}
 	return t.next(op)
+}
+
+// Abandon ends an operation that is given up while an attempt is under way: its
+// caller does not wait any longer, which says nothing of the server. sent and text
+// are as of Lost.
+func (t *Table) Abandon(op *Op, sent bool, text string) {
+	op.unresolved = op.unresolved || sent && op.write
+	op.meet(0, text)
 }
 
 // Reply continues an operation that a server answered.

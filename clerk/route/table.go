@@ -265,7 +265,9 @@ func (t *Table) leads(g *group, addr, leader string) {
 // heard notes a config number that a server mentioned.
 func (t *Table) heard(num shardcfg.ConfigNum) { t.newest = max(t.newest, num) }
 
-func (t *Table) suspect(addr string) {
+// Suspect notes that an address fell silent, or does not accept connections: it
+// is tried last until it answers.
+func (t *Table) Suspect(addr string) {
 	if t.suspects == nil {
 		t.suspects = map[string]bool{}
 	}

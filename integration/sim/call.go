@@ -185,7 +185,7 @@ func (o *op) expire() {
 	if o.sent {
 		// As clerk withdraws an attempt: it may have been executed, or may yet be.
 		o.sent = false
-		o.l.c.table.Lost(&o.route, true, "no answer yet")
+		o.l.c.table.Abandon(&o.route, true, "no answer yet")
 	}
 	o.giveUp()
 }
