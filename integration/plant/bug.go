@@ -32,6 +32,7 @@ func everything() []bug {
 		{"controller", controllerBugs},
 		{"client", clientBugs},
 		{"judge", judgeBugs},
+		{"command line", commandBugs},
 		{"found here", foundBugs},
 	} {
 		for _, b := range l.bugs {

@@ -19,7 +19,7 @@ others would often notice too. The time includes the build.
 The sources: *handoff protocol*, the 32 bugs that the protocol's model checker was tried on, as far as they apply, and the like of them; *repair*, shortcuts in
 the repair of shards whose groups were destroyed, four of the 32 among them; *exactly once*, the recognition of retries; *classic*, what first implementations of sharded stores get wrong (the course projects of MIT 6.5840 and UW CSE 452);
 *shipped by others*, bugs of other systems, named in the list; *read path* and *Raft and storage*, what hashicorp/raft and the disks invite to;
-*controller*; *client*; *judge*, our own checkers; *found here*.
+*controller*; *client*; *judge*, our own checkers; *command line*, what it says and what it writes to files; *found here*.
 
 Not planted: Install without its comparison of epochs, which changes
 nothing (a staging never outlives the epoch it was begun for); mistakes that the design excludes (configs adopted in order, handoffs that are side

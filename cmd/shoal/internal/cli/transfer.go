@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -25,8 +26,10 @@ its path relative to PATH, with slashes. Links and modes are not kept. If it is
 a file that ends in .jsonl (or "-", for stdin), each line is an object with "key"
 and "value", or "key_base64" and "value_base64" where they are not UTF-8.
 
-What is over a limit (a key of 4 KiB, a value of 4 MiB) is listed on stderr, the
-rest is imported, and the exit code is 1. An import can always be repeated.`,
+What is over a limit (a key of 4 KiB, a value of 4 MiB), and a line that does not
+mean one key and one value (a field that is there twice, half of a surrogate pair
+such as \ud83d, bytes that are not UTF-8, a byte order mark), is listed on stderr,
+the rest is imported, and the exit code is 1. An import can always be repeated.`,
 		Example: "  shoal import ./site\n  shoal import backup.jsonl",
 		Args:    arguments(1, 1),
 	}
@@ -101,7 +104,7 @@ func (a *app) exportCommand() *cobra.Command {
 		Short: "Write keys to a directory, a file each",
 		Long: `The reverse of import: writes each key's value to the file of that name below
 DIR, which is made if need be. Files appear whole; files of other names are left
-alone.
+alone. When the command succeeds, all files are on the disk.
 
 If a key would leave DIR ("../x", "/x"), is no path ("a//b"), or needs a file
 where another key needs a directory ("a" and "a/b"), nothing is written and the
@@ -115,6 +118,9 @@ exit code is 5.`,
 		progress := output.StartProgress(a.env.Stderr, "export", transferState(&live))
 		result, err := transfer.Export(ctx, store{c}, []byte(prefix), args[0], &live)
 		progress.Stop()
+		for _, name := range result.Leftovers {
+			a.note("shoal: export: an export that was killed left %s behind; remove it, unless that export still runs", filepath.Join(args[0], name))
+		}
 		if err != nil {
 			return err
 		}

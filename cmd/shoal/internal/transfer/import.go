@@ -45,8 +45,9 @@ type Item struct {
 // ImportOptions say how to import.
 type ImportOptions struct {
 	InFlight int // puts outstanding at most; 0: InFlightDefault
-	// Skipped is told of each record that is not imported, and why. It is called
-	// by one goroutine at a time.
+	// Skipped is told of each record that is not imported, and why; also of what an
+	// export left behind, which is not counted. It is called by one goroutine at a
+	// time.
 	Skipped func(name string, why error)
 }
 
@@ -118,8 +119,11 @@ type importer struct {
 	}
 }
 
-// errNotRegular is the Problem of a link or another file that is not regular.
-var errNotRegular = errors.New("not a regular file: links are not kept")
+// Problems of what is left out of an import without being a failure.
+var (
+	errNotRegular = errors.New("not a regular file: links are not kept")
+	errLeftover   = errors.New("an export that was killed left it behind, with files that may be cut off; remove it, unless that export still runs")
+)
 
 func (im *importer) dispatch(ctx context.Context, it Item) error {
 	if it.Problem == nil {
@@ -183,7 +187,9 @@ func (im *importer) skip(it Item, why error) {
 		im.mu.links++
 		return
 	}
-	im.mu.skipped++
+	if !errors.Is(why, errLeftover) {
+		im.mu.skipped++
+	}
 	im.o.Skipped(it.Name, why)
 }
 

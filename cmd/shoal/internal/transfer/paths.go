@@ -17,8 +17,12 @@ const componentBytesMax = 255
 // pathBytesMax leaves room for the directory in the system's limit of 4096.
 const pathBytesMax = 3800
 
-// problemsListed bounds the problems that a RefusedError keeps.
-const problemsListed = 20
+// problemsListed bounds the problems that a RefusedError keeps, and problemsMax
+// those that an export looks for.
+const (
+	problemsListed = 20
+	problemsMax    = 1000
+)
 
 // Reasons for which a key can't be a path.
 var (
@@ -31,13 +35,17 @@ var (
 // was written.
 type RefusedError struct {
 	Problems []error // the first ones
-	Count    int     // of all
+	Count    int     // of all; problemsMax: or more
 }
 
 // Error lists the problems, a line each.
 func (e *RefusedError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "keys that can't be exported as files: %d; nothing was written", e.Count)
+	count := strconv.Itoa(e.Count)
+	if e.Count >= problemsMax {
+		count += " or more"
+	}
+	fmt.Fprintf(&b, "keys that can't be exported as files: %s; nothing was written", count)
 	for _, p := range e.Problems {
 		b.WriteString("\n  " + p.Error())
 	}
@@ -74,6 +82,8 @@ func CheckPath(key []byte) error {
 			return fail(ErrEscapes, "it has a component ..")
 		case part == ".":
 			return fail(ErrNotAPath, "it has a component .")
+		case isStaging(part):
+			return fail(ErrNotAPath, fmt.Sprintf("%q is a name that exports use for files on their way", part))
 		case len(part) > componentBytesMax:
 			return fail(ErrNotAPath, fmt.Sprintf("a component is longer than %d bytes", componentBytesMax))
 		}
@@ -89,90 +99,30 @@ func CheckPath(key []byte) error {
 // file names on unix are any bytes.
 func asUTF8(key []byte) string { return strings.ToValidUTF8(string(key), "_") }
 
-// A plan is the set of files and directories that an export would make.
-type plan struct {
-	fold  bool              // the file system does not tell upper from lower case
-	files map[string]string // path as compared -> key
-	dirs  map[string]string // path as compared -> a key below it
-	// blamed are the files that were found to be directories too: each is one
-	// problem, however many keys are below it.
-	blamed map[string]bool
-	count  int
-	first  []error
+// problems collects why an export is refused. It is not safe for concurrent use.
+type problems struct {
+	count int
+	first []error
 }
 
-func newPlan() *plan {
-	return &plan{
-		fold:  runtime.GOOS == "darwin" || runtime.GOOS == "windows",
-		files: map[string]string{}, dirs: map[string]string{}, blamed: map[string]bool{},
+// add records a problem; false: there are so many that it is not worth looking
+// for more.
+func (p *problems) add(err error) bool {
+	p.count++
+	if len(p.first) < problemsListed {
+		p.first = append(p.first, err)
 	}
-}
-
-// add adds a key, or records why it can't be a file beside the others: because
-// it is no path, or because another key needs the same name.
-func (p *plan) add(key []byte) {
-	if err := CheckPath(key); err != nil {
-		p.problem(err)
-		return
-	}
-	path := p.compared(string(key))
-	if other, taken := p.files[path]; taken && other != string(key) {
-		p.problem(fmt.Errorf("key %s %w: with key %s", quote(key), ErrCollision, quote([]byte(other))))
-		return
-	}
-	if below, taken := p.dirs[path]; taken {
-		p.blame(path, string(key), below)
-	}
-	p.files[path] = string(key)
-	for i := strings.LastIndexByte(path, '/'); i >= 0; i = strings.LastIndexByte(path[:i], '/') {
-		dir := path[:i]
-		if file, taken := p.files[dir]; taken {
-			p.blame(dir, file, string(key))
-		}
-		if _, known := p.dirs[dir]; known {
-			return // and so are all above it
-		}
-		p.dirs[dir] = string(key)
-	}
-}
-
-// blame records that the key of a file is the directory of another key.
-func (p *plan) blame(path, key, below string) {
-	if p.blamed[path] {
-		return
-	}
-	p.blamed[path] = true
-	p.problem(fmt.Errorf("key %s %w: it is a directory of key %s", quote([]byte(key)), ErrCollision, quote([]byte(below))))
-}
-
-// has reports whether the key was planned.
-func (p *plan) has(key []byte) bool {
-	planned, ok := p.files[p.compared(string(key))]
-	return ok && planned == string(key)
+	return p.count < problemsMax
 }
 
 // err is a *RefusedError if there was a problem.
-func (p *plan) err() error {
+func (p *problems) err() error {
 	if p.count == 0 {
 		return nil
 	}
 	// The keys came in no particular order.
 	slices.SortFunc(p.first, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return &RefusedError{Problems: p.first, Count: p.count}
-}
-
-func (p *plan) compared(path string) string {
-	if p.fold {
-		return strings.ToLower(path)
-	}
-	return path
-}
-
-func (p *plan) problem(err error) {
-	p.count++
-	if len(p.first) < problemsListed {
-		p.first = append(p.first, err)
-	}
 }
 
 func quote(key []byte) string {

@@ -13,7 +13,7 @@ import (
 )
 
 // A Dir is a Source of one key per regular file below a directory: its path
-// relative to the directory, with slashes. It yields them in lexical order.
+// relative to the directory, with slashes. It yields them in no particular order.
 type Dir struct{ root string }
 
 // NewDir returns the directory at path; a link to a directory is followed.
@@ -38,20 +38,15 @@ func NewDir(path string) (*Dir, error) {
 func (d *Dir) Each(ctx context.Context, live *Live, yield func(Item) error) error {
 	counting, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
-	wg.Go(func() { d.count(counting, live) })
+	wg.Go(func() {
+		if n, err := d.count(counting); err == nil {
+			live.total.Store(n)
+		}
+	})
 	n := uint64(0)
-	err := filepath.WalkDir(d.root, func(path string, e fs.DirEntry, err error) error {
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case err == nil && e.IsDir():
-			return nil
-		}
+	err := d.walk(ctx, ".", func(name string, e fs.DirEntry, problem error) error {
 		n++
-		if err != nil {
-			return yield(Item{Name: path, Problem: err})
-		}
-		return yield(d.item(path, e))
+		return yield(d.item(name, e, problem))
 	})
 	stop()
 	wg.Wait()
@@ -61,14 +56,57 @@ func (d *Dir) Each(ctx context.Context, live *Live, yield func(Item) error) erro
 	return err
 }
 
-func (d *Dir) item(path string, e fs.DirEntry) Item {
-	it := Item{Name: path}
-	rel, err := filepath.Rel(d.root, path)
+// count counts what Each yields.
+func (d *Dir) count(ctx context.Context) (uint64, error) {
+	n := uint64(0)
+	err := d.walk(ctx, ".", func(string, fs.DirEntry, error) error { n++; return nil })
+	return n, err
+}
+
+// walk visits the files of one directory, and then those of the directories in
+// it: only the names of these are kept meanwhile. It visits with the problem, and
+// without an entry, what it can't list or must leave out.
+func (d *Dir) walk(ctx context.Context, dir string, visit func(name string, e fs.DirEntry, problem error) error) error {
+	f, err := os.Open(filepath.Join(d.root, dir))
 	if err != nil {
-		it.Problem = err
+		return visit(dir, nil, err)
+	}
+	var below []string
+	var stop error
+	err = eachEntry(f, func(e fs.DirEntry) error {
+		name := filepath.Join(dir, e.Name())
+		switch {
+		case ctx.Err() != nil:
+			stop = ctx.Err()
+		case e.IsDir() && isStaging(e.Name()):
+			stop = visit(name, nil, errLeftover)
+		case e.IsDir():
+			below = append(below, name)
+		default:
+			stop = visit(name, e, nil)
+		}
+		return stop
+	})
+	_ = f.Close() // it was only read
+	switch {
+	case stop != nil:
+		return stop
+	case err != nil:
+		stop = visit(dir, nil, err)
+	}
+	for _, name := range below {
+		if stop == nil {
+			stop = d.walk(ctx, name, visit)
+		}
+	}
+	return stop
+}
+
+func (d *Dir) item(name string, e fs.DirEntry, problem error) Item {
+	it := Item{Name: filepath.Join(d.root, name), Key: []byte(filepath.ToSlash(name)), Problem: problem}
+	if problem != nil {
 		return it
 	}
-	it.Key = []byte(filepath.ToSlash(rel))
 	if !e.Type().IsRegular() {
 		it.Problem = errNotRegular
 		return it
@@ -79,22 +117,8 @@ func (d *Dir) item(path string, e fs.DirEntry) Item {
 		return it
 	}
 	it.Size = info.Size()
-	it.Load = func() ([]byte, error) { return readBounded(path) }
+	it.Load = func() ([]byte, error) { return readBounded(it.Name) }
 	return it
-}
-
-// count sets the progress's total to the number of files.
-func (d *Dir) count(ctx context.Context, live *Live) {
-	n := uint64(0)
-	err := filepath.WalkDir(d.root, func(_ string, e fs.DirEntry, err error) error {
-		if err != nil || !e.IsDir() {
-			n++
-		}
-		return ctx.Err()
-	})
-	if err == nil {
-		live.total.Store(n)
-	}
 }
 
 // readBounded reads a file, but no more than is needed to see that it is too

@@ -4,12 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"unicode/utf8"
 
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 )
@@ -20,7 +17,8 @@ const lineBytesMax = 6*(shardcfg.ValueBytesMax+shardcfg.KeyBytesMax) + 4<<10
 
 // JSONLines is a Source of one record per line: {"key","value"}, or key_base64
 // and value_base64 where they are not UTF-8. Other fields, and empty lines, are
-// ignored, so that the output of a scan can be imported.
+// ignored, so that the output of a scan can be imported. A line is a record only
+// if it means one key and one value: see decode.
 type JSONLines struct {
 	r    *bufio.Reader
 	name string
@@ -91,63 +89,4 @@ func (j *JSONLines) line() ([]byte, error) {
 			return line, err
 		}
 	}
-}
-
-// decode fills the item from a line of JSON.
-func (it *Item) decode(line []byte) {
-	var record struct {
-		Key         *string `json:"key"`
-		KeyBase64   *string `json:"key_base64"`
-		Value       *string `json:"value"`
-		ValueBase64 *string `json:"value_base64"`
-	}
-	// encoding/json would silently replace what is not UTF-8.
-	if !utf8.Valid(line) {
-		it.Problem = errors.New("not UTF-8: use key_base64 and value_base64 for such bytes")
-		return
-	}
-	if err := json.Unmarshal(line, &record); err != nil {
-		it.Problem = notARecord(err)
-		return
-	}
-	key, err := fieldBytes("key", record.Key, record.KeyBase64)
-	if err != nil {
-		it.Problem = err
-		return
-	}
-	value, err := fieldBytes("value", record.Value, record.ValueBase64)
-	if err != nil {
-		it.Problem = err
-		return
-	}
-	it.Key, it.Size = key, int64(len(value))
-	it.Load = func() ([]byte, error) { return value, nil }
-}
-
-func fieldBytes(name string, text, inBase64 *string) ([]byte, error) {
-	switch {
-	case text != nil && inBase64 != nil:
-		return nil, fmt.Errorf("both %s and %s_base64", name, name)
-	case text != nil:
-		return []byte(*text), nil
-	case inBase64 != nil:
-		b, err := base64.StdEncoding.DecodeString(*inBase64)
-		if err != nil {
-			return nil, fmt.Errorf("%s_base64: %w", name, err)
-		}
-		return b, nil
-	}
-	return nil, fmt.Errorf("neither %s nor %s_base64", name, name)
-}
-
-// notARecord says why a line is none, without the names of this program.
-func notARecord(err error) error {
-	var mistyped *json.UnmarshalTypeError
-	if !errors.As(err, &mistyped) {
-		return fmt.Errorf("not a record: %w", err)
-	}
-	if mistyped.Field == "" {
-		return fmt.Errorf("not a record: a JSON object is, and this is a JSON %s", mistyped.Value)
-	}
-	return fmt.Errorf("not a record: %q must be a JSON string, and is a %s", mistyped.Field, mistyped.Value)
 }

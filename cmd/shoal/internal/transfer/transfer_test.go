@@ -96,68 +96,6 @@ func TestTotalOfFewFiles(t *testing.T) {
 	}
 }
 
-// An export that would not be faithful or safe writes nothing at all.
-func TestRefusedExportWritesNothing(t *testing.T) {
-	for name, c := range map[string]struct {
-		keys  string
-		there map[string]string // in the directory before
-		link  string            // in the directory, to a directory outside
-	}{
-		"escape":              {keys: "good ../evil"},
-		"absolute":            {keys: "good /evil"},
-		"empty component":     {keys: "good a//b"},
-		"collision":           {keys: "a a/b"},
-		"directory there":     {keys: "a b", there: map[string]string{"b/x": "old"}},
-		"file there":          {keys: "a b/c/d", there: map[string]string{"b": "old"}},
-		"link to the outside": {keys: "a b/c", link: "b"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := newFakeStore()
-			for key := range strings.FieldsSeq(c.keys) {
-				s.put(key, "new")
-			}
-			outside, dir := t.TempDir(), filepath.Join(t.TempDir(), "out")
-			for name, content := range c.there {
-				writeFile(t, filepath.Join(dir, name), content)
-			}
-			if c.link != "" {
-				if err := errors.Join(os.Mkdir(dir, 0o777), os.Symlink(outside, filepath.Join(dir, c.link))); err != nil {
-					t.Fatal(err)
-				}
-			}
-			_, err := Export(t.Context(), s, nil, dir, new(Live))
-			if refused := new(RefusedError); !errors.As(err, &refused) || refused.Count != 1 {
-				t.Errorf("error is %v; want one refusal", err)
-			}
-			if got := readTree(t, dir); !maps.Equal(got, c.there) {
-				t.Errorf("the directory holds %q", slices.Sorted(maps.Keys(got)))
-			}
-			if got := readTree(t, outside); len(got) != 0 {
-				t.Errorf("outside of the directory: %q", slices.Sorted(maps.Keys(got)))
-			}
-		})
-	}
-}
-
-// An export replaces older files, leaves others alone, takes only its prefix,
-// and leaves out a key that appears between its two passes.
-func TestExportIntoADirectoryInUse(t *testing.T) {
-	dir := t.TempDir()
-	writeFile(t, filepath.Join(dir, "p/old"), "old")
-	writeFile(t, filepath.Join(dir, "other"), "other")
-	s := newFakeStore()
-	s.put("p/old", "new")
-	s.put("q", "not asked for")
-	s.afterScan = func() { s.put("p/old/late", "collides") }
-	if _, err := Export(t.Context(), s, []byte("p/"), dir, new(Live)); err != nil {
-		t.Fatal(err)
-	}
-	want := map[string]string{"p/old": "new", "other": "other"}
-	if got := readTree(t, dir); !maps.Equal(got, want) {
-		t.Errorf("the directory holds %q", got)
-	}
-}
-
 // A file of JSON lines is imported in its order for each key; lines that are no
 // records, or over a limit, are reported by number and the rest is imported.
 func TestJSONLines(t *testing.T) {

@@ -1,0 +1,15 @@
+package main
+
+// commandBugs are mistakes of the command line: in what it says, and in the files
+// that it reads and writes.
+var commandBugs = []bug{
+	{name: "half of a surrogate pair is imported", edits: one("cmd/shoal/internal/transfer/record_json.go",
+		"if at, ok := loneSurrogate(encoded); ok {", "if at, ok := loneSurrogate(encoded); ok && false {"),
+		catchers: []catcher{tests("./cmd/shoal/internal/transfer", "TestRecordsAreNotRepaired")}},
+	{name: "what a killed export left behind is imported", edits: one("cmd/shoal/internal/transfer/source_dir.go",
+		"case e.IsDir() && isStaging(e.Name()):", "case false:"),
+		catchers: []catcher{tests("./cmd/shoal/internal/transfer", "TestLeftoversAreNoKeys")}},
+	{name: "exported files are not fsynced", edits: one("cmd/shoal/internal/transfer/staging.go",
+		"\tif err == nil {\n\t\terr = syncFile(f, s.synced)\n\t}\n\tif err := errors.Join(err, f.Close())", "\tif err := errors.Join(err, f.Close())"),
+		catchers: []catcher{tests("./cmd/shoal/internal/transfer", "TestExportIsDurable")}},
+}
