@@ -13,7 +13,6 @@ import (
 	"github.com/shoalkv/shoal/shardkv/handoff"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
 	"github.com/shoalkv/shoal/shardkv/kvpb"
-	"github.com/shoalkv/shoal/shardkv/placement"
 )
 
 const (
@@ -38,7 +37,7 @@ func (s *Server) Invite(ctx context.Context, r *kvpb.InviteRequest) (*kvpb.Invit
 	n.places.hear(i.From.Peer.Incarnation, i.From.Replicas)
 	var told []shardcfg.ShardID
 	for _, v := range i.Shards {
-		if n.places.invite(v.Shard, placement.Invitation{From: i.From.Peer, Mark: v.Mark, Phase: v.Phase}) {
+		if n.places.invite(v.Shard, v.By(i.From.Peer)) {
 			told = append(told, v.Shard)
 		}
 	}
@@ -104,7 +103,7 @@ func (n *node) answer(i *handoff.Invite) (r handoff.InviteReply, err error) {
 		return r, err
 	}
 	defer func() { err = errors.Join(err, snapshot.Close()) }()
-	v, err := handoff.ReadShards(snapshot, &handoff.View{Config: n.places.config.Load()}, i.Shards)
+	v, err := handoff.ReadShards(snapshot, &handoff.View{Config: n.places.config()}, i.Shards)
 	if err != nil {
 		return r, err
 	}
@@ -145,9 +144,10 @@ func (n *node) hold(ctx context.Context, waitMs uint32, shards []shardcfg.ShardI
 
 // placesOf returns the published records of shards, to be compared by identity.
 func (n *node) placesOf(shards []shardcfg.ShardID) []*kvfsm.Record {
+	now := n.places.now.Load()
 	records := make([]*kvfsm.Record, len(shards))
 	for i, s := range shards {
-		records[i] = n.places.records[s].Load()
+		records[i] = now.records[s]
 	}
 	return records
 }

@@ -55,7 +55,7 @@ func (n *node) awaitConfig(ctx context.Context, num shardcfg.ConfigNum) error {
 		switch {
 		case m == nil:
 			return status.Error(codes.Unavailable, n.notLeader().message)
-		case n.places.config.Load().Num >= num:
+		case n.places.config().Num >= num:
 			return nil
 		}
 		m.ask()

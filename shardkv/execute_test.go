@@ -172,7 +172,7 @@ func TestReceiverPlacesShards(t *testing.T) {
 	if at := fresh.of(1); !at.Wait {
 		t.Errorf("before the first config: %+v, want wait", at)
 	}
-	fresh.config.Store(fakeConfig(3, 1))
+	fresh.now.Store(&placed{config: fakeConfig(3, 1), records: make([]*kvfsm.Record, fakeShards)})
 	if at := fresh.of(1); !at.Wait {
 		t.Errorf("to be created here: %+v, want wait", at)
 	}

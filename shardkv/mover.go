@@ -9,7 +9,6 @@ import (
 	"github.com/shoalkv/shoal/raftgroup"
 	"github.com/shoalkv/shoal/raftgroup/entry"
 	"github.com/shoalkv/shoal/raftgroup/failpoint"
-	"github.com/shoalkv/shoal/raftgroup/store"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/handoff"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
@@ -114,12 +113,16 @@ func (m *mover) run(ctx context.Context) {
 
 // step asks the driver what to do, by the applied state.
 func (m *mover) step() (a handoff.Actions, err error) {
+	// What is published, because reading and decoding all records takes longer than
+	// a pass may; then the snapshot, which is not older.
+	now := m.n.places.now.Load()
 	snapshot, err := m.n.replica.Store().NewSnapshot()
 	if err != nil {
 		return a, err
 	}
 	defer func() { err = errors.Join(err, snapshot.Close()) }()
-	v, err := m.view(snapshot)
+	m.records = now.appendKnown(m.records[:0])
+	v, err := handoff.NewView(now.adopted(), m.records, snapshot)
 	if err != nil {
 		return a, err
 	}
@@ -135,30 +138,6 @@ func (m *mover) step() (a handoff.Actions, err error) {
 		m.ask()
 	}
 	return a, nil
-}
-
-// view is what the driver decides by: the records as they were published, because
-// reading and decoding all of them takes longer than a pass may; and those of
-// shards that are leaving from the snapshot, because the lengths of their tails
-// count from what writes have changed. The parts may be of slightly different
-// moments, which costs a proposal that its guard refuses.
-func (m *mover) view(snapshot store.Reader) (handoff.View, error) {
-	m.records = m.n.places.appendKnown(m.records[:0])
-	v := handoff.View{Records: m.records, Reader: snapshot}
-	if c := m.n.places.config.Load(); c.Num != 0 {
-		v.Config = c
-	}
-	for i := range v.Records {
-		if v.Records[i].Phase != kvfsm.PhaseLeaving {
-			continue
-		}
-		r, err := kvfsm.ReadRecord(snapshot, v.Records[i].Shard)
-		if err != nil {
-			return v, err
-		}
-		v.Records[i] = r
-	}
-	return v, nil
 }
 
 // carryOut starts everything that a pass decided.
@@ -400,5 +379,5 @@ func (m *mover) identity() handoff.Identity {
 func (m *mover) waitsForController() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.mu.talk.Waits(m.n.places.config.Load().Num)
+	return m.mu.talk.Waits(m.n.places.config().Num)
 }

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/shoalkv/shoal/raftgroup"
+	"github.com/shoalkv/shoal/raftgroup/entry"
 	"github.com/shoalkv/shoal/raftgroup/host"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/handoff"
@@ -83,6 +84,38 @@ func TestLowRateStillCopies(t *testing.T) {
 	m.fetch(t.Context(), f)
 	if fetched.Load() != 3 {
 		t.Error("at another rate the old wait still counts")
+	}
+}
+
+// Claim: a pass never sees a shard as it was before a config that it sees. Else a
+// holder would offer it under a mark that its record never has.
+func TestViewIsOneMoment(t *testing.T) {
+	const shards, moved = 1024, shardcfg.ShardID(0)
+	s, f := newFakeOf(t, Limits{}, shards)
+	m := newMover(s, s.node.Load())
+	num := shardcfg.ConfigNum(1)
+	for range 60 {
+		num += 3
+		f.propose(t, &kvfsm.Adopt{Cluster: fakeCluster, Config: fakeConfigOf(num, 1, shards, int(moved))})
+		done := make(chan struct{})
+		go func() { // Start at the adopted config, and the next config, in one entry
+			defer close(done)
+			f.ProposeAll(context.Background(), []entry.Command{kvfsm.Encode(&kvfsm.Start{Shard: moved, Handoff: num}),
+				kvfsm.Encode(&kvfsm.Adopt{Cluster: fakeCluster, Config: fakeConfigOf(num+1, 1, shards, int(moved))})})
+		}()
+		for over := false; !over; {
+			select {
+			case <-done:
+				over = true
+			default:
+			}
+			now := m.n.places.now.Load()
+			v := handoff.View{Config: now.adopted(), Records: now.appendKnown(nil)}
+			if r := v.Record(moved); r.Phase == kvfsm.PhaseServing && v.Adopted() == num+1 {
+				t.Fatalf("at config %d the shard serves; it was leaving before that was adopted", v.Adopted())
+			}
+		}
+		f.propose(t, &kvfsm.Adopt{Cluster: fakeCluster, Config: fakeConfigOf(num+2, 1, shards)}) // called off
 	}
 }
 

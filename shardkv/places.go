@@ -10,16 +10,51 @@ import (
 	"github.com/shoalkv/shoal/shardkv/placement"
 )
 
-// places publishes what placement decides by: the applied records and config,
-// and what other groups and the controllers said.
+// A placed is the applied state that placement decides by: the config and the
+// records of one moment. It is never changed: whoever takes a record and the
+// config from one placed can not meet a shard as it was before that config.
+type placed struct {
+	config *shardcfg.Config // number 0: none is adopted yet
+	// records has the record of each shard; nil: never met. Of a shard that serves,
+	// what writes change is as of its last change of placement.
+	records []*kvfsm.Record
+}
+
+// record returns the record of a shard; the zero one if it was never met.
+func (p *placed) record(s shardcfg.ShardID) kvfsm.Record {
+	if r := p.records[s]; r != nil {
+		return *r
+	}
+	return kvfsm.Record{Shard: s}
+}
+
+// adopted returns the config; nil: none yet.
+func (p *placed) adopted() *shardcfg.Config {
+	if p.config.Num == 0 {
+		return nil
+	}
+	return p.config
+}
+
+// appendKnown appends the records of the shards that were ever met, in ascending
+// order of shard.
+func (p *placed) appendKnown(records []kvfsm.Record) []kvfsm.Record {
+	for _, r := range p.records {
+		if r != nil {
+			records = append(records, *r)
+		}
+	}
+	return records
+}
+
+// places publishes what placement decides by: the applied state, and what other
+// groups and the controllers said.
 //
-// Records and config are written by one goroutine, the one that applies; what
-// was heard by any. Safe for concurrent use.
+// The state is replaced by one goroutine, the one that applies; what was heard is
+// written by any. Safe for concurrent use.
 type places struct {
 	self kvfsm.Peer
-	// records has the applied record of each shard; nil: never met.
-	records []atomic.Pointer[kvfsm.Record]
-	config  atomic.Pointer[shardcfg.Config]
+	now  atomic.Pointer[placed]
 
 	heard struct {
 		sync.Mutex
@@ -28,36 +63,38 @@ type places struct {
 }
 
 func newPlaces(self kvfsm.Peer, shardCount int) *places {
-	p := &places{self: self, records: make([]atomic.Pointer[kvfsm.Record], shardCount)}
-	p.config.Store(&shardcfg.Config{})
+	p := &places{self: self}
+	p.now.Store(&placed{config: &shardcfg.Config{}, records: make([]*kvfsm.Record, shardCount)})
 	p.heard.memory = placement.NewMemory()
 	return p
 }
 
+// config returns the adopted config; number 0: none yet.
+func (p *places) config() *shardcfg.Config { return p.now.Load().config }
+
 // of places a shard of the cluster.
 func (p *places) of(s shardcfg.ShardID) placement.Placing {
-	r := p.records[s].Load()
-	if r == nil {
-		r = &kvfsm.Record{Shard: s}
-	}
-	if r.Phase.Serves() {
+	now := p.now.Load()
+	if r := now.records[s]; r != nil && r.Phase.Serves() {
 		return placement.Placing{Here: true, Shard: s}
 	}
-	return p.ofRecord(r)
+	r := now.record(s)
+	return p.place(now, &r)
 }
 
 // from places a shard that a command met elsewhere.
 func (p *places) from(w kvfsm.Where) placement.Placing {
-	r := placement.Newer(p.record(w.Shard), w)
-	return p.ofRecord(&r)
+	now := p.now.Load()
+	r := placement.Newer(now.record(w.Shard), w)
+	return p.place(now, &r)
 }
 
-// ofRecord places a shard by its record.
-func (p *places) ofRecord(r *kvfsm.Record) placement.Placing {
+// place places a shard by its record.
+func (p *places) place(now *placed, r *kvfsm.Record) placement.Placing {
 	p.heard.Lock()
 	heard := p.heard.memory.Of(r.Shard)
 	p.heard.Unlock()
-	return placement.Place(p.self, p.config.Load(), r, heard)
+	return placement.Place(p.self, now.config, r, heard)
 }
 
 // redirect describes a placing to a client.
@@ -74,7 +111,7 @@ func (p *places) redirect(at placement.Placing) *kvpb.Redirect {
 func (p *places) addressesOf(g kvfsm.Peer) []string {
 	p.heard.Lock()
 	defer p.heard.Unlock()
-	return p.heard.memory.Addresses(p.config.Load(), g)
+	return p.heard.memory.Addresses(p.config(), g)
 }
 
 // hear remembers the addresses of a group.
@@ -98,38 +135,12 @@ func (p *places) takeHints(hints []placement.Hint) {
 	p.heard.memory.Hinted(hints)
 }
 
-// record returns the applied record of a shard; the zero one if it was never
-// met.
-func (p *places) record(s shardcfg.ShardID) kvfsm.Record {
-	if r := p.records[s].Load(); r != nil {
-		return *r
-	}
-	return kvfsm.Record{Shard: s}
-}
-
-// known returns the applied records of the shards that were ever met, in
-// ascending order of shard. Of a shard that serves, what writes change is as of
-// its last change of placement.
-func (p *places) known() []kvfsm.Record {
-	return p.appendKnown(make([]kvfsm.Record, 0, len(p.records)))
-}
-
-// appendKnown appends what known returns.
-func (p *places) appendKnown(records []kvfsm.Record) []kvfsm.Record {
-	for s := range p.records {
-		if r := p.records[s].Load(); r != nil {
-			records = append(records, *r)
-		}
-	}
-	return records
-}
-
 // moving reports whether a shard is on its way from or to this group, or should
 // be.
 func (p *places) moving() bool {
-	config := p.config.Load()
-	for s := range p.records {
-		if placement.Moves(p.self.Group, config, shardcfg.ShardID(s), p.records[s].Load()) {
+	now := p.now.Load()
+	for s, r := range now.records {
+		if placement.Moves(p.self.Group, now.config, shardcfg.ShardID(s), r) {
 			return true
 		}
 	}

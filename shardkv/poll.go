@@ -76,7 +76,7 @@ func (p *poller) run(ctx context.Context) {
 
 // interval is short while shards move, or the group waits to be let go.
 func (p *poller) interval() time.Duration {
-	leaving := p.n.places.config.Load().Groups[p.n.identity.Group].State == shardcfg.GroupLeaving
+	leaving := p.n.places.config().Groups[p.n.identity.Group].State == shardcfg.GroupLeaving
 	if leaving || p.n.places.moving() || p.m.waitsForController() {
 		return p.s.opts.Moving.PollMoving
 	}
@@ -105,7 +105,10 @@ func (p *poller) poll(ctx context.Context) error {
 		return fmt.Errorf("poll: the controllers are of cluster %s, this group of %s", cluster, p.n.identity.Cluster)
 	}
 	answer := p.answer(reply)
-	view.Config = p.n.places.config.Load()
+	// The report may be old by now.
+	if view, err = p.view(); err != nil {
+		return err
+	}
 	adopt := p.m.heard(view, answer)
 	p.n.places.takeHints(answer.Hints)
 	if adopt {
@@ -118,13 +121,12 @@ func (p *poller) poll(ctx context.Context) error {
 
 // view is the applied state, as it was published.
 func (p *poller) view() (*handoff.View, error) {
-	// The config first: records that are newer than it say less than it allows.
-	config := p.n.places.config.Load()
-	records, err := p.records()
-	if err != nil {
+	now := p.n.places.now.Load()
+	v := &handoff.View{Config: now.adopted(), Records: now.appendKnown(make([]kvfsm.Record, 0, len(now.records)))}
+	if err := p.size(v.Records); err != nil {
 		return nil, fmt.Errorf("read the shards: %w", err)
 	}
-	return &handoff.View{Config: config, Records: records}, nil
+	return v, nil
 }
 
 // request describes the group.
@@ -141,27 +143,26 @@ func (p *poller) request(v *handoff.View) *ctrlpb.PollRequest {
 	return r
 }
 
-// records returns the records as they were published, with keys and bytes that
-// are up to sizesEvery old: reading and decoding all of them at every poll is the
-// greatest cost of a group at rest.
-func (p *poller) records() ([]kvfsm.Record, error) {
+// size fills in the keys and bytes of published records. They are up to sizesEvery
+// old: reading and decoding all records at every poll is the greatest cost of a
+// group at rest.
+func (p *poller) size(records []kvfsm.Record) error {
 	if now := time.Now(); p.sizes == nil || now.Sub(p.sizedAt) >= sizesEvery {
 		stored, err := p.n.readRecords()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		p.sizes, p.sizedAt = make(map[shardcfg.ShardID]kvfsm.Content, len(stored)), now
 		for i := range stored {
 			p.sizes[stored[i].Shard] = stored[i].Content
 		}
 	}
-	records := p.n.places.known()
 	for i := range records {
 		if c, ok := p.sizes[records[i].Shard]; ok {
 			records[i].Content = c
 		}
 	}
-	return records, nil
+	return nil
 }
 
 // voters are the addresses of the group's voters, sorted.
@@ -280,7 +281,7 @@ func (p *poller) watchOne(ctx context.Context, address string) (began bool) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := ctrlpb.NewControllerClient(conn).Watch(ctx, &ctrlpb.WatchRequest{Cluster: p.n.identity.Cluster[:],
-		Have: uint64(p.n.places.config.Load().Num)})
+		Have: uint64(p.n.places.config().Num)})
 	if err != nil {
 		return false
 	}
@@ -290,7 +291,7 @@ func (p *poller) watchOne(ctx context.Context, address string) (began bool) {
 			return began
 		}
 		began = true
-		if max(reply.GetConfig().GetNum(), reply.GetDelta().GetNum()) > uint64(p.n.places.config.Load().Num) {
+		if max(reply.GetConfig().GetNum(), reply.GetDelta().GetNum()) > uint64(p.n.places.config().Num) {
 			poke(p.wake)
 		}
 	}

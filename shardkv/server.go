@@ -210,7 +210,7 @@ func (s *Server) respond(outcomes []*kvpb.Outcome, clock uint64) *kvpb.ExecuteRe
 	if n := s.node.Load(); n != nil {
 		r.Leader, _ = n.replica.Leader()
 		r.ClockMs = max(n.replica.Clock(), clock)
-		r.Config = uint64(n.places.config.Load().Num)
+		r.Config = uint64(n.places.config().Num)
 	}
 	return r
 }

@@ -64,7 +64,7 @@ func (n *node) describe() *kvpb.StatusResponse {
 	st := n.replica.Status()
 	r := &kvpb.StatusResponse{Cluster: n.identity.Cluster[:], Gid: uint64(n.identity.Group),
 		Incarnation: n.self.Incarnation[:], Id: n.identity.Label, Leader: st.Leader, Term: st.Term,
-		AppliedIndex: st.AppliedIndex, Config: uint64(n.places.config.Load().Num), ShardCount: uint32(n.identity.ShardCount)}
+		AppliedIndex: st.AppliedIndex, Config: uint64(n.places.config().Num), ShardCount: uint32(n.identity.ShardCount)}
 	for _, m := range st.Members {
 		member := &kvpb.Replica{Id: m.Label, Address: m.Address, Role: string(m.Role), AppliedIndex: m.MatchIndex, Healthy: m.Healthy}
 		if m.ServerID == n.identity.ServerID {

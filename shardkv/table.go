@@ -69,50 +69,54 @@ func (w *watched) Applied(index uint64) {
 	if !w.dirty.Any() {
 		return
 	}
-	s := w.store
 	if w.dirty.Adopted {
-		w.err = w.publishAll(s)
+		w.err = w.publishAll(w.store)
 	} else {
 		slices.Sort(w.dirty.Shards)
 		w.dirty.Shards = slices.Compact(w.dirty.Shards)
-		for _, shard := range w.dirty.Shards {
-			if err := w.publish(s, shard); err != nil {
-				w.err = err
-			}
-		}
-		w.parking.wake(w.dirty.Shards)
+		w.err = w.publish(w.store, w.dirty.Shards)
 	}
 	w.dirty.Clear()
 	w.announce()
 }
 
-func (w *watched) publish(r store.Reader, s shardcfg.ShardID) error {
-	record, err := kvfsm.ReadRecord(r, s)
-	if err == nil {
-		w.places.records[s].Store(&record)
+// publish publishes the records of shards, under the config as it was.
+func (w *watched) publish(r store.Reader, shards []shardcfg.ShardID) error {
+	was := w.places.now.Load()
+	now := &placed{config: was.config, records: slices.Clone(was.records)}
+	for _, s := range shards {
+		record, err := kvfsm.ReadRecord(r, s)
+		if err != nil {
+			return err
+		}
+		now.records[s] = &record
 	}
-	return err
+	w.places.now.Store(now)
+	w.parking.wake(shards)
+	return nil
 }
 
+// publishAll publishes the config and every record, as one value: seen one before
+// the other, a shard that leaves would seem to serve still at the config that
+// found it leaving, and be offered anew.
 func (w *watched) publishAll(r store.Reader) error {
+	was := w.places.now.Load()
+	now := &placed{config: was.config, records: make([]*kvfsm.Record, len(was.records))}
 	records, err := kvfsm.ReadRecords(r)
 	if err != nil {
 		return err
 	}
-	met := make(map[shardcfg.ShardID]*kvfsm.Record, len(records))
 	for i := range records {
-		met[records[i].Shard] = &records[i]
-	}
-	for s := range w.places.records {
-		w.places.records[s].Store(met[shardcfg.ShardID(s)])
+		now.records[records[i].Shard] = &records[i]
 	}
 	adopted, err := kvfsm.ReadAdopted(r)
 	if err != nil {
 		return err
 	}
 	if adopted.Config != nil {
-		w.places.config.Store(adopted.Config)
+		now.config = adopted.Config
 	}
+	w.places.now.Store(now)
 	w.parking.wakeAll()
 	return nil
 }

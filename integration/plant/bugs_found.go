@@ -20,4 +20,13 @@ var foundBugs = []bug{
 		catchers: []catcher{tests("./shardkv/placement", "TestPreferenceInStep"), simulator}},
 	{name: "drained by a config that no answer brought", edits: one("shardkv/handoff/conversation.go",
 		"if r.Adopted <= c.settled {", "if c.settled > 0 {"), catchers: []catcher{tests("./shardkv/handoff", "TestConfigThatNoAnswerBrought"), simulator}},
+	{name: "the config is published before the records", edits: one("shardkv/table.go",
+		"\tnow := &placed{config: was.config, records: make(",
+		"\tif first, err := kvfsm.ReadAdopted(r); err == nil && first.Config != nil {\n"+
+			"\t\tw.places.now.Store(&placed{config: first.Config, records: was.records})\n\t}\n\tnow := &placed{config: was.config, records: make("),
+		catchers: []catcher{tests("./shardkv", "TestViewIsOneMoment")}},
+	{name: "an offer shows a mark", edits: one("shardkv/handoff/arriving.go",
+		"if inv.Phase != kvfsm.PhaseServing {\n\t\t\ta.show", "if true {\n\t\t\ta.show"), catchers: []catcher{tests("./shardkv/handoff", "TestOfferShowsNothing")}},
+	{name: "an offer displaces the word of a frozen holder", edits: one("shardkv/placement/placement.go",
+		"return k.Phase == kvfsm.PhaseFrozen", "return i.Mark.Compare(k.Mark) < 0"), catchers: []catcher{tests("./shardkv/placement", "TestBefore")}},
 }

@@ -70,7 +70,7 @@ var repairBugs = []bug{
 	{name: "attested without a barrier", edits: one("shardkv/attest.go",
 		"if err := n.replica.ReadBarrier(ctx); err != nil {", "if err := ctx.Err(); err != nil {"), catchers: []catcher{tests("./shardkv", "TestAttest")}},
 	{name: "attested before the config is adopted", edits: one("shardkv/attest.go",
-		"case n.places.config.Load().Num >= num:", "case num >= 0:"), catchers: []catcher{tests("./shardkv", "TestAttest")}},
+		"case n.places.config().Num >= num:", "case num >= 0:"), catchers: []catcher{tests("./shardkv", "TestAttest")}},
 	{name: "a repair that was done in part is refused", edits: one("shardctrler/repair.go",
 		"if len(q.granted) == 0 {", "if len(q.granted) >= 0 {"), catchers: []catcher{tests("./shardctrler", "TestRepairedInPart")}},
 	{name: "replicas attest one by one", edits: one("shardctrler/repair.go",

@@ -28,6 +28,7 @@ type Bugs struct {
 	CreateUnclaimed bool // an owner creates a token without the claim
 	Unfenced        bool // calls between groups reach whoever lives at an address
 	TailSkipped     bool // the tail of changes is not sent
+	PublishedApart  bool // a server's config is published before its records
 	DrainedEarly    bool // a leaving group says at once that it is drained
 
 	// Of a client and of the controller.

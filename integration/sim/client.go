@@ -118,7 +118,7 @@ func (c *clerk) probe() {
 				leads = s.r.g.replicas[s.r.lead].n.addr
 			}
 			var hints []route.Hint
-			for _, rec := range s.view().Records {
+			for _, rec := range s.l.view(s.r.machine.at).Records {
 				if rec.Phase.Serves() || rec.Phase == kvfsm.PhaseFrozen {
 					hints = append(hints, route.Hint{Shard: rec.Shard, Epoch: rec.Epoch, GID: self.Group, Incarnation: self.Incarnation})
 				}

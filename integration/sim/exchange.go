@@ -6,7 +6,6 @@ import (
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/handoff"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
-	"github.com/shoalkv/shoal/shardkv/placement"
 )
 
 // peerTimeout is how long a call to another group may take.
@@ -41,6 +40,7 @@ func (s *server) invite(in handoff.Invite) {
 	if to == nil {
 		return
 	}
+	s.l.checkSaid(&in)
 	leads, begun := s.leads, s.w.now
 	if s.w.trace.on() {
 		s.w.trace.text("%s invites %v at %s: %+v", s.l.g.name, in.To, to.addr, in.Shards)
@@ -93,7 +93,7 @@ func (s *server) invited(in handoff.Invite, reply func(inviteAnswer)) {
 	s.heard.Hear(in.From.Peer.Incarnation, in.From.Replicas)
 	var told []shardcfg.ShardID
 	for _, v := range in.Shards {
-		if s.heard.Invited(v.Shard, placement.Invitation{From: in.From.Peer, Mark: v.Mark, Phase: v.Phase}) {
+		if s.heard.Invited(v.Shard, v.By(in.From.Peer)) {
 			told = append(told, v.Shard)
 		}
 	}

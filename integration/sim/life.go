@@ -31,6 +31,7 @@ type life struct {
 
 	configs map[shardcfg.ConfigNum]*shardcfg.Config // decoded
 	echoes  map[shardcfg.ShardID]*strays            // what took effect
+	said    map[handoff.Invitation]bool             // what it may say of its shards
 }
 
 // newLife forms a group on nodes that have none.
@@ -39,7 +40,7 @@ func (w *World) newLife(gid shardcfg.GroupID, nodes []*node) *life {
 	binary.BigEndian.PutUint64(inc[:], uint64(gid))
 	binary.BigEndian.PutUint64(inc[8:], uint64(len(w.lives)+1))
 	l := &life{w: w, self: kvfsm.Peer{Incarnation: inc, Group: gid}, configs: map[shardcfg.ConfigNum]*shardcfg.Config{},
-		echoes: map[shardcfg.ShardID]*strays{}}
+		echoes: map[shardcfg.ShardID]*strays{}, said: map[handoff.Invitation]bool{}}
 	for _, n := range nodes {
 		l.addrs = append(l.addrs, n.addr)
 	}
@@ -66,6 +67,7 @@ func (l *life) end() {
 // seen checks every entry as it is first applied.
 func (l *life) seen(st *state, e *entry.Entry) {
 	w := l.w
+	defer l.maySay(st)
 	for i, c := range e.Commands {
 		st.changes.Note(c, st.results[i])
 		if c.Kind < entry.KindMachineMin {
@@ -86,6 +88,31 @@ func (l *life) seen(st *state, e *entry.Entry) {
 		w.commanded(l, st, cmd, verdict)
 		if shard, ok := kvfsm.HandoffShard(cmd); ok && verdict.Done {
 			l.echo(shard, cmd, c)
+		}
+	}
+}
+
+// maySay notes what a holder may say of its shards in a state: its mark, or, while
+// it serves, from which config on it would hand over.
+func (l *life) maySay(st *state) {
+	if !st.changes.Any() {
+		return
+	}
+	v := l.view(st)
+	for i := range v.Records {
+		inv := handoff.Invitation{Shard: v.Records[i].Shard, Mark: v.Records[i].Mark(), Phase: v.Records[i].Phase}
+		if inv.Phase == kvfsm.PhaseServing {
+			inv.Handoff = v.Adopted()
+		}
+		l.said[inv] = true
+	}
+}
+
+// checkSaid: a holder shows no mark that it never had (INV-4).
+func (l *life) checkSaid(in *handoff.Invite) {
+	for _, inv := range in.Shards {
+		if !l.said[inv] {
+			l.w.fail("INV-4", "%s invites group %d as no state of it allows: %+v", l.g.name, in.To.Group, inv)
 		}
 	}
 }

@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"time"
+
 	"github.com/shoalkv/shoal/raftgroup/store"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/handoff"
@@ -35,6 +37,18 @@ func (s *server) plant(v *handoff.View, a *handoff.Actions) {
 			a.Proposals = append(a.Proposals, &kvfsm.Create{Shard: shard, Claimer: owner})
 		}
 	}
+}
+
+// show publishes config and records as they are by now: as one value, or one
+// after the other.
+func (s *server) show() {
+	now := s.l.view(s.r.machine.at)
+	if !s.w.bugs.PublishedApart {
+		s.shown = *now
+		return
+	}
+	s.shown.Config = now.Config
+	s.r.n.after(between(s.w.rng.serve, 0, 10*time.Millisecond), func() { s.shown = *s.l.view(s.r.machine.at) })
 }
 
 // movedHere reports whether a write's shard came here by a handoff.

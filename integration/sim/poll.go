@@ -37,8 +37,7 @@ func (s *server) told(num shardcfg.ConfigNum) {
 // poll is one round of shardkv's poller.
 func (s *server) poll() {
 	s.polling, s.pollDue = true, -1
-	v := s.view()
-	q := s.report(s.talk.Report(v))
+	q := s.report(s.talk.Report(&s.shown))
 	s.w.trace.note(tracePoll, s.r.n.id, uint64(q.Adopted), uint64(len(q.Holdings)))
 	if s.w.trace.on() {
 		s.w.trace.text("%s polls at config %d; drained %v", s.l.g.name, q.Adopted, q.Drained)
@@ -99,7 +98,7 @@ func (s *server) take(a ctlReply) {
 		reply.Hints = append(reply.Hints, placement.Hint{Shard: h.Shard, Epoch: h.Epoch, Replicas: h.Replicas,
 			Holder: kvfsm.Peer{Group: h.Group, Incarnation: h.Incarnation}})
 	}
-	adopt, news := s.talk.Heard(s.view(), &reply)
+	adopt, news := s.talk.Heard(&s.shown, &reply)
 	s.heard.Hinted(reply.Hints)
 	if news {
 		s.passSoon(0)
@@ -137,7 +136,7 @@ func (s *server) claim() {
 			if s.leads != leads || s.driver == nil {
 				return
 			}
-			if ok && s.talk.Granted(s.w.now, s.view(), asked, a.claimed) {
+			if ok && s.talk.Granted(s.w.now, &s.shown, asked, a.claimed) {
 				s.passSoon(0)
 			}
 			s.polled(s.interval())

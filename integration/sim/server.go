@@ -31,11 +31,10 @@ type server struct {
 	passing bool
 	slowed  map[shardcfg.ShardID]time.Duration
 	rates   handoff.Rates // measured
-	leaving bool          // some shard is Leaving
 
-	// shown is the state whose records were published, as shardkv's places has them;
-	// it is behind the applied one for a moment.
-	shown *state
+	// shown is the state that was published, as shardkv's places has it: config and
+	// records of one moment, which is behind the applied one.
+	shown handoff.View
 	lot   *placement.Lot[*request]
 	heard *placement.Memory
 	peers placement.Preference // which replica of a group to ask first
@@ -51,21 +50,19 @@ func (s *server) died() {
 	s.leads++
 	s.driver, s.talk = nil, nil
 	s.polling, s.passing = false, false
-	s.shown = s.r.machine.at
+	s.shown = *s.l.view(s.r.machine.at)
 	s.lot = placement.NewLot[*request](s.w.p.Parked, parkedBytesMax)
 	s.heard = placement.NewMemory()
 	s.peers = placement.Preference{}
 }
 
-func (s *server) view() *handoff.View { return s.l.view(s.r.machine.at) }
-
 // record is the published record of a shard.
-func (s *server) record(shard shardcfg.ShardID) kvfsm.Record { return s.l.view(s.shown).Record(shard) }
+func (s *server) record(shard shardcfg.ShardID) kvfsm.Record { return s.shown.Record(shard) }
 
-// config is the adopted one; number 0 stands for none.
+// config is the published one; number 0 stands for none.
 func (s *server) config() *shardcfg.Config {
-	if c := s.l.config(s.r.machine.at); c != nil {
-		return c
+	if s.shown.Config != nil {
+		return s.shown.Config
 	}
 	return &shardcfg.Config{}
 }
@@ -105,29 +102,27 @@ func (s *server) mine(f func()) func() {
 
 // applied publishes what an entry changed, in a moment, as shardkv's table does.
 func (s *server) applied(st *state) {
-	changed := st.unnoted || st.changes.Any()
-	if changed {
-		s.leaving = slices.ContainsFunc(s.view().Records, func(r kvfsm.Record) bool { return r.Phase == kvfsm.PhaseLeaving })
+	if st.unnoted || st.changes.Any() {
 		d := between(s.w.rng.serve, 0, s.w.p.ApplyDelay)
 		if !s.w.quiet() && chance(s.w.rng.serve, s.w.p.ApplySlow) {
 			d += between(s.w.rng.serve, 0, 2*s.w.p.Election)
 		}
 		s.r.n.after(d, func() { s.publish(st) })
 	}
-	if s.driver != nil && (changed || s.leaving) {
-		s.passSoon(time.Millisecond)
-	}
 }
 
 // received publishes everything.
 func (s *server) received() {
-	s.shown = s.r.machine.at
+	s.shown = *s.l.view(s.r.machine.at)
 	s.lot.WakeAll(s.wake)
 }
 
-// publish shows the records as they are by now, and wakes who waits for them.
+// publish shows the state as it is by now, and wakes who waits for it.
 func (s *server) publish(st *state) {
-	s.shown = s.r.machine.at
+	s.show()
+	if s.driver != nil {
+		s.passSoon(time.Millisecond)
+	}
 	if st.unnoted || st.changes.Adopted {
 		s.lot.WakeAll(s.wake)
 	} else {
@@ -155,22 +150,18 @@ const idleWait = time.Second
 
 // pass is one pass of shardkv's mover.
 func (s *server) pass() {
-	v := s.view()
-	if s.r.disk != nil {
-		fresh, err := handoff.ReadView(s.r.reader(), nil)
-		if s.r.failed(err, "read the records") {
-			return
-		}
-		v = &fresh
+	v, err := handoff.NewView(s.shown.Config, slices.Clone(s.shown.Records), s.r.reader())
+	if s.r.failed(err, "read the records") {
+		return
 	}
 	s.driver.SetReplicas(s.l.addrs)
 	s.driver.SetRates(s.rates)
 	s.driver.Hold(s.l.held)
-	a, err := s.driver.Step(s.w.now, *v)
+	a, err := s.driver.Step(s.w.now, v)
 	if s.r.failed(err, "step of a handoff") {
 		return
 	}
-	s.plant(v, &a)
+	s.plant(&v, &a)
 	ask := s.talk.Passed(&a, v.Adopted())
 	s.slowed = map[shardcfg.ShardID]time.Duration{}
 	for _, t := range a.Throttles {
@@ -196,9 +187,8 @@ func (s *server) pass() {
 
 // moving follows shardkv's places.moving.
 func (s *server) moving() bool {
-	v := s.view()
 	for i := range s.w.p.Shards {
-		rec := v.Record(shardcfg.ShardID(i))
+		rec := s.record(shardcfg.ShardID(i))
 		if placement.Moves(s.l.self.Group, s.config(), rec.Shard, &rec) {
 			return true
 		}

@@ -25,7 +25,7 @@ func (o *operator) inspect() {
 // checkStatus follows shardkv's Status: the records, and what the driver says of
 // the handoffs away from here.
 func (s *server) checkStatus() {
-	for _, r := range s.view().Records {
+	for _, r := range s.l.view(s.r.machine.at).Records {
 		s.w.trace.note(traceReport, int(r.Shard), binary.BigEndian.Uint64(r.Digest.Bytes()), uint64(r.Revision))
 	}
 	if s.driver == nil {

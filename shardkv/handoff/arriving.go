@@ -81,12 +81,11 @@ func (d *Driver) Invited(now time.Duration, in Invite) {
 	in.From.Replicas = slices.Clone(in.From.Replicas)
 	for _, inv := range in.Shards {
 		a := d.arrivingOf(inv.Shard)
-		a.show(in.From.Peer.Incarnation, inv.Mark)
-		if a.invited {
-			order := inv.Mark.Compare(a.inv.Mark)
-			if order < 0 || (order == 0 && inv.Phase < a.inv.Phase) {
-				continue // an old message
-			}
+		if inv.Phase != kvfsm.PhaseServing {
+			a.show(in.From.Peer.Incarnation, inv.Mark)
+		}
+		if a.invited && inv.By(in.From.Peer).Before(a.inv.By(a.from.Peer)) {
+			continue // an old message
 		}
 		if inv.Phase == kvfsm.PhaseFrozen && (!a.invited || a.inv != inv) {
 			a.notBefore = 0 // its clients wait
@@ -95,8 +94,10 @@ func (d *Driver) Invited(now time.Duration, in Invite) {
 	}
 }
 
-// show takes in a mark that a holder has shown. Marks only grow (INV-4), so
-// that old messages say nothing wrong.
+// show takes in the mark of a holder's record. Marks only grow (INV-4), so that
+// old messages say nothing wrong. What is offered of a shard that still serves is no
+// mark of a record: were it taken for one, a late offer could give up a staging that
+// the holder has frozen its shard for.
 func (a *arriving) show(by shardcfg.Incarnation, m kvfsm.Mark) {
 	if a.shownBy != by {
 		a.shownBy, a.shown = by, kvfsm.Mark{}

@@ -8,6 +8,7 @@ import (
 	"github.com/shoalkv/shoal/raftgroup/store"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
+	"github.com/shoalkv/shoal/shardkv/placement"
 )
 
 // An Identity says who a group is.
@@ -17,7 +18,8 @@ type Identity struct {
 	Replicas []string
 }
 
-// A View is a group's applied state, all from one snapshot of its store.
+// A View is a group's applied state. Config and records are of one moment: a shard
+// as it was before the config would be offered under a mark that it never has.
 type View struct {
 	// Config is the adopted one; nil: none yet.
 	Config *shardcfg.Config
@@ -26,6 +28,29 @@ type View struct {
 	// Reader is the snapshot, for the lengths of tails. It must stay open during
 	// the calls that the View is passed to, and is not kept.
 	Reader store.Reader
+}
+
+// NewView returns the View of a published state: config and records, which are of
+// one moment and are kept. r is a snapshot that is not older. Of a shard that is
+// leaving, the View has what writes change as of r, because the lengths of tails
+// count from it; but a record that has moved on since stays as it was published, or
+// the View would show a shard under a config of another moment.
+func NewView(config *shardcfg.Config, records []kvfsm.Record, r store.Reader) (View, error) {
+	v := View{Config: config, Records: records, Reader: r}
+	for i := range v.Records {
+		was := &v.Records[i]
+		if was.Phase != kvfsm.PhaseLeaving {
+			continue
+		}
+		is, err := kvfsm.ReadRecord(r, was.Shard)
+		if err != nil {
+			return v, err
+		}
+		if is.Phase == was.Phase && is.Mark() == was.Mark() {
+			*was = is
+		}
+	}
+	return v, nil
 }
 
 // ReadView reads a View from a snapshot. It takes the config from last if that
@@ -138,10 +163,16 @@ type Invite struct {
 // An Invitation concerns one shard of an Invite.
 type Invitation struct {
 	Shard shardcfg.ShardID
-	// Mark is the holder's (e, h). Of a shard that still Serves, h is the config
-	// at which the handoff would start.
+	// Mark is the holder's (e, h), and shows how far it is. Of a shard that still
+	// Serves, h is the config at which the handoff would start: an offer, which no
+	// record has yet, and which shows nothing.
 	kvfsm.Mark
 	Phase kvfsm.Phase // Serving, Leaving or Frozen
+}
+
+// By is the invitation as what a holder said.
+func (i *Invitation) By(holder kvfsm.Peer) placement.Invitation {
+	return placement.Invitation{From: holder, Mark: i.Mark, Phase: i.Phase}
 }
 
 // An InviteReply is a receiver's applied state.

@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
@@ -24,6 +25,18 @@ type Invitation struct {
 	From  kvfsm.Peer
 	Mark  kvfsm.Mark // the holder's
 	Phase kvfsm.Phase
+}
+
+// Before reports whether i says less of a shard than k does: it is older. At one
+// epoch nothing comes after Frozen, whichever config an offer of a shard that still
+// serves names.
+func (i Invitation) Before(k Invitation) bool {
+	if i.Mark.Epoch == k.Mark.Epoch && i.Phase != k.Phase {
+		if i.Phase == kvfsm.PhaseFrozen || k.Phase == kvfsm.PhaseFrozen {
+			return k.Phase == kvfsm.PhaseFrozen
+		}
+	}
+	return cmp.Or(i.Mark.Compare(k.Mark), cmp.Compare(i.Phase, k.Phase)) < 0
 }
 
 // A Hint is what the controllers heard of a shard's holder.
@@ -139,7 +152,7 @@ func (m *Memory) Of(s shardcfg.ShardID) (h Heard) {
 // and reports whether it says something new.
 func (m *Memory) Invited(s shardcfg.ShardID, inv Invitation) bool {
 	old, ok := m.invitations[s]
-	if ok && (inv.Mark.Compare(old.Mark) < 0 || inv == old) {
+	if ok && (inv.Before(old) || inv == old) {
 		return false
 	}
 	m.invitations[s] = inv

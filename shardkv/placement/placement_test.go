@@ -169,6 +169,25 @@ func TestMemory(t *testing.T) {
 }
 
 // Claim: commands that change a placement are noted, and no others.
+// At one epoch, Frozen is the last that a holder says, whatever handoff an offer
+// names; else the greater mark, then the later phase, is newer.
+func TestBefore(t *testing.T) {
+	said := func(e uint64, h shardcfg.ConfigNum, p kvfsm.Phase) Invitation {
+		return Invitation{From: other, Mark: kvfsm.Mark{Epoch: epoch(e), Handoff: h}, Phase: p}
+	}
+	inOrder := []Invitation{
+		said(1, 2, kvfsm.PhaseServing), said(1, 2, kvfsm.PhaseLeaving), said(1, 3, kvfsm.PhaseServing),
+		said(1, 4, kvfsm.PhaseLeaving), said(1, 2, kvfsm.PhaseFrozen), said(2, 1, kvfsm.PhaseServing),
+	}
+	for i, a := range inOrder {
+		for k, b := range inOrder {
+			if got := a.Before(b); got != (i < k) {
+				t.Errorf("%+v before %+v: %v", a, b, got)
+			}
+		}
+	}
+}
+
 func TestChanges(t *testing.T) {
 	done, refused := kvfsm.Verdict{Done: true}, kvfsm.Verdict{Why: kvfsm.ReasonPhase}
 	var c Changes
