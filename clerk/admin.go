@@ -289,8 +289,10 @@ type ReplicaStatus struct {
 	ID           string // its label; empty: it never answered
 	Address      string
 	Role         string // leader, follower, learner; empty: not known
-	AppliedIndex uint64
+	AppliedIndex uint64 // by its own word; 0: not known
 	Term         uint64
+	// Answers: it answered, and is of the group that it is listed for.
+	Answers bool
 	// Healthy: it answered, and its group knows it as such.
 	Healthy bool
 	// Problem says why it is not, in words.
@@ -305,7 +307,10 @@ type GroupStatus struct {
 	Weight      uint32
 	Adopted     shardcfg.ConfigNum
 	Leader      string // its address; empty: not known
-	Replicas    []ReplicaStatus
+	// Led: a replica answered that leads the group. What is below is its word then;
+	// else that of a replica which may lag.
+	Led      bool
+	Replicas []ReplicaStatus
 	// Shards that it holds, and what is in them.
 	Shards int
 	Keys   uint64
@@ -329,20 +334,28 @@ type ShardStatus struct {
 	Holder shardcfg.GroupID // that does; 0: not known, or never created
 	Epoch  shardcfg.Epoch
 	Phase  string // absent, serving, leaving, frozen
-	Keys   uint64
-	Bytes  uint64
-	Digest []byte
+	// To is the group that a leaving or frozen shard is on its way to, or that an
+	// absent one was passed on to, by the newest word; 0: none.
+	To shardcfg.GroupID
+	// ToRetired: that group was declared destroyed.
+	ToRetired bool
+	Pause     time.Duration // for how long it has been frozen, as far as known
+	Keys      uint64
+	Bytes     uint64
+	Digest    []byte
 	// Revision of the shard at its holder.
 	Revision uint64
 }
 
 // Settled reports whether the shard is where it should be.
 func (s ShardStatus) Settled() bool {
-	return s.Owner == 0 || s.Owner == s.Holder && s.Phase == "serving"
+	return s.Owner == 0 || s.Owner == s.Holder && s.Phase == phaseServing
 }
 
 // A Status is the whole cluster at about one moment.
 type Status struct {
+	// Config is nil if nobody told any: then owners are not known, and Groups are
+	// those that the replicas named.
 	Config *shardcfg.Config
 	// ConfigErr, if not nil, is why the controllers did not tell the latest
 	// configuration: Config is the newest that the Clerk knows, and may be old.
@@ -350,16 +363,21 @@ type Status struct {
 	Controllers []ReplicaStatus
 	// Groups in ascending order of gid.
 	Groups []GroupStatus
+	// Unjoined are groups that run and that the configuration does not list: spare
+	// ones, and those that have left.
+	Unjoined []GroupStatus
 	// Shards in ascending order.
 	Shards   []ShardStatus
 	Handoffs []Handoff
-	// Total, Settled and Moving count shards.
-	Total, Settled, Moving int
+	// Total, Settled, Moving and Unavailable count shards; each is counted once
+	// besides in Total. An unavailable one is served by nobody.
+	Total, Settled, Moving, Unavailable int
 }
 
 // Status asks every controller and every replica at once, and puts together
-// what they say. It succeeds as long as the configuration is known, from the
-// controllers or from before; who did not answer is listed as unhealthy.
+// what they say. It succeeds as long as a configuration is known, from the
+// controllers or from before, or replicas that tell of their groups; who did not
+// answer is listed as unhealthy.
 func (a *Admin) Status(ctx context.Context) (*Status, error) { return a.status(ctx) }
 
 // Locate returns where a key lives, from what the Clerk knows, after asking the

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -23,6 +22,9 @@ const (
 	askMax     = 2 * time.Second
 	askersMax  = 64
 	settleEach = 200 * time.Millisecond
+	// reportAgeMax is how old a group's last report to the controllers may be for it
+	// to count as running.
+	reportAgeMax = 10 * time.Second
 )
 
 // A replicaAnswer is what a replica said, or why it did not.
@@ -81,20 +83,26 @@ func each(n int, f func(int)) {
 // A survey is what controllers and replicas said at about one moment.
 type survey struct {
 	config      *shardcfg.Config
+	placed      bool                         // false: nobody told a config; config only lists the groups that are known
 	configErr   error                        // nil: config is the controllers' latest
 	infos       map[string]*ctrlpb.InfoReply // by address
 	controllers []string
 	replicas    map[string]replicaAnswer // by address
 }
 
-// survey asks everyone. It fails only if no configuration is known at all.
+// survey asks everyone. It fails only if neither a configuration nor a group is
+// known.
 func (c *Clerk) survey(ctx context.Context, controllers bool) (*survey, error) {
-	s := &survey{infos: map[string]*ctrlpb.InfoReply{}, replicas: map[string]replicaAnswer{}}
+	s := &survey{placed: true, infos: map[string]*ctrlpb.InfoReply{}, replicas: map[string]replicaAnswer{}}
 	asking, cancel := context.WithTimeout(ctx, askMax)
 	config, err := c.queryLatest(asking)
 	cancel()
 	if err != nil {
-		if config = c.table.config(); config == nil {
+		config = c.table.config()
+	}
+	if config == nil {
+		s.placed = false
+		if config = c.unplacedGroups(); config == nil {
 			return nil, &Error{Op: "status", Family: FamilyNotDone, Cause: err}
 		}
 	}
@@ -105,6 +113,9 @@ func (c *Clerk) survey(ctx context.Context, controllers bool) (*survey, error) {
 	var addresses []string
 	for _, gid := range config.GroupIDs() {
 		addresses = append(addresses, config.Groups[gid].Replicas...)
+	}
+	for _, g := range s.unjoinedReports() {
+		addresses = append(addresses, g.GetReplicas()...)
 	}
 	for _, a := range c.askReplicas(ctx, addresses, true) {
 		s.replicas[a.address] = a
@@ -155,17 +166,55 @@ func (a *Admin) status(ctx context.Context) (*Status, error) {
 		return nil, err
 	}
 	st := &Status{Config: s.config, ConfigErr: s.configErr, Controllers: s.controllerStatus(), Total: len(s.config.Shards)}
+	if !s.placed {
+		st.Config = nil
+	}
 	for _, gid := range s.config.GroupIDs() {
-		st.Groups = append(st.Groups, s.groupStatus(gid))
+		st.Groups = append(st.Groups, s.groupStatus(gid, s.config.Groups[gid]))
+	}
+	for _, g := range s.unjoinedReports() {
+		inc, _ := shardcfg.To128[shardcfg.Incarnation](g.GetIncarnation())
+		st.Unjoined = append(st.Unjoined, s.groupStatus(shardcfg.GroupID(g.GetGid()), shardcfg.Group{Incarnation: inc, Replicas: g.GetReplicas()}))
 	}
 	st.Shards, st.Handoffs = s.shards()
-	for _, sh := range st.Shards {
-		if sh.Settled() {
-			st.Settled++
+	st.count()
+	return st, nil
+}
+
+// unplacedGroups are the groups that replicas told of, as a config without owners;
+// nil: not even the number of shards is known.
+func (c *Clerk) unplacedGroups() *shardcfg.Config {
+	n := c.table.shardCount()
+	if n == 0 {
+		return nil
+	}
+	config := &shardcfg.Config{Shards: make([]shardcfg.GroupID, n), Groups: map[shardcfg.GroupID]shardcfg.Group{}}
+	for _, g := range c.table.groups() {
+		if g.GID != 0 {
+			config.Groups[g.GID] = shardcfg.Group{Incarnation: g.Incarnation, Replicas: g.Replicas, Weight: 1, State: shardcfg.GroupMember}
 		}
 	}
-	st.Moving = st.Total - st.Settled
-	return st, nil
+	return config
+}
+
+// unjoinedReports are what groups that run, and that the config does not list, last
+// reported to the controllers.
+func (s *survey) unjoinedReports() (list []*ctrlpb.GroupReport) {
+	if !s.placed {
+		return nil
+	}
+	for _, info := range s.infos {
+		for _, g := range info.GetGroups() {
+			_, listed := s.config.Groups[shardcfg.GroupID(g.GetGid())]
+			if !listed && time.Duration(g.GetAgeMs())*time.Millisecond < reportAgeMax {
+				list = append(list, g)
+			}
+		}
+	}
+	slices.SortFunc(list, func(a, b *ctrlpb.GroupReport) int {
+		return cmp.Or(cmp.Compare(a.GetGid(), b.GetGid()), bytes.Compare(a.GetIncarnation(), b.GetIncarnation()))
+	})
+	return list
 }
 
 // controllerStatus lists the controllers, those that the others name included.
@@ -188,15 +237,15 @@ func (s *survey) controllerStatus() []ReplicaStatus {
 		}
 		if info := s.infos[addr]; info != nil {
 			r.ID, r.AppliedIndex, r.Term = info.GetId(), info.GetAppliedIndex(), info.GetTerm()
-			r.Healthy, r.Problem = true, ""
+			r.Answers, r.Healthy, r.Problem = true, true, ""
 			if info.GetLeader() == "" {
 				r.Healthy, r.Problem = false, "it knows no leader"
 			}
 		}
 		switch {
 		case addr == leader && r.Healthy:
-			r.Role = "leader"
-		case r.Role == "leader" || r.Role == "" && r.Healthy:
+			r.Role = roleLeader
+		case r.Role == roleLeader || r.Role == "" && r.Healthy:
 			r.Role = "follower"
 		}
 		out = append(out, r)
@@ -210,20 +259,24 @@ func (s *survey) controllerStatus() []ReplicaStatus {
 // best is the answer of a group that knows most: of its leader, else of the
 // replica that applied most. nil: none answered, or none of this group.
 func (s *survey) best(gid shardcfg.GroupID) *kvpb.StatusResponse {
+	return s.bestOf(gid, s.config.Groups[gid].Replicas)
+}
+
+func (s *survey) bestOf(gid shardcfg.GroupID, addresses []string) *kvpb.StatusResponse {
 	var best *kvpb.StatusResponse
-	rank := func(r *kvpb.StatusResponse, addr string) (uint64, uint64) {
-		if r.GetLeader() == addr {
+	rank := func(r *kvpb.StatusResponse) (uint64, uint64) {
+		if leads(r) {
 			return r.GetTerm(), 1<<63 + r.GetAppliedIndex()
 		}
 		return 0, r.GetAppliedIndex()
 	}
 	var term, index uint64
-	for _, addr := range s.config.Groups[gid].Replicas {
+	for _, addr := range addresses {
 		r := s.replicas[addr].status
 		if r == nil || r.GetGid() != uint64(gid) {
 			continue
 		}
-		t, i := rank(r, addr)
+		t, i := rank(r)
 		if best == nil || cmp.Or(cmp.Compare(t, term), cmp.Compare(i, index)) > 0 {
 			best, term, index = r, t, i
 		}
@@ -231,13 +284,20 @@ func (s *survey) best(gid shardcfg.GroupID) *kvpb.StatusResponse {
 	return best
 }
 
-func (s *survey) groupStatus(gid shardcfg.GroupID) GroupStatus {
-	g := s.config.Groups[gid]
-	best := s.best(gid)
+// leads reports whether a replica says that it leads its group. Without a quorum
+// it stops saying so within a timeout.
+func leads(r *kvpb.StatusResponse) bool {
+	return slices.ContainsFunc(r.GetReplicas(), func(m *kvpb.Replica) bool { return m.GetId() == r.GetId() && m.GetRole() == roleLeader })
+}
+
+const roleLeader = "leader"
+
+func (s *survey) groupStatus(gid shardcfg.GroupID, g shardcfg.Group) GroupStatus {
+	best := s.bestOf(gid, g.Replicas)
 	out := GroupStatus{
 		GID: gid, Incarnation: g.Incarnation, State: g.State, Weight: g.Weight,
 		Adopted: shardcfg.ConfigNum(best.GetConfig()), Leader: best.GetLeader(),
-		Shards: int(best.GetHolding()), Keys: best.GetKeys(), Bytes: best.GetBytes(),
+		Shards: int(best.GetHolding()), Keys: best.GetKeys(), Bytes: best.GetBytes(), Led: leads(best),
 	}
 	addresses := slices.Clone(g.Replicas)
 	for _, m := range best.GetReplicas() {
@@ -261,23 +321,26 @@ func (s *survey) replicaStatus(gid shardcfg.GroupID, addr string, best *kvpb.Sta
 	for _, m := range best.GetReplicas() {
 		if m.GetAddress() == addr {
 			listed = true
-			r.ID, r.Role, r.AppliedIndex, r.Healthy = m.GetId(), m.GetRole(), m.GetAppliedIndex(), m.GetHealthy()
+			r.ID, r.Role, r.Healthy = m.GetId(), m.GetRole(), m.GetHealthy()
 		}
 	}
 	a, asked := s.replicas[addr]
 	switch {
 	case !asked:
+		if !r.Healthy {
+			r.Problem = "its group does not hear from it"
+		}
 		return r
 	case a.err != nil:
 		r.Healthy, r.Problem = false, a.err.Error()
-		if r.Role == "leader" {
+		if r.Role == roleLeader {
 			r.Role = "follower" // it was; who does not answer does not lead
 		}
 		return r
 	case a.status.GetGid() != uint64(gid):
 		return ReplicaStatus{Address: addr, Problem: "it is of another group"}
 	}
-	r.ID, r.AppliedIndex, r.Term = a.status.GetId(), a.status.GetAppliedIndex(), a.status.GetTerm()
+	r.ID, r.AppliedIndex, r.Term, r.Answers = a.status.GetId(), a.status.GetAppliedIndex(), a.status.GetTerm(), true
 	switch {
 	case a.status.GetLeader() == "":
 		r.Healthy, r.Problem = false, "it knows no leader"
@@ -287,63 +350,6 @@ func (s *survey) replicaStatus(gid shardcfg.GroupID, addr string, best *kvpb.Sta
 		r.Healthy = true // it answered: fresher than what the group knows of it
 	}
 	return r
-}
-
-// shards puts the groups' rows together: per shard its holder, and what is on
-// its way.
-func (s *survey) shards() ([]ShardStatus, []Handoff) {
-	out := make([]ShardStatus, len(s.config.Shards))
-	for i := range out {
-		out[i] = ShardStatus{Shard: shardcfg.ShardID(i), Owner: s.config.Shards[i], Phase: "absent"}
-	}
-	var handoffs []Handoff
-	staged := map[shardcfg.ShardID]uint64{}
-	for _, gid := range s.config.GroupIDs() {
-		for _, row := range s.best(gid).GetShards() {
-			if int(row.GetShard()) >= len(out) {
-				continue
-			}
-			sh := &out[row.GetShard()]
-			if st := row.GetStaging(); st != nil {
-				staged[sh.Shard] = st.GetBytes()
-			}
-			if phase := row.GetPhase(); phase == kvpb.Phase_ABSENT || phase == kvpb.Phase_PASSED || epochOf(row.GetEpoch()).Less(sh.Epoch) {
-				continue
-			}
-			sh.Holder, sh.Epoch, sh.Phase = gid, epochOf(row.GetEpoch()), strings.ToLower(row.GetPhase().String())
-			sh.Keys, sh.Bytes, sh.Revision = row.GetKeys(), row.GetBytes(), row.GetRevision()
-			sh.Digest = bytes.Clone(row.GetDigest())
-		}
-	}
-	for _, gid := range s.config.GroupIDs() {
-		for _, row := range s.best(gid).GetShards() {
-			if int(row.GetShard()) >= len(out) || out[row.GetShard()].Holder != gid {
-				continue
-			}
-			sh := out[row.GetShard()]
-			if !sh.Settled() || row.GetPhase() == kvpb.Phase_LEAVING || row.GetPhase() == kvpb.Phase_FROZEN {
-				handoffs = append(handoffs, handoffOf(sh, row, staged[sh.Shard]))
-			}
-		}
-	}
-	slices.SortFunc(handoffs, func(a, b Handoff) int { return cmp.Compare(a.Shard, b.Shard) })
-	return out, handoffs
-}
-
-func handoffOf(sh ShardStatus, row *kvpb.Shard, staged uint64) Handoff {
-	h := Handoff{
-		Shard: sh.Shard, From: sh.Holder, To: sh.Owner, Phase: sh.Phase,
-		CopiedBytes: max(row.GetCopiedBytes(), staged), TotalBytes: sh.Bytes,
-		Pause: time.Duration(row.GetPauseUs()) * time.Microsecond, Waiting: row.GetWaiting(),
-	}
-	if to := shardcfg.GroupID(row.GetToGid()); to != 0 {
-		h.To = to
-	}
-	if sh.Phase == "serving" {
-		h.Phase = "waiting"
-	}
-	h.CopiedBytes = min(h.CopiedBytes, h.TotalBytes)
-	return h
 }
 
 // waitSettled looks until all shards are where they should be.

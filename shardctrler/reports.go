@@ -104,7 +104,7 @@ func (rs *reports) all() []*ctrlpb.GroupReport {
 	for _, r := range rs.mu.memory.All() {
 		g := &ctrlpb.GroupReport{
 			Gid: uint64(r.Group), Incarnation: slices.Clone(r.Incarnation[:]), Leader: r.Leader, Adopted: uint64(r.Adopted),
-			AgeMs: uint64(max(rs.now().Sub(r.At), 0).Milliseconds()),
+			AgeMs: uint64(max(rs.now().Sub(r.At), 0).Milliseconds()), Replicas: slices.Clone(r.Replicas),
 		}
 		for _, h := range r.Holdings {
 			g.Holdings = append(g.Holdings, &ctrlpb.Holding{Shard: uint32(h.Shard), EpochGen: h.Epoch.Gen, EpochNum: h.Epoch.Num,

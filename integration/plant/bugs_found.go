@@ -29,4 +29,6 @@ var foundBugs = []bug{
 		"if inv.Phase != kvfsm.PhaseServing {\n\t\t\ta.show", "if true {\n\t\t\ta.show"), catchers: []catcher{tests("./shardkv/handoff", "TestOfferShowsNothing")}},
 	{name: "an offer displaces the word of a frozen holder", edits: one("shardkv/placement/placement.go",
 		"return k.Phase == kvfsm.PhaseFrozen", "return i.Mark.Compare(k.Mark) < 0"), catchers: []catcher{tests("./shardkv/placement", "TestBefore")}},
+	{name: "a shard without a leader counts as served", edits: one("clerk/health.go",
+		"case sh.Holder != 0 && !s.led(sh.Holder):", "case false:"), catchers: []catcher{tests("./clerk", "TestHealth|TestStatusOfLeaderlessGroup")}},
 }

@@ -2791,6 +2791,7 @@ type GroupReport struct {
 	Adopted       uint64                 `protobuf:"varint,4,opt,name=adopted,proto3" json:"adopted,omitempty"`
 	AgeMs         uint64                 `protobuf:"varint,5,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"` // since the report
 	Holdings      []*Holding             `protobuf:"bytes,6,rep,name=holdings,proto3" json:"holdings,omitempty"`
+	Replicas      []string               `protobuf:"bytes,7,rep,name=replicas,proto3" json:"replicas,omitempty"` // addresses of its voters
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2863,6 +2864,13 @@ func (x *GroupReport) GetAgeMs() uint64 {
 func (x *GroupReport) GetHoldings() []*Holding {
 	if x != nil {
 		return x.Holdings
+	}
+	return nil
+}
+
+func (x *GroupReport) GetReplicas() []string {
+	if x != nil {
+		return x.Replicas
 	}
 	return nil
 }
@@ -3065,14 +3073,15 @@ const file_shardctrler_ctrlpb_ctrl_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04role\x18\x03 \x01(\tR\x04role\x12\x18\n" +
-	"\ahealthy\x18\x04 \x01(\bR\ahealthy\"\xbe\x01\n" +
+	"\ahealthy\x18\x04 \x01(\bR\ahealthy\"\xda\x01\n" +
 	"\vGroupReport\x12\x10\n" +
 	"\x03gid\x18\x01 \x01(\x04R\x03gid\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\fR\vincarnation\x12\x16\n" +
 	"\x06leader\x18\x03 \x01(\tR\x06leader\x12\x18\n" +
 	"\aadopted\x18\x04 \x01(\x04R\aadopted\x12\x15\n" +
 	"\x06age_ms\x18\x05 \x01(\x04R\x05ageMs\x122\n" +
-	"\bholdings\x18\x06 \x03(\v2\x16.shoal.ctrl.v1.HoldingR\bholdings*/\n" +
+	"\bholdings\x18\x06 \x03(\v2\x16.shoal.ctrl.v1.HoldingR\bholdings\x12\x1a\n" +
+	"\breplicas\x18\a \x03(\tR\breplicas*/\n" +
 	"\n" +
 	"GroupState\x12\b\n" +
 	"\x04GONE\x10\x00\x12\n" +

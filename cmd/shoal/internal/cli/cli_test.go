@@ -300,18 +300,25 @@ func TestJSONShapes(t *testing.T) {
 	}{
 		{configJSON(config), `{"num":7,"shards":[2,0],"groups":{"2":{"replicas":["h:1"],"weight":3,"state":"leaving"}},"pins":{"1":2},"max_pause_ms":{"1":70}}`},
 		{configJSON(&shardcfg.Config{}), `{"num":0,"shards":[],"groups":{},"pins":{}}`},
-		{statusJSON(&clerk.Status{Total: 4}), `{"config":0,"controllers":[],"groups":[],"shards":{"total":4,"settled":0,"moving":0},"handoffs":[]}`},
+		{statusJSON(&clerk.Status{Total: 4}), `{"config":0,"controllers":[],"groups":[],"unjoined":[],` +
+			`"shards":{"total":4,"settled":0,"moving":0,"unavailable":0},"handoffs":[],"state":"healthy","reasons":[],"availability":[]}`},
 		{statusJSON(&clerk.Status{
 			Config:      config,
 			Controllers: []clerk.ReplicaStatus{{ID: "c1", Address: "h:1", Role: "leader", Healthy: true}},
 			Groups: []clerk.GroupStatus{{GID: 2, State: shardcfg.GroupMember, Shards: 1, Keys: 2, Bytes: 3, Adopted: 7,
 				Replicas: []clerk.ReplicaStatus{{ID: "a", Address: "h:2", Role: "follower", AppliedIndex: 9, Problem: "slow"}}}},
-			Total: 2, Settled: 1, Moving: 1,
+			Unjoined: []clerk.GroupStatus{{GID: 3, Replicas: []clerk.ReplicaStatus{{Address: "h:3"}}}},
+			Shards:   []clerk.ShardStatus{{Owner: 2, Holder: 2, Phase: "serving"}},
+			Total:    2, Settled: 1, Moving: 1, Unavailable: 1,
 			Handoffs: []clerk.Handoff{{Shard: 1, From: 2, To: 3, Phase: "frozen", CopiedBytes: 5, TotalBytes: 6, Pause: 1500 * time.Microsecond}},
 		}), `{"config":7,"controllers":[{"id":"c1","address":"h:1","leader":true,"healthy":true}],` +
 			`"groups":[{"gid":2,"state":"member","replicas":[{"id":"a","address":"h:2","role":"follower","applied_index":9,"healthy":false,"problem":"slow"}],` +
-			`"shards":1,"keys":2,"bytes":3,"adopted":7}],"shards":{"total":2,"settled":1,"moving":1},` +
-			`"handoffs":[{"shard":1,"from":2,"to":3,"phase":"frozen","copied_bytes":5,"total_bytes":6,"pause_ms":1.5}]}`},
+			`"shards":1,"keys":2,"bytes":3,"adopted":7}],` +
+			`"unjoined":[{"gid":3,"replicas":[{"id":"","address":"h:3","role":"","applied_index":null,"healthy":false}]}],` +
+			`"shards":{"total":2,"settled":1,"moving":1,"unavailable":1},` +
+			`"handoffs":[{"shard":1,"from":2,"to":3,"phase":"frozen","copied_bytes":5,"total_bytes":6,"pause_ms":1.5}],` +
+			`"state":"unavailable","reasons":["1 shard UNAVAILABLE: group 2 has no leader (0 of its 1 replicas answer)","replica of group 2, a at h:2: slow"],` +
+			`"availability":[{"gid":2,"shards":1,"ranges":[{"first":0,"last":0}],"reason":"group 2 has no leader (0 of its 1 replicas answer)"}]}`},
 	} {
 		got, err := json.Marshal(c.v)
 		if err != nil || string(got) != c.want {

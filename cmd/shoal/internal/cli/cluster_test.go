@@ -105,6 +105,7 @@ func TestProcesses(t *testing.T) {
 		}
 	}
 	d.withoutControllers(t)
+	d.withoutQuorum(t, id, strings.Fields(line)[4])
 	pids := d.pids()
 	if len(pids) != 5 { // four, and the one that was killed
 		t.Errorf("processes: %v in\n%s", pids, d.out.String())
@@ -150,6 +151,48 @@ func (d *devRun) withoutControllers(t *testing.T) {
 	}
 	if code, _, stderr := runCLI(t, "", "unpin", "3", "--seeds", d.addresses()["g1a"]); code != ExitUnavailable || !strings.Contains(stderr, "no controller is configured") {
 		t.Errorf("unpin without controllers: code %d, %s", code, stderr)
+	}
+}
+
+// withoutQuorum checks, for a cluster without its controller, what is said of a
+// group of which a majority is dead, and of replicas that nobody can ask. One
+// replica was restarted, as another process.
+func (d *devRun) withoutQuorum(t *testing.T, restarted, pid string) {
+	t.Helper()
+	kill := func(id string) {
+		t.Helper()
+		_, n := d.replicaAt(t, d.addresses()[id])
+		if id == restarted {
+			n, _ = strconv.Atoi(pid)
+		}
+		if err := syscall.Kill(n, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seeds := []string{"--seeds", d.addresses()["g1a"] + "," + d.addresses()["g1b"] + "," + d.addresses()["g1c"]}
+	code, stdout, stderr := runCLI(t, "", append(seeds, "health")...)
+	if want := "no majority of the controllers answers: the configuration can't change\n"; code != ExitFailed || stdout != want {
+		t.Errorf("health without controllers: code %d, %q, %s; want %q", code, stdout, stderr, want)
+	}
+	kill("g1b")
+	kill("g1c")
+	const want = "16 shards UNAVAILABLE: group 1 has no leader (1 of its 3 replicas answer)\n"
+	waitFor(t, "the survivor to notice that it is alone", func() bool {
+		code, stdout, _ = runCLI(t, "", append(seeds, "health")...)
+		return code == ExitUnavailable && strings.HasPrefix(stdout, want)
+	})
+	code, stdout, stderr = runCLI(t, "", append(seeds, "status", "-o", "json")...)
+	for _, part := range []string{`"state":"unavailable"`, `"unavailable":16`, `"ranges":[{"first":0,"last":15}]`, `"applied_index":null`} {
+		if code != 0 || !strings.Contains(stdout, part) {
+			t.Errorf("status: code %d, %s, %s; want %s", code, stdout, stderr, part)
+		}
+	}
+	if code, stdout, _ := runCLI(t, "", append(seeds, "status")...); code != 0 || !strings.Contains(stdout, strings.TrimSpace(want)) {
+		t.Errorf("status: code %d, %s", code, stdout)
+	}
+	kill("g1a")
+	if code, stdout, _ := runCLI(t, "", append(seeds, "health", "-o", "json")...); code != ExitUnavailable || !strings.HasPrefix(stdout, `{"state":"unavailable","reasons":["`) {
+		t.Errorf("health of nobody: code %d, %s", code, stdout)
 	}
 }
 
@@ -253,6 +296,7 @@ var unstable = []struct {
 	{regexp.MustCompile(`("to":\d+),"bytes":\d+`), `$1,"bytes":N`},
 	{regexp.MustCompile(` to move, .*`), " to move, SIZE"},
 	{regexp.MustCompile(`"pause_ms":[0-9.]+`), `"pause_ms":N`},
+	{regexp.MustCompile(`"unjoined":.*,("shards":{"total")`), `"unjoined":[...],$1`}, // a group that left is heard of for a while
 }
 
 func (d *devRun) stable(text string) string {

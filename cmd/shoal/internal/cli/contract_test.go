@@ -34,7 +34,8 @@ func TestContractFields(t *testing.T) {
 		{"config", "num shards.7 groups.1.replicas.0 groups.1.weight groups.1.state pins"},
 		{"status", "config controllers.0.(id address leader healthy) groups.0.gid " +
 			"groups.0.replicas.0.(id address role applied_index healthy) groups.0.(shards keys bytes) " +
-			"shards.(total settled moving) handoffs"},
+			"shards.(total settled moving) handoffs availability unjoined.0.(gid replicas)"},
+		{"health", "state reasons"},
 		{"shards", "shard owner holder epoch generation phase keys bytes digest"},
 		{"shards --group 1", "shard owner holder epoch generation phase keys bytes digest"},
 		{"join 2 " + spare + " --plan", "config plan moves.0.(shard from to bytes)"},

@@ -142,16 +142,17 @@ type memberResult struct {
 	ID           string  `json:"id"`
 	Address      string  `json:"address"`
 	Role         string  `json:"role"`
-	AppliedIndex uint64  `json:"applied_index"` // the entry up to which it is known to store the log; 0: not known
+	AppliedIndex *uint64 `json:"applied_index"` // the entry up to which it is known to store the log; null: not known
 	Lag          *uint64 `json:"lag"`           // entries that it lacks of the leader's log; null: not known
 	Healthy      bool    `json:"healthy"`
 	Health       string  `json:"health"` // healthy, down or unknown
 }
 
 // memberOf describes a member as the replica that lists it knows it: only the
-// leader knows how far the others are, and how they are.
+// leader knows how far the others are, and how they are. What a silent one stored
+// once says nothing of what is left of it: its disk may have been wiped.
 func memberOf(list *raftpb.ListReply, m *raftpb.Member) memberResult {
-	r := memberResult{ID: m.GetLabel(), Address: m.GetAddress(), Role: m.GetRole(), AppliedIndex: m.GetAppliedIndex(), Healthy: m.GetHealthy()}
+	r := memberResult{ID: m.GetLabel(), Address: m.GetAddress(), Role: m.GetRole(), Healthy: m.GetHealthy()}
 	switch {
 	case r.Healthy:
 		r.Health = "healthy"
@@ -160,10 +161,13 @@ func memberOf(list *raftpb.ListReply, m *raftpb.Member) memberResult {
 	default:
 		r.Health = "unknown"
 	}
-	if list.GetLeads() && r.AppliedIndex > 0 {
+	if stored := m.GetAppliedIndex(); r.Healthy && stored > 0 {
+		r.AppliedIndex = &stored
+	}
+	if list.GetLeads() && r.AppliedIndex != nil {
 		lag := uint64(0)
 		if r.Role != roleLeader { // its log lacks nothing, though it may have yet to apply some
-			lag = list.GetLastIndex() - min(r.AppliedIndex, list.GetLastIndex())
+			lag = list.GetLastIndex() - min(*r.AppliedIndex, list.GetLastIndex())
 		}
 		r.Lag = &lag
 	}
@@ -172,8 +176,8 @@ func memberOf(list *raftpb.ListReply, m *raftpb.Member) memberResult {
 
 func (r memberResult) row() []string {
 	applied, lag, health := "-", "-", r.Health
-	if r.AppliedIndex > 0 {
-		applied = output.Count(r.AppliedIndex)
+	if r.AppliedIndex != nil {
+		applied = output.Count(*r.AppliedIndex)
 	}
 	if r.Lag != nil {
 		lag = output.Count(*r.Lag)

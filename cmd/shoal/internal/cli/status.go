@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,9 +21,13 @@ func (a *app) statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show controllers, groups, replicas and shards on their way",
-		Long: `Asks every controller and every replica, and shows what they say: who leads, who
-does not answer, how many shards, keys and bytes each group holds, and which
-shards are on their way. With --watch, again and again until interrupted.`,
+		Long: `Asks every controller and every replica, and shows what they say: which shards
+nobody serves, and why; who leads, who does not answer, how many shards, keys and
+bytes each group holds, and which shards are on their way. With --watch, again and
+again until interrupted. "shoal health" says the first part to scripts.
+
+It needs no controller: what --placement kept, or replicas named by --seeds, are
+enough. What nobody who answers knows is shown as "-" (null in JSON).`,
 		Example: "  shoal status\n  shoal status --watch\n  shoal status -o json | jq .shards",
 		Args:    arguments(0, 0),
 	}
@@ -68,7 +74,7 @@ func (a *app) showStatus(ctx context.Context, c *clerk.Clerk) error {
 	if err != nil {
 		return err
 	}
-	if s.ConfigErr != nil {
+	if s.ConfigErr != nil && s.Config != nil {
 		a.note("shoal: config %d may be old: %v", s.Config.Num, s.ConfigErr)
 	}
 	if a.out.IsJSON() {
@@ -82,12 +88,36 @@ type statusResult struct {
 	Config      shardcfg.ConfigNum `json:"config"`
 	Controllers []controllerResult `json:"controllers"`
 	Groups      []groupResult      `json:"groups"`
-	Shards      struct {
-		Total   int `json:"total"`
-		Settled int `json:"settled"`
-		Moving  int `json:"moving"`
+	// Unjoined are groups that run, and that the configuration does not list.
+	Unjoined []unjoinedResult `json:"unjoined"`
+	Shards   struct {
+		Total       int `json:"total"`
+		Settled     int `json:"settled"`
+		Moving      int `json:"moving"`
+		Unavailable int `json:"unavailable"`
 	} `json:"shards"`
 	Handoffs []handoffResult `json:"handoffs"`
+	State    string          `json:"state"` // healthy, degraded or unavailable
+	Reasons  []string        `json:"reasons"`
+	// Availability lists what nobody serves; empty: every shard is served.
+	Availability []outageResult `json:"availability"`
+}
+
+type outageResult struct {
+	GID    shardcfg.GroupID `json:"gid"` // that it is up to; 0: none
+	Shards int              `json:"shards"`
+	Ranges []rangeResult    `json:"ranges"`
+	Reason string           `json:"reason"`
+}
+
+type rangeResult struct {
+	First shardcfg.ShardID `json:"first"`
+	Last  shardcfg.ShardID `json:"last"`
+}
+
+type unjoinedResult struct {
+	GID      shardcfg.GroupID `json:"gid"`
+	Replicas []replicaResult  `json:"replicas"`
 }
 
 type controllerResult struct {
@@ -109,12 +139,13 @@ type groupResult struct {
 }
 
 type replicaResult struct {
-	ID           string `json:"id"`
-	Address      string `json:"address"`
-	Role         string `json:"role"`
-	AppliedIndex uint64 `json:"applied_index"`
-	Healthy      bool   `json:"healthy"`
-	Problem      string `json:"problem,omitempty"`
+	ID      string `json:"id"`
+	Address string `json:"address"`
+	Role    string `json:"role"`
+	// AppliedIndex is null where nobody who answers knows it.
+	AppliedIndex *uint64 `json:"applied_index"`
+	Healthy      bool    `json:"healthy"`
+	Problem      string  `json:"problem,omitempty"`
 }
 
 type handoffResult struct {
@@ -129,7 +160,7 @@ type handoffResult struct {
 }
 
 func statusJSON(s *clerk.Status) statusResult {
-	r := statusResult{Controllers: []controllerResult{}, Groups: []groupResult{}, Handoffs: []handoffResult{}}
+	r := statusResult{Controllers: []controllerResult{}, Groups: []groupResult{}, Unjoined: []unjoinedResult{}, Handoffs: []handoffResult{}}
 	if s.Config != nil {
 		r.Config = s.Config.Num
 	}
@@ -137,13 +168,16 @@ func statusJSON(s *clerk.Status) statusResult {
 		r.Controllers = append(r.Controllers, controllerResult{c.ID, c.Address, c.Role == roleLeader, c.Healthy, c.Problem})
 	}
 	for _, g := range s.Groups {
-		out := groupResult{GID: g.GID, State: g.State.String(), Replicas: []replicaResult{}, Shards: g.Shards, Keys: g.Keys, Bytes: g.Bytes, Adopted: g.Adopted}
-		for _, m := range g.Replicas {
-			out.Replicas = append(out.Replicas, replicaResult{m.ID, m.Address, m.Role, m.AppliedIndex, m.Healthy, m.Problem})
-		}
-		r.Groups = append(r.Groups, out)
+		r.Groups = append(r.Groups, groupResult{
+			GID: g.GID, State: g.State.String(), Replicas: replicasJSON(g.Replicas), Shards: g.Shards, Keys: g.Keys, Bytes: g.Bytes, Adopted: g.Adopted,
+		})
 	}
-	r.Shards.Total, r.Shards.Settled, r.Shards.Moving = s.Total, s.Settled, s.Moving
+	for _, g := range s.Unjoined {
+		r.Unjoined = append(r.Unjoined, unjoinedResult{g.GID, replicasJSON(g.Replicas)})
+	}
+	r.Shards.Total, r.Shards.Settled, r.Shards.Moving, r.Shards.Unavailable = s.Total, s.Settled, s.Moving, s.Unavailable
+	health := s.Health()
+	r.State, r.Reasons, r.Availability = health.State, reasonsJSON(health.Reasons), outagesJSON(health.Outages)
 	for _, h := range s.Handoffs {
 		r.Handoffs = append(r.Handoffs, handoffResult{
 			h.Shard, h.From, h.To, h.Phase, h.CopiedBytes, h.TotalBytes,
@@ -153,41 +187,59 @@ func statusJSON(s *clerk.Status) statusResult {
 	return r
 }
 
+func replicasJSON(replicas []clerk.ReplicaStatus) []replicaResult {
+	out := []replicaResult{}
+	for _, m := range replicas {
+		r := replicaResult{ID: m.ID, Address: m.Address, Role: m.Role, Healthy: m.Healthy, Problem: m.Problem}
+		if m.AppliedIndex > 0 {
+			r.AppliedIndex = &m.AppliedIndex
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+func reasonsJSON(reasons []string) []string { return append([]string{}, reasons...) }
+
+func outagesJSON(outages []clerk.Outage) []outageResult {
+	out := []outageResult{}
+	for _, o := range outages {
+		r := outageResult{GID: o.GID, Shards: o.Shards, Reason: o.Reason}
+		for _, span := range o.Ranges {
+			r.Ranges = append(r.Ranges, rangeResult(span))
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
 const roleLeader = "leader"
+
+// reasonsShown bounds the reasons above a table.
+const reasonsShown = 10
 
 // handoffsShown bounds the handoffs in a table.
 const handoffsShown = 20
 
 func (a *app) printStatus(s *clerk.Status) error {
-	var replicas [][]string
-	row := func(group string, m clerk.ReplicaStatus) {
-		health := "healthy"
-		if !m.Healthy {
-			health = "DOWN"
-			if m.Problem != "" {
-				health += " " + m.Problem
-			}
-		}
-		replicas = append(replicas, []string{group, orDash(m.ID), m.Address, orDash(m.Role), output.Count(m.AppliedIndex), health})
-	}
-	for _, c := range s.Controllers {
-		row("controller", c)
-	}
-	var groups [][]string
-	for _, g := range s.Groups {
-		for _, m := range g.Replicas {
-			row(gidText(g.GID), m)
-		}
-		groups = append(groups, []string{
-			gidText(g.GID), g.State.String(), output.Count(g.Shards), output.Count(g.Keys), output.Bytes(g.Bytes), fmt.Sprint(g.Adopted), orDash(g.Leader),
-		})
-	}
-	num := shardcfg.ConfigNum(0)
-	if s.Config != nil {
-		num = s.Config.Num
-	}
-	if err := a.out.Linef("config %d: %s of %s shards in place, %s moving\n", num, output.Count(s.Settled), output.Count(s.Total), output.Count(s.Moving)); err != nil {
+	if err := a.printHeadline(s); err != nil {
 		return err
+	}
+	var groups, replicas [][]string
+	for _, c := range s.Controllers {
+		replicas = append(replicas, replicaRow("controller", c))
+	}
+	for _, g := range s.Groups {
+		groups = append(groups, groupRow(g, g.State.String()))
+		for _, m := range g.Replicas {
+			replicas = append(replicas, replicaRow(gidText(g.GID), m))
+		}
+	}
+	for _, g := range s.Unjoined {
+		groups = append(groups, groupRow(g, "unjoined"))
+		for _, m := range g.Replicas {
+			replicas = append(replicas, replicaRow(gidText(g.GID), m))
+		}
 	}
 	if err := a.out.Rows([]string{"GROUP", "STATE", "SHARDS", "KEYS", "SIZE", "CONFIG", "LEADER"}, groups); err != nil {
 		return err
@@ -199,6 +251,50 @@ func (a *app) printStatus(s *clerk.Status) error {
 		return err
 	}
 	return a.printHandoffs(s.Handoffs)
+}
+
+// printHeadline says in words how the cluster is, and where its shards are.
+func (a *app) printHeadline(s *clerk.Status) error {
+	health := s.Health()
+	lines := []string{health.State}
+	for i, reason := range health.Reasons {
+		if i == reasonsShown {
+			lines = append(lines, fmt.Sprintf("  and %d more reasons: shoal health", len(health.Reasons)-i))
+			break
+		}
+		lines = append(lines, "  "+reason)
+	}
+	where := "configuration not known"
+	if s.Config != nil {
+		where = fmt.Sprintf("config %d", s.Config.Num)
+	}
+	lines = append(lines, fmt.Sprintf("%s: %s of %s shards in place, %s moving, %s unavailable\n", where,
+		output.Count(s.Settled), output.Count(s.Total), output.Count(s.Moving), output.Count(s.Unavailable)))
+	return a.out.Linef("%s", strings.Join(lines, "\n"))
+}
+
+// groupRow is a group's row; what nobody who answers knows is a dash.
+func groupRow(g clerk.GroupStatus, state string) []string {
+	shards, keys, size, adopted := "-", "-", "-", "-"
+	if slices.ContainsFunc(g.Replicas, func(r clerk.ReplicaStatus) bool { return r.Answers }) {
+		shards, keys, size, adopted = output.Count(g.Shards), output.Count(g.Keys), output.Bytes(g.Bytes), fmt.Sprint(g.Adopted)
+	}
+	leader := "NONE"
+	if g.Led {
+		leader = g.Leader
+	}
+	return []string{gidText(g.GID), state, shards, keys, size, adopted, leader}
+}
+
+func replicaRow(group string, m clerk.ReplicaStatus) []string {
+	health, applied := "healthy", "-"
+	if !m.Healthy {
+		health = strings.TrimSpace("DOWN " + m.Problem)
+	}
+	if m.AppliedIndex > 0 {
+		applied = output.Count(m.AppliedIndex)
+	}
+	return []string{group, orDash(m.ID), m.Address, orDash(m.Role), applied, health}
 }
 
 func (a *app) printHandoffs(handoffs []clerk.Handoff) error {
