@@ -157,24 +157,27 @@ func (r *fakeReplica) answer(ctx context.Context, q *kvpb.ExecuteRequest) (*kvpb
 	return response, nil
 }
 
-// Scan returns short pages, so that shards move between them.
+// Scan returns short pages, of one shard each, so that shards move between them.
 func (r *fakeReplica) Scan(_ context.Context, q *kvpb.ScanRequest) (*kvpb.ScanResponse, error) {
 	f := r.g.f
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.messages++
-	response := &kvpb.ScanResponse{Outcome: &kvpb.Outcome{}, Leader: r.g.leaderLocked(), End: true}
+	shard, after := q.GetFrom()[0].GetShard(), q.GetFrom()[0].GetAfter()
+	page := &kvpb.ScanPage{Shard: shard, Outcome: &kvpb.Outcome{}, End: true}
+	response := &kvpb.ScanResponse{Outcome: &kvpb.Outcome{}, Leader: r.g.leaderLocked()}
 	switch {
 	case r.g.leaderLocked() != r.addr:
 		response.Outcome.Code = kvpb.Code_NOT_LEADER
 		return response, nil
-	case f.shards[q.GetShard()].holder != r.g:
-		response.Outcome = f.redirectLocked(int(q.GetShard()))
+	case f.shards[shard].holder != r.g:
+		page.Outcome = f.redirectLocked(int(shard))
+		response.Pages = append(response.Pages, page)
 		return response, nil
 	}
 	var keys []string
 	for key := range f.values {
-		if f.shardOf(key) == int(q.GetShard()) && strings.HasPrefix(key, string(q.GetPrefix())) && key > string(q.GetAfter()) {
+		if f.shardOf(key) == int(shard) && strings.HasPrefix(key, string(q.GetPrefix())) && key > string(after) {
 			keys = append(keys, key)
 		}
 	}
@@ -184,15 +187,16 @@ func (r *fakeReplica) Scan(_ context.Context, q *kvpb.ScanRequest) (*kvpb.ScanRe
 		limit = min(limit, n)
 	}
 	if len(keys) > limit {
-		keys, response.End = keys[:limit], false
+		keys, page.End = keys[:limit], false
 	}
 	for _, key := range keys {
 		rec := &kvpb.Record{Key: []byte(key), Version: f.values[key].version}
 		if !q.GetKeysOnly() {
 			rec.Value = f.values[key].bytes
 		}
-		response.Records = append(response.Records, rec)
+		page.Records = append(page.Records, rec)
 	}
+	response.Pages = append(response.Pages, page)
 	return response, nil
 }
 

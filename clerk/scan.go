@@ -85,23 +85,23 @@ func (c *Clerk) page(ctx context.Context, prefix []byte, from Cursor, o scanOpti
 			Detail: "the cursor is not of this cluster and prefix"}
 	}
 	r := &kvpb.ScanRequest{
-		Cluster: c.table.clusterBytes(), Shard: uint32(walk.Shard), Prefix: prefix, After: walk.After,
-		Limit: o.pageLimit, KeysOnly: o.keysOnly,
+		Cluster: c.table.clusterBytes(), Prefix: prefix, Limit: o.pageLimit, KeysOnly: o.keysOnly,
+		From: []*kvpb.ScanFrom{{Shard: uint32(walk.Shard), After: walk.After}},
 	}
 	if o.limit > 0 && (r.Limit == 0 || uint32(min(left, 1<<30)) < r.Limit) {
 		r.Limit = uint32(min(left, 1<<30))
 	}
-	reply, err := c.scanShard(ctx, prefix, walk.Op(), r)
+	found, err := c.scanShard(ctx, prefix, walk.Op(), r)
 	if err != nil {
 		return Page{}, err
 	}
 	var page Page
 	var last []byte
-	for _, rec := range reply.GetRecords() {
+	for _, rec := range found.GetRecords() {
 		last = rec.GetKey()
 		page.Entries = append(page.Entries, Entry{Key: last, Value: rec.GetValue(), Version: Version(rec.GetVersion()), Shard: walk.Shard})
 	}
-	page.Done = walk.Turn(last, reply.GetEnd())
+	page.Done = walk.Turn(last, found.GetEnd())
 	page.Next = Cursor{Shard: walk.Shard, After: walk.After}
 	return page, nil
 }
@@ -124,9 +124,9 @@ func (c *Clerk) knownShards(ctx context.Context) (int, error) {
 	}
 }
 
-// scanShard asks for one page, wherever the shard is.
-func (c *Clerk) scanShard(ctx context.Context, prefix []byte, op route.Op, r *kvpb.ScanRequest) (*kvpb.ScanResponse, error) {
-	var reply *kvpb.ScanResponse
+// scanShard asks for the page of one shard, wherever it is.
+func (c *Clerk) scanShard(ctx context.Context, prefix []byte, op route.Op, r *kvpb.ScanRequest) (*kvpb.ScanPage, error) {
+	var page *kvpb.ScanPage
 	w := &call{name: "scan", key: prefix, route: op}
 	w.send = func(caller context.Context, addr string) (e ending) {
 		ctx, drop := c.whileOpen(caller)
@@ -134,6 +134,7 @@ func (c *Clerk) scanShard(ctx context.Context, prefix []byte, op route.Op, r *kv
 		ctx, cancel := context.WithTimeout(ctx, answerMax)
 		defer cancel()
 		conn, err := c.pool.ready(ctx, addr)
+		var reply *kvpb.ScanResponse
 		if err == nil {
 			r.TimeoutMs = uint32(holdMax.Milliseconds())
 			reply, err = kvpb.NewKVClient(conn).Scan(ctx, r)
@@ -141,7 +142,11 @@ func (c *Clerk) scanShard(ctx context.Context, prefix []byte, op route.Op, r *kv
 		if err != nil {
 			return ending{lost: status.Convert(err).Message(), sent: true, abandoned: c.over(caller) != nil}
 		}
-		return answer(reply.GetOutcome(), reply.GetLeader(), 0)
+		if len(reply.GetPages()) == 0 {
+			return answer(reply.GetOutcome(), reply.GetLeader(), 0)
+		}
+		page = reply.GetPages()[0]
+		return answer(page.GetOutcome(), reply.GetLeader(), 0)
 	}
 	if err := c.acquire(ctx, w); err != nil {
 		return nil, err
@@ -150,5 +155,5 @@ func (c *Clerk) scanShard(ctx context.Context, prefix []byte, op route.Op, r *kv
 	if err := c.drive(ctx, w); err != nil {
 		return nil, err
 	}
-	return reply, nil
+	return page, nil
 }

@@ -175,7 +175,9 @@ func (n *node) write(ctx context.Context, m *message, writes []int) {
 		return
 	}
 	commands := m.writeCommands(writes)
+	done := n.pace.begin(time.Now())
 	results, err := n.replica.ProposeAll(ctx, commands)
+	done(time.Now())
 	if results == nil {
 		f := n.faultOf(err)
 		for _, i := range writes {

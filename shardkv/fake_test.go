@@ -5,6 +5,7 @@ import (
 	"context"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -22,9 +23,10 @@ type fakeReplica struct {
 	store  store.Store
 	apply  *watched
 	index  uint64
-	follow string // not empty: it does not lead, this one does
-	fail   error  // of the next proposals and barriers
-	clock  uint64 // of entries, in ms; 0: clockMs
+	follow string        // not empty: it does not lead, this one does
+	fail   error         // of the next proposals and barriers
+	clock  uint64        // of entries, in ms; 0: clockMs
+	commit time.Duration // how long a proposal takes
 }
 
 func (f *fakeReplica) ProposeBackground(ctx context.Context, commands []entry.Command) ([]any, error) {
@@ -32,6 +34,7 @@ func (f *fakeReplica) ProposeBackground(ctx context.Context, commands []entry.Co
 }
 
 func (f *fakeReplica) ProposeAll(_ context.Context, commands []entry.Command) ([]any, error) {
+	time.Sleep(f.commit) // virtual
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.fail != nil {

@@ -49,6 +49,8 @@ type node struct {
 	throttles atomic.Pointer[map[shardcfg.ShardID]time.Duration]
 	// lagging is set while the machine is too far behind its log.
 	lagging atomic.Bool
+	// pace is how long writes take at present.
+	pace pace
 }
 
 // leading reports whether this replica leads, as far as it knows.

@@ -2,23 +2,25 @@ package shardkv
 
 import (
 	"context"
-	"errors"
 
+	"github.com/shoalkv/shoal/raftgroup/store"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
 	"github.com/shoalkv/shoal/shardkv/kvpb"
-	"github.com/shoalkv/shoal/shardkv/placement"
 )
 
 const (
 	scanLimitDefault = 1000
 	scanLimitMax     = 10000
-	// scanBytesMax bounds the keys and values of a page; one larger record
-	// travels alone.
+	// scanBytesMax bounds the keys and values of the pages of one answer; one
+	// larger record travels alone. It bounds what is read as well: the values of a
+	// scan for keys count, though they are not sent.
 	scanBytesMax = 1 << 20
+	// scanPageBytes is about what a page takes in an answer beside its records.
+	scanPageBytes = 32
 )
 
-// Scan answers with one page of one shard as it was at one moment.
+// Scan answers with pages of shards, each as it was at one moment.
 func (s *Server) Scan(ctx context.Context, r *kvpb.ScanRequest) (*kvpb.ScanResponse, error) {
 	response := &kvpb.ScanResponse{Outcome: &kvpb.Outcome{}}
 	fail := func(f fault) { response.Outcome.Code, response.Outcome.Message = f.code, f.message }
@@ -31,7 +33,11 @@ func (s *Server) Scan(ctx context.Context, r *kvpb.ScanRequest) (*kvpb.ScanRespo
 		defer s.total.give(scanBytesMax)
 		bounded, cancel := context.WithTimeout(ctx, s.timeout(r.GetTimeoutMs()))
 		defer cancel()
-		if f := n.scan(bounded, r, response); f.bad() {
+		if f := checkScan(r, n.identity.Cluster, n.identity.ShardCount); f.bad() {
+			fail(f)
+		} else {
+			q := &scanning{n: n, request: r}
+			response.Pages, f = q.run(bounded)
 			fail(f)
 		}
 		response.Leader, _ = n.replica.Leader()
@@ -44,99 +50,173 @@ func checkScan(r *kvpb.ScanRequest, cluster shardcfg.ClusterID, shardCount int) 
 	if f := checkCluster(r.GetCluster(), cluster); f.bad() {
 		return f
 	}
-	switch {
-	case r.GetShard() >= uint32(shardCount):
-		return invalid("shard %d does not exist; the cluster has %d", r.GetShard(), shardCount)
+	switch n := len(r.GetFrom()); {
 	case len(r.GetPrefix()) > shardcfg.KeyBytesMax:
 		return invalid("prefix is longer than %d bytes", shardcfg.KeyBytesMax)
-	case len(r.GetAfter()) > shardcfg.KeyBytesMax:
-		return invalid("start key is longer than %d bytes", shardcfg.KeyBytesMax)
+	case n == 0:
+		return invalid("the scan names no shard")
+	case n > shardcfg.ShardCountMax:
+		return invalid("the scan names %d shards, at most %d are allowed", n, shardcfg.ShardCountMax)
+	}
+	for _, from := range r.GetFrom() {
+		switch {
+		case from.GetShard() >= uint32(shardCount):
+			return invalid("shard %d does not exist; the cluster has %d", from.GetShard(), shardCount)
+		case len(from.GetAfter()) > shardcfg.KeyBytesMax:
+			return invalid("start key is longer than %d bytes", shardcfg.KeyBytesMax)
+		}
 	}
 	return fault{}
 }
 
-// scan fills in a page, or the redirect; any other end is a fault.
-func (n *node) scan(ctx context.Context, r *kvpb.ScanRequest, response *kvpb.ScanResponse) fault {
-	if f := checkScan(r, n.identity.Cluster, n.identity.ShardCount); f.bad() {
-		return f
-	}
-	shard := shardcfg.ShardID(r.GetShard())
+// A scanning is one Scan under way. One goroutine owns it.
+type scanning struct {
+	n       *node
+	request *kvpb.ScanRequest
+
+	// Of the present round:
+
+	pages []*kvpb.ScanPage
+	// moving are the shards that have to be waited for; their pages say BUSY.
+	moving []shardcfg.ShardID
+	// again: a shard began to be served here while it was looked at.
+	again bool
+	// keys and bytes are what the answer has room for yet.
+	keys, bytes int
+}
+
+// run answers what can be answered; it waits only where nothing can.
+func (q *scanning) run(ctx context.Context) ([]*kvpb.ScanPage, fault) {
 	var t *ticket
 	defer func() {
 		if t != nil {
-			n.parking.leave(t)
+			q.n.parking.leave(t)
 		}
 	}()
 	for {
-		at, f := n.scanOnce(ctx, r, response)
-		switch {
-		case f.bad() || response.Outcome.Code != kvpb.Code_WRONG_GROUP:
-			return f
-		case at.Here:
-			if ctx.Err() != nil {
-				return busyShard(shard)
-			}
+		if f := q.round(ctx); f.bad() {
+			return nil, f
+		}
+		if len(q.moving) < len(q.pages) || ctx.Err() != nil {
+			return q.pages, fault{}
+		}
+		if q.again {
 			continue
-		case !at.Wait:
-			n.redirect(response.Outcome, at)
-			return fault{}
-		case t == nil:
+		}
+		if t == nil {
 			var ok bool
-			if t, ok = n.parking.enter([]shardcfg.ShardID{shard}, operationOverheadBytes); !ok {
-				return busyParked
+			if t, ok = q.n.parking.enter(q.moving, operationOverheadBytes); !ok {
+				return nil, busyParked
 			}
-			continue // the shard may have changed before the ticket was in
+			continue // the shards may have changed before the ticket was in
 		}
 		select {
 		case <-t.Value:
 		case <-ctx.Done():
-			return busyShard(shard)
-		case <-n.closed:
-			return starting
+			return q.pages, fault{}
+		case <-q.n.closed:
+			return nil, starting
 		}
 	}
 }
 
-// scanOnce reads the page if the shard is served here; else the outcome's code
-// is WRONG_GROUP, and the placing says where it is.
-func (n *node) scanOnce(ctx context.Context, r *kvpb.ScanRequest, response *kvpb.ScanResponse) (placement.Placing, fault) {
+// round makes pages, from the first shard on, until the answer is full. The
+// pages of one round are of one barrier and one snapshot.
+func (q *scanning) round(ctx context.Context) fault {
+	n, r := q.n, q.request
 	if !n.leading() {
-		return placement.Placing{}, n.notLeader()
+		return n.notLeader()
 	}
-	response.Outcome.Code = kvpb.Code_WRONG_GROUP
-	if at := n.places.of(shardcfg.ShardID(r.GetShard())); !at.Here {
-		return at, fault{}
+	q.pages, q.moving, q.again = q.pages[:0], q.moving[:0], false
+	q.bytes = scanBytesMax
+	if q.keys = int(min(r.GetLimit(), scanLimitMax)); q.keys == 0 {
+		q.keys = scanLimitDefault
+	}
+	if !q.anyHere() {
+		return q.fill(ctx, nil)
 	}
 	if err := n.replica.ReadBarrier(ctx); err != nil {
-		return placement.Placing{}, asRead(n.faultOf(err))
+		return asRead(n.faultOf(err))
 	}
-	page, err := n.scanSnapshot(r)
-	if err != nil {
-		return placement.Placing{}, asRead(n.faultOf(err))
-	}
-	if page.Code == kvfsm.CodeWrongGroup {
-		return n.places.from(page.Where), fault{}
-	}
-	response.Outcome.Code, response.End = kvpb.Code_OK, page.End
-	response.Records = make([]*kvpb.Record, len(page.Entries))
-	backing := make([]kvpb.Record, len(page.Entries))
-	for i, e := range page.Entries {
-		response.Records[i] = &backing[i]
-		backing[i].Key, backing[i].Value, backing[i].Version = e.Key, e.Value, uint64(e.Version)
-	}
-	return placement.Placing{Here: true}, fault{}
-}
-
-func (n *node) scanSnapshot(r *kvpb.ScanRequest) (page kvfsm.ScanPage, err error) {
 	snapshot, err := n.replica.Store().NewSnapshot()
 	if err != nil {
-		return page, err
+		return asRead(n.faultOf(err))
 	}
-	defer func() { err = errors.Join(err, snapshot.Close()) }()
-	limit := int(min(r.GetLimit(), scanLimitMax))
-	if limit == 0 {
-		limit = scanLimitDefault
+	f := q.fill(ctx, snapshot)
+	if err := snapshot.Close(); err != nil && !f.bad() {
+		f = asRead(n.faultOf(err))
 	}
-	return kvfsm.ReadScan(snapshot, kvfsm.Scan{Shard: shardcfg.ShardID(r.GetShard()), Prefix: r.GetPrefix(),
-		After: r.GetAfter(), KeysMax: limit, BytesMax: scanBytesMax, KeysOnly: r.GetKeysOnly()})
+	return f
+}
+
+// anyHere reports whether a shard of the request is served here.
+func (q *scanning) anyHere() bool {
+	for _, from := range q.request.GetFrom() {
+		if q.n.places.of(shardcfg.ShardID(from.GetShard())).Here {
+			return true
+		}
+	}
+	return false
+}
+
+// fill makes pages from a snapshot; nil: no shard is served here.
+func (q *scanning) fill(ctx context.Context, snapshot store.Reader) fault {
+	for _, from := range q.request.GetFrom() {
+		if len(q.pages) > 0 && (q.keys <= 0 || q.bytes <= 0) {
+			break
+		}
+		if err := ctx.Err(); err != nil && len(q.pages) > 0 {
+			break
+		}
+		page := &kvpb.ScanPage{Shard: from.GetShard(), Outcome: &kvpb.Outcome{}}
+		if err := q.page(snapshot, from, page); err != nil {
+			return asRead(q.n.faultOf(err))
+		}
+		q.bytes -= scanPageBytes
+		q.pages = append(q.pages, page)
+	}
+	return fault{}
+}
+
+// page fills in the page of one shard, or why there is none.
+func (q *scanning) page(snapshot store.Reader, from *kvpb.ScanFrom, page *kvpb.ScanPage) error {
+	shard := shardcfg.ShardID(from.GetShard())
+	at := q.n.places.of(shard)
+	if at.Here && snapshot != nil {
+		found, err := kvfsm.ReadScan(snapshot, kvfsm.Scan{Shard: shard, Prefix: q.request.GetPrefix(), After: from.GetAfter(),
+			KeysMax: q.keys, BytesMax: q.bytes, KeysOnly: q.request.GetKeysOnly()})
+		switch {
+		case err != nil:
+			return err
+		case found.Code == kvfsm.CodeOK:
+			q.keys -= len(found.Entries)
+			q.bytes -= found.Bytes
+			page.Records, page.End = recordsOf(found.Entries), found.End
+			return nil
+		}
+		at = q.n.places.from(found.Where)
+	}
+	switch {
+	case at.Here: // it came in between
+		q.again = true
+		fallthrough
+	case at.Wait:
+		q.moving = append(q.moving, shard)
+		f := busyShard(shard)
+		page.Outcome.Code, page.Outcome.Message = f.code, f.message
+	default:
+		q.bytes -= outcomeBytesMax
+		q.n.redirect(page.Outcome, at)
+	}
+	return nil
+}
+
+func recordsOf(entries []kvfsm.ScanEntry) []*kvpb.Record {
+	records := make([]*kvpb.Record, len(entries))
+	backing := make([]kvpb.Record, len(entries))
+	for i, e := range entries {
+		records[i] = &backing[i]
+		backing[i].Key, backing[i].Value, backing[i].Version = e.Key, e.Value, uint64(e.Version)
+	}
+	return records
 }

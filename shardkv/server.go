@@ -211,6 +211,7 @@ func (s *Server) respond(outcomes []*kvpb.Outcome, clock uint64) *kvpb.ExecuteRe
 		r.Leader, _ = n.replica.Leader()
 		r.ClockMs = max(n.replica.Clock(), clock)
 		r.Config = uint64(n.places.config().Num)
+		r.PatienceMs = milliseconds(n.pace.patience(time.Now()))
 	}
 	return r
 }

@@ -267,7 +267,7 @@ func TestBadRequests(t *testing.T) {
 		r.GetOutcomes()[0].GetCode() != kvpb.Code_WRONG_CLUSTER {
 		t.Errorf("another cluster: %v, %v", r, err)
 	}
-	if s, err := api.Scan(ctx, &kvpb.ScanRequest{Shard: shards}); err != nil || s.GetOutcome().GetCode() != kvpb.Code_INVALID {
+	if s, err := api.Scan(ctx, &kvpb.ScanRequest{From: []*kvpb.ScanFrom{{Shard: shards}}}); err != nil || s.GetOutcome().GetCode() != kvpb.Code_INVALID {
 		t.Errorf("scan of a shard that does not exist: %v, %v", s, err)
 	}
 }
@@ -290,18 +290,20 @@ func TestScan(t *testing.T) {
 	for shard := range uint32(shards) {
 		var after []byte
 		for end := false; !end; {
-			r, err := api.Scan(context.Background(), &kvpb.ScanRequest{Shard: shard, Prefix: []byte("p/"), After: after, Limit: 3})
-			if err != nil || r.GetOutcome().GetCode() != kvpb.Code_OK {
+			r, err := api.Scan(context.Background(), &kvpb.ScanRequest{Prefix: []byte("p/"), Limit: 3,
+				From: []*kvpb.ScanFrom{{Shard: shard, After: after}}})
+			if err != nil || r.GetOutcome().GetCode() != kvpb.Code_OK || len(r.GetPages()) != 1 ||
+				r.GetPages()[0].GetOutcome().GetCode() != kvpb.Code_OK {
 				t.Fatalf("scan: %v, %v", r, err)
 			}
-			for _, rec := range r.GetRecords() {
+			for _, rec := range r.GetPages()[0].GetRecords() {
 				if string(rec.Key) <= string(after) {
 					t.Errorf("%q comes after %q", rec.Key, after)
 				}
 				after = rec.Key
 				seen[string(rec.Key)] += string(rec.Value)
 			}
-			end = r.GetEnd()
+			end = r.GetPages()[0].GetEnd()
 		}
 	}
 	for i := range 40 {

@@ -33,6 +33,8 @@ func (s *Server) Execute(ctx context.Context, r *kvpb.ExecuteRequest) (*kvpb.Exe
 func (s *Server) Stream(stream kvpb.KV_StreamServer) error {
 	c := &conversation{s: s, stream: stream, own: newBudget(s.limits.StreamRequests, s.limits.StreamBytes),
 		ended: make(chan error, 1)}
+	end := c.pulse.start(c)
+	defer end()
 	go func() { c.ended <- c.receive() }()
 	select {
 	case err := <-c.ended:
@@ -55,6 +57,7 @@ type conversation struct {
 	ended  chan error
 
 	running sync.WaitGroup
+	pulse   pulse
 	// gate orders the start of a request against the stop of the conversation.
 	gate struct {
 		sync.Mutex
@@ -73,6 +76,8 @@ func (c *conversation) receive() error {
 			return nil
 		case err != nil:
 			return err
+		case r.GetId() == 0:
+			return status.Error(codes.InvalidArgument, "a request has the id 0, which is that of signs of life")
 		case r.GetRequest() == nil:
 			r.Request = &kvpb.ExecuteRequest{}
 		}
@@ -108,6 +113,7 @@ func (c *conversation) enter() bool {
 	defer c.gate.Unlock()
 	if !c.gate.stopped {
 		c.running.Add(1)
+		c.pulse.began()
 	}
 	return !c.gate.stopped
 }
@@ -120,6 +126,7 @@ func (c *conversation) stop() {
 
 func (c *conversation) run(r *kvpb.StreamRequest, size int64) {
 	defer c.running.Done()
+	defer c.pulse.over()
 	defer c.own.give(size)
 	defer c.s.total.give(size)
 	m := newMessage(r.GetRequest(), size, c.own, c.s.total)
@@ -149,6 +156,7 @@ func (c *conversation) run(r *kvpb.StreamRequest, size int64) {
 // stops itself.
 func (c *conversation) refuse(r *kvpb.StreamRequest, f fault) {
 	defer c.running.Done()
+	defer c.pulse.over()
 	c.send(&kvpb.StreamResponse{Id: r.GetId(), Response: c.s.refuse(r.GetRequest(), f)})
 }
 
@@ -158,4 +166,5 @@ func (c *conversation) send(r *kvpb.StreamResponse) {
 	c.out.Lock()
 	defer c.out.Unlock()
 	_ = c.stream.Send(r)
+	c.pulse.beat()
 }

@@ -156,7 +156,7 @@ func (e *Env) badCalls(ctx context.Context, c *cluster.Cluster, k *clerk.Clerk) 
 			return fmt.Errorf("%s: %d outcomes", test.name, len(r.GetOutcomes()))
 		}
 	}
-	if r, err := kv.Scan(ctx, &kvpb.ScanRequest{Shard: 1 << 20}); err == nil && r.GetOutcome().GetCode() != kvpb.Code_INVALID {
+	if r, err := kv.Scan(ctx, &kvpb.ScanRequest{From: []*kvpb.ScanFrom{{Shard: 1 << 20}}}); err == nil && r.GetOutcome().GetCode() != kvpb.Code_INVALID {
 		return fmt.Errorf("scan of shard %d: %v", 1<<20, r.GetOutcome())
 	}
 	wrong := config(c)

@@ -13,8 +13,10 @@ type Scan struct {
 	Prefix []byte
 	// After is the key to go on behind; empty: from the start.
 	After []byte
-	// KeysMax and BytesMax bound the page. Both must be positive; the first
-	// entry is returned whatever its size.
+	// KeysMax and BytesMax bound the page: its entries, and the bytes of their
+	// keys and values, of those too that KeysOnly leaves out, for they are read all
+	// the same. Both must be positive; the first entry is returned whatever its
+	// size.
 	KeysMax  int
 	BytesMax int
 	KeysOnly bool
@@ -31,6 +33,8 @@ type ScanPage struct {
 	Code    Code // CodeOK or CodeWrongGroup
 	Where   Where
 	Entries []ScanEntry
+	// Bytes are those that were read for the entries.
+	Bytes int
 	// End says that no key with the prefix is above the last entry.
 	End bool
 }
@@ -58,21 +62,26 @@ func ReadScan(r store.Reader, q Scan) (ScanPage, error) {
 		return ScanPage{}, err
 	}
 	page := ScanPage{End: true}
-	size := 0
 	for it.Next() {
-		version, value, err := parseValue(it.Value())
+		key := it.Key()[copyPrefixBytes+1:]
+		if len(page.Entries) > 0 && (len(page.Entries) >= q.KeysMax || page.Bytes+len(key) > q.BytesMax) {
+			page.End = false
+			break
+		}
+		stored := it.Value()
+		version, value, err := parseValue(stored)
 		if err != nil {
 			it.Close()
 			return ScanPage{}, err
 		}
-		e := ScanEntry{Key: bytes.Clone(it.Key()[copyPrefixBytes+1:]), Version: version}
-		if !q.KeysOnly {
-			e.Value = append([]byte{}, value...)
-		}
-		size += len(e.Key) + len(e.Value)
-		if n := len(page.Entries); n > 0 && (n >= q.KeysMax || size > q.BytesMax) {
+		if page.Bytes += len(key) + len(value); len(page.Entries) > 0 && page.Bytes > q.BytesMax {
+			page.Bytes -= len(key) + len(value)
 			page.End = false
 			break
+		}
+		e := ScanEntry{Key: bytes.Clone(key), Version: version}
+		if !q.KeysOnly {
+			e.Value = append([]byte{}, value...)
 		}
 		page.Entries = append(page.Entries, e)
 	}

@@ -430,8 +430,13 @@ type Operation struct {
 	//	*Operation_Delete
 	Kind isOperation_Kind `protobuf_oneof:"kind"`
 	// For writes: unique within the session, from 1 upwards. 0: the write is not
-	// protected against being executed again by a retry.
-	Sequence      uint64 `protobuf:"varint,6,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// protected against being executed again by a retry. A write whose (session,
+	// sequence) the server is already executing joins that execution.
+	Sequence uint64 `protobuf:"varint,6,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// An earlier attempt of this write may have been executed, or may yet be. Then
+	// the server looks for its result before it executes anything. It is a hint: a
+	// retry without it is recognised too, at the cost of a log entry.
+	Retry         bool `protobuf:"varint,7,opt,name=retry,proto3" json:"retry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -521,6 +526,13 @@ func (x *Operation) GetSequence() uint64 {
 		return x.Sequence
 	}
 	return 0
+}
+
+func (x *Operation) GetRetry() bool {
+	if x != nil {
+		return x.Retry
+	}
+	return false
 }
 
 type isOperation_Kind interface {
@@ -774,13 +786,16 @@ func (x *Condition) GetVersion() uint64 {
 }
 
 type Outcome struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Code          Code                   `protobuf:"varint,1,opt,name=code,proto3,enum=shoal.kv.v1.Code" json:"code,omitempty"`
-	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`  // for people; empty for the family "done"
-	Value         []byte                 `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`      // of a get
-	Version       uint64                 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"` // of the key, after the operation
-	Length        uint64                 `protobuf:"varint,5,opt,name=length,proto3" json:"length,omitempty"`   // of an append: the value's length in bytes afterwards
-	Redirect      *Redirect              `protobuf:"bytes,6,opt,name=redirect,proto3" json:"redirect,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Code     Code                   `protobuf:"varint,1,opt,name=code,proto3,enum=shoal.kv.v1.Code" json:"code,omitempty"`
+	Message  string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`  // for people; empty for the family "done"
+	Value    []byte                 `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`      // of a get
+	Version  uint64                 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"` // of the key, after the operation
+	Length   uint64                 `protobuf:"varint,5,opt,name=length,proto3" json:"length,omitempty"`   // of an append: the value's length in bytes afterwards
+	Redirect *Redirect              `protobuf:"bytes,6,opt,name=redirect,proto3" json:"redirect,omitempty"`
+	// Of BUSY: when a retry is worth while, in ms from now, as the server estimates
+	// it; 0: it can't tell.
+	WaitMs        uint32 `protobuf:"varint,7,opt,name=wait_ms,json=waitMs,proto3" json:"wait_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -855,6 +870,13 @@ func (x *Outcome) GetRedirect() *Redirect {
 		return x.Redirect
 	}
 	return nil
+}
+
+func (x *Outcome) GetWaitMs() uint32 {
+	if x != nil {
+		return x.WaitMs
+	}
+	return 0
 }
 
 // Redirect says which group has, or is about to have, a shard.
@@ -987,11 +1009,15 @@ func (x *Epoch) GetNum() uint64 {
 }
 
 type ExecuteResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Outcomes      []*Outcome             `protobuf:"bytes,1,rep,name=outcomes,proto3" json:"outcomes,omitempty"`               // one for each operation, in their order
-	Leader        string                 `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`                   // address of the leader, as far as known
-	ClockMs       uint64                 `protobuf:"varint,3,opt,name=clock_ms,json=clockMs,proto3" json:"clock_ms,omitempty"` // the newest cluster clock that the server has seen
-	Config        uint64                 `protobuf:"varint,4,opt,name=config,proto3" json:"config,omitempty"`                  // the newest config that the group has adopted
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Outcomes []*Outcome             `protobuf:"bytes,1,rep,name=outcomes,proto3" json:"outcomes,omitempty"`               // one for each operation, in their order
+	Leader   string                 `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`                   // address of the leader, as far as known
+	ClockMs  uint64                 `protobuf:"varint,3,opt,name=clock_ms,json=clockMs,proto3" json:"clock_ms,omitempty"` // the newest cluster clock that the server has seen
+	Config   uint64                 `protobuf:"varint,4,opt,name=config,proto3" json:"config,omitempty"`                  // the newest config that the group has adopted
+	// How long a write takes here at present, from its arrival to its answer, in ms,
+	// as the server estimates it: a client that gives up sooner only repeats itself.
+	// 0: not known.
+	PatienceMs    uint32 `protobuf:"varint,5,opt,name=patience_ms,json=patienceMs,proto3" json:"patience_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1054,9 +1080,16 @@ func (x *ExecuteResponse) GetConfig() uint64 {
 	return 0
 }
 
+func (x *ExecuteResponse) GetPatienceMs() uint32 {
+	if x != nil {
+		return x.PatienceMs
+	}
+	return 0
+}
+
 type StreamRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
-	Id      uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Id      uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"` // from 1 upwards; unique among the unanswered ones of the stream
 	Request *ExecuteRequest        `protobuf:"bytes,2,opt,name=request,proto3" json:"request,omitempty"`
 	// The client understands a response in several parts: operations that have to
 	// wait for a moving shard then do not hold back the outcomes of the others.
@@ -1117,9 +1150,11 @@ func (x *StreamRequest) GetParts() bool {
 }
 
 type StreamResponse struct {
-	state    protoimpl.MessageState `protogen:"open.v1"`
-	Id       uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	Response *ExecuteResponse       `protobuf:"bytes,2,opt,name=response,proto3" json:"response,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which request it answers. 0: none; it is a sign of life, whose response has no
+	// outcomes, and says anew who leads, and how long writes take.
+	Id       uint64           `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Response *ExecuteResponse `protobuf:"bytes,2,opt,name=response,proto3" json:"response,omitempty"`
 	// Of a part: which operations of the request the outcomes belong to, in their
 	// order. Empty: the outcomes are of all operations.
 	Indexes []uint32 `protobuf:"varint,3,rep,packed,name=indexes,proto3" json:"indexes,omitempty"`
@@ -1188,14 +1223,17 @@ func (x *StreamResponse) GetMore() bool {
 }
 
 type ScanRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Cluster       []byte                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
-	Shard         uint32                 `protobuf:"varint,2,opt,name=shard,proto3" json:"shard,omitempty"`
-	Prefix        []byte                 `protobuf:"bytes,3,opt,name=prefix,proto3" json:"prefix,omitempty"`
-	After         []byte                 `protobuf:"bytes,4,opt,name=after,proto3" json:"after,omitempty"`  // return keys above this one; empty: from the start
-	Limit         uint32                 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"` // records at most; 0: 1,000. At most 10,000, and about 1 MiB a page
-	KeysOnly      bool                   `protobuf:"varint,6,opt,name=keys_only,json=keysOnly,proto3" json:"keys_only,omitempty"`
-	TimeoutMs     uint32                 `protobuf:"varint,7,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Cluster []byte                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Prefix  []byte                 `protobuf:"bytes,2,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// The shards to read, at most 16,384, each from a key on. Pages come in this
+	// order.
+	From []*ScanFrom `protobuf:"bytes,3,rep,name=from,proto3" json:"from,omitempty"`
+	// Records at most, in all pages together; 0: 1,000. At most 10,000, and about
+	// 1 MiB of keys and values; one larger record travels alone.
+	Limit         uint32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	KeysOnly      bool   `protobuf:"varint,5,opt,name=keys_only,json=keysOnly,proto3" json:"keys_only,omitempty"`
+	TimeoutMs     uint32 `protobuf:"varint,6,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1237,13 +1275,6 @@ func (x *ScanRequest) GetCluster() []byte {
 	return nil
 }
 
-func (x *ScanRequest) GetShard() uint32 {
-	if x != nil {
-		return x.Shard
-	}
-	return 0
-}
-
 func (x *ScanRequest) GetPrefix() []byte {
 	if x != nil {
 		return x.Prefix
@@ -1251,9 +1282,9 @@ func (x *ScanRequest) GetPrefix() []byte {
 	return nil
 }
 
-func (x *ScanRequest) GetAfter() []byte {
+func (x *ScanRequest) GetFrom() []*ScanFrom {
 	if x != nil {
-		return x.After
+		return x.From
 	}
 	return nil
 }
@@ -1279,19 +1310,74 @@ func (x *ScanRequest) GetTimeoutMs() uint32 {
 	return 0
 }
 
-type ScanResponse struct {
+type ScanFrom struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Outcome       *Outcome               `protobuf:"bytes,1,opt,name=outcome,proto3" json:"outcome,omitempty"` // OK, or why there is no page
-	Records       []*Record              `protobuf:"bytes,2,rep,name=records,proto3" json:"records,omitempty"`
-	End           bool                   `protobuf:"varint,3,opt,name=end,proto3" json:"end,omitempty"` // no record of the shard with the prefix is above the last one
-	Leader        string                 `protobuf:"bytes,4,opt,name=leader,proto3" json:"leader,omitempty"`
+	Shard         uint32                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	After         []byte                 `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"` // return keys above this one; empty: from the start
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScanFrom) Reset() {
+	*x = ScanFrom{}
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScanFrom) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScanFrom) ProtoMessage() {}
+
+func (x *ScanFrom) ProtoReflect() protoreflect.Message {
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScanFrom.ProtoReflect.Descriptor instead.
+func (*ScanFrom) Descriptor() ([]byte, []int) {
+	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ScanFrom) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *ScanFrom) GetAfter() []byte {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+type ScanResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Outcome *Outcome               `protobuf:"bytes,1,opt,name=outcome,proto3" json:"outcome,omitempty"` // OK, or why there are no pages at all
+	// One for each shard of the request, in its order, as far as the answer had
+	// room: shards without a page are to be asked for again. There is one at least.
+	// A shard that is moving gets a page of BUSY where others can be answered;
+	// where none can, the request waits.
+	Pages         []*ScanPage `protobuf:"bytes,2,rep,name=pages,proto3" json:"pages,omitempty"`
+	Leader        string      `protobuf:"bytes,3,opt,name=leader,proto3" json:"leader,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ScanResponse) Reset() {
 	*x = ScanResponse{}
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[17]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1303,7 +1389,7 @@ func (x *ScanResponse) String() string {
 func (*ScanResponse) ProtoMessage() {}
 
 func (x *ScanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[17]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1316,7 +1402,7 @@ func (x *ScanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanResponse.ProtoReflect.Descriptor instead.
 func (*ScanResponse) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{17}
+	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ScanResponse) GetOutcome() *Outcome {
@@ -1326,18 +1412,11 @@ func (x *ScanResponse) GetOutcome() *Outcome {
 	return nil
 }
 
-func (x *ScanResponse) GetRecords() []*Record {
+func (x *ScanResponse) GetPages() []*ScanPage {
 	if x != nil {
-		return x.Records
+		return x.Pages
 	}
 	return nil
-}
-
-func (x *ScanResponse) GetEnd() bool {
-	if x != nil {
-		return x.End
-	}
-	return false
 }
 
 func (x *ScanResponse) GetLeader() string {
@@ -1345,6 +1424,79 @@ func (x *ScanResponse) GetLeader() string {
 		return x.Leader
 	}
 	return ""
+}
+
+// A ScanPage is part of one shard, as it was at one moment after the request
+// came. Pages of one response may be of different moments.
+type ScanPage struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Shard   uint32                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	Outcome *Outcome               `protobuf:"bytes,2,opt,name=outcome,proto3" json:"outcome,omitempty"` // OK, or why there is no page
+	Records []*Record              `protobuf:"bytes,3,rep,name=records,proto3" json:"records,omitempty"` // in ascending order of key
+	// No record of the shard with the prefix is above the last one, or above after
+	// if there is none. If it is not set, continue behind the last record's key; a
+	// page without records that is not the end is possible.
+	End           bool `protobuf:"varint,4,opt,name=end,proto3" json:"end,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScanPage) Reset() {
+	*x = ScanPage{}
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScanPage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScanPage) ProtoMessage() {}
+
+func (x *ScanPage) ProtoReflect() protoreflect.Message {
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScanPage.ProtoReflect.Descriptor instead.
+func (*ScanPage) Descriptor() ([]byte, []int) {
+	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ScanPage) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *ScanPage) GetOutcome() *Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return nil
+}
+
+func (x *ScanPage) GetRecords() []*Record {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+func (x *ScanPage) GetEnd() bool {
+	if x != nil {
+		return x.End
+	}
+	return false
 }
 
 type Record struct {
@@ -1358,7 +1510,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[18]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1370,7 +1522,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[18]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1383,7 +1535,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{18}
+	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Record) GetKey() []byte {
@@ -1417,7 +1569,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[19]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1429,7 +1581,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[19]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1442,7 +1594,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{19}
+	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StatusRequest) GetCluster() []byte {
@@ -1481,7 +1633,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[20]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1493,7 +1645,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[20]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1506,7 +1658,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{20}
+	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *StatusResponse) GetCluster() []byte {
@@ -1620,7 +1772,7 @@ type Replica struct {
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[21]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1632,7 +1784,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[21]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1645,7 +1797,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{21}
+	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Replica) GetId() string {
@@ -1709,7 +1861,7 @@ type Shard struct {
 
 func (x *Shard) Reset() {
 	*x = Shard{}
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[22]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1721,7 +1873,7 @@ func (x *Shard) String() string {
 func (*Shard) ProtoMessage() {}
 
 func (x *Shard) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[22]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1734,7 +1886,7 @@ func (x *Shard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shard.ProtoReflect.Descriptor instead.
 func (*Shard) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{22}
+	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Shard) GetShard() uint32 {
@@ -1856,7 +2008,7 @@ type Staging struct {
 
 func (x *Staging) Reset() {
 	*x = Staging{}
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[23]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1868,7 +2020,7 @@ func (x *Staging) String() string {
 func (*Staging) ProtoMessage() {}
 
 func (x *Staging) ProtoReflect() protoreflect.Message {
-	mi := &file_shardkv_kvpb_kv_proto_msgTypes[23]
+	mi := &file_shardkv_kvpb_kv_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1881,7 +2033,7 @@ func (x *Staging) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Staging.ProtoReflect.Descriptor instead.
 func (*Staging) Descriptor() ([]byte, []int) {
-	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{23}
+	return file_shardkv_kvpb_kv_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Staging) GetEpoch() *Epoch {
@@ -1952,14 +2104,15 @@ const file_shardkv_kvpb_kv_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x19\n" +
 	"\bbirth_ms\x18\x02 \x01(\x04R\abirthMs\x12\x1f\n" +
 	"\vacked_below\x18\x03 \x01(\x04R\n" +
-	"ackedBelow\"\xeb\x01\n" +
+	"ackedBelow\"\x81\x02\n" +
 	"\tOperation\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12$\n" +
 	"\x03get\x18\x02 \x01(\v2\x10.shoal.kv.v1.GetH\x00R\x03get\x12$\n" +
 	"\x03put\x18\x03 \x01(\v2\x10.shoal.kv.v1.PutH\x00R\x03put\x12-\n" +
 	"\x06append\x18\x04 \x01(\v2\x13.shoal.kv.v1.AppendH\x00R\x06append\x12-\n" +
 	"\x06delete\x18\x05 \x01(\v2\x13.shoal.kv.v1.DeleteH\x00R\x06delete\x12\x1a\n" +
-	"\bsequence\x18\x06 \x01(\x04R\bsequenceB\x06\n" +
+	"\bsequence\x18\x06 \x01(\x04R\bsequence\x12\x14\n" +
+	"\x05retry\x18\a \x01(\bR\x05retryB\x06\n" +
 	"\x04kind\"\x05\n" +
 	"\x03Get\"Q\n" +
 	"\x03Put\x12\x14\n" +
@@ -1970,14 +2123,15 @@ const file_shardkv_kvpb_kv_proto_rawDesc = "" +
 	"\x06Delete\x124\n" +
 	"\tcondition\x18\x01 \x01(\v2\x16.shoal.kv.v1.ConditionR\tcondition\"%\n" +
 	"\tCondition\x12\x18\n" +
-	"\aversion\x18\x01 \x01(\x04R\aversion\"\xc5\x01\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\"\xde\x01\n" +
 	"\aOutcome\x12%\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x11.shoal.kv.v1.CodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x14\n" +
 	"\x05value\x18\x03 \x01(\fR\x05value\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\x04R\aversion\x12\x16\n" +
 	"\x06length\x18\x05 \x01(\x04R\x06length\x121\n" +
-	"\bredirect\x18\x06 \x01(\v2\x15.shoal.kv.v1.RedirectR\bredirect\"\x9a\x01\n" +
+	"\bredirect\x18\x06 \x01(\v2\x15.shoal.kv.v1.RedirectR\bredirect\x12\x17\n" +
+	"\await_ms\x18\a \x01(\rR\x06waitMs\"\x9a\x01\n" +
 	"\bRedirect\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12(\n" +
 	"\x05epoch\x18\x02 \x01(\v2\x12.shoal.kv.v1.EpochR\x05epoch\x12\x10\n" +
@@ -1986,12 +2140,14 @@ const file_shardkv_kvpb_kv_proto_rawDesc = "" +
 	"\breplicas\x18\x05 \x03(\tR\breplicas\"+\n" +
 	"\x05Epoch\x12\x10\n" +
 	"\x03gen\x18\x01 \x01(\rR\x03gen\x12\x10\n" +
-	"\x03num\x18\x02 \x01(\x04R\x03num\"\x8e\x01\n" +
+	"\x03num\x18\x02 \x01(\x04R\x03num\"\xaf\x01\n" +
 	"\x0fExecuteResponse\x120\n" +
 	"\boutcomes\x18\x01 \x03(\v2\x14.shoal.kv.v1.OutcomeR\boutcomes\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x19\n" +
 	"\bclock_ms\x18\x03 \x01(\x04R\aclockMs\x12\x16\n" +
-	"\x06config\x18\x04 \x01(\x04R\x06config\"l\n" +
+	"\x06config\x18\x04 \x01(\x04R\x06config\x12\x1f\n" +
+	"\vpatience_ms\x18\x05 \x01(\rR\n" +
+	"patienceMs\"l\n" +
 	"\rStreamRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x125\n" +
 	"\arequest\x18\x02 \x01(\v2\x1b.shoal.kv.v1.ExecuteRequestR\arequest\x12\x14\n" +
@@ -2000,21 +2156,27 @@ const file_shardkv_kvpb_kv_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x128\n" +
 	"\bresponse\x18\x02 \x01(\v2\x1c.shoal.kv.v1.ExecuteResponseR\bresponse\x12\x18\n" +
 	"\aindexes\x18\x03 \x03(\rR\aindexes\x12\x12\n" +
-	"\x04more\x18\x04 \x01(\bR\x04more\"\xbd\x01\n" +
+	"\x04more\x18\x04 \x01(\bR\x04more\"\xbc\x01\n" +
 	"\vScanRequest\x12\x18\n" +
-	"\acluster\x18\x01 \x01(\fR\acluster\x12\x14\n" +
-	"\x05shard\x18\x02 \x01(\rR\x05shard\x12\x16\n" +
-	"\x06prefix\x18\x03 \x01(\fR\x06prefix\x12\x14\n" +
-	"\x05after\x18\x04 \x01(\fR\x05after\x12\x14\n" +
-	"\x05limit\x18\x05 \x01(\rR\x05limit\x12\x1b\n" +
-	"\tkeys_only\x18\x06 \x01(\bR\bkeysOnly\x12\x1d\n" +
+	"\acluster\x18\x01 \x01(\fR\acluster\x12\x16\n" +
+	"\x06prefix\x18\x02 \x01(\fR\x06prefix\x12)\n" +
+	"\x04from\x18\x03 \x03(\v2\x15.shoal.kv.v1.ScanFromR\x04from\x12\x14\n" +
+	"\x05limit\x18\x04 \x01(\rR\x05limit\x12\x1b\n" +
+	"\tkeys_only\x18\x05 \x01(\bR\bkeysOnly\x12\x1d\n" +
 	"\n" +
-	"timeout_ms\x18\a \x01(\rR\ttimeoutMs\"\x97\x01\n" +
+	"timeout_ms\x18\x06 \x01(\rR\ttimeoutMs\"6\n" +
+	"\bScanFrom\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x14\n" +
+	"\x05after\x18\x02 \x01(\fR\x05after\"\x83\x01\n" +
 	"\fScanResponse\x12.\n" +
-	"\aoutcome\x18\x01 \x01(\v2\x14.shoal.kv.v1.OutcomeR\aoutcome\x12-\n" +
-	"\arecords\x18\x02 \x03(\v2\x13.shoal.kv.v1.RecordR\arecords\x12\x10\n" +
-	"\x03end\x18\x03 \x01(\bR\x03end\x12\x16\n" +
-	"\x06leader\x18\x04 \x01(\tR\x06leader\"J\n" +
+	"\aoutcome\x18\x01 \x01(\v2\x14.shoal.kv.v1.OutcomeR\aoutcome\x12+\n" +
+	"\x05pages\x18\x02 \x03(\v2\x15.shoal.kv.v1.ScanPageR\x05pages\x12\x16\n" +
+	"\x06leader\x18\x03 \x01(\tR\x06leader\"\x91\x01\n" +
+	"\bScanPage\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\rR\x05shard\x12.\n" +
+	"\aoutcome\x18\x02 \x01(\v2\x14.shoal.kv.v1.OutcomeR\aoutcome\x12-\n" +
+	"\arecords\x18\x03 \x03(\v2\x13.shoal.kv.v1.RecordR\arecords\x12\x10\n" +
+	"\x03end\x18\x04 \x01(\bR\x03end\"J\n" +
 	"\x06Record\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\x12\x18\n" +
@@ -2113,7 +2275,7 @@ func file_shardkv_kvpb_kv_proto_rawDescGZIP() []byte {
 }
 
 var file_shardkv_kvpb_kv_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_shardkv_kvpb_kv_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_shardkv_kvpb_kv_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_shardkv_kvpb_kv_proto_goTypes = []any{
 	(Code)(0),                 // 0: shoal.kv.v1.Code
 	(Phase)(0),                // 1: shoal.kv.v1.Phase
@@ -2134,13 +2296,15 @@ var file_shardkv_kvpb_kv_proto_goTypes = []any{
 	(*StreamRequest)(nil),     // 16: shoal.kv.v1.StreamRequest
 	(*StreamResponse)(nil),    // 17: shoal.kv.v1.StreamResponse
 	(*ScanRequest)(nil),       // 18: shoal.kv.v1.ScanRequest
-	(*ScanResponse)(nil),      // 19: shoal.kv.v1.ScanResponse
-	(*Record)(nil),            // 20: shoal.kv.v1.Record
-	(*StatusRequest)(nil),     // 21: shoal.kv.v1.StatusRequest
-	(*StatusResponse)(nil),    // 22: shoal.kv.v1.StatusResponse
-	(*Replica)(nil),           // 23: shoal.kv.v1.Replica
-	(*Shard)(nil),             // 24: shoal.kv.v1.Shard
-	(*Staging)(nil),           // 25: shoal.kv.v1.Staging
+	(*ScanFrom)(nil),          // 19: shoal.kv.v1.ScanFrom
+	(*ScanResponse)(nil),      // 20: shoal.kv.v1.ScanResponse
+	(*ScanPage)(nil),          // 21: shoal.kv.v1.ScanPage
+	(*Record)(nil),            // 22: shoal.kv.v1.Record
+	(*StatusRequest)(nil),     // 23: shoal.kv.v1.StatusRequest
+	(*StatusResponse)(nil),    // 24: shoal.kv.v1.StatusResponse
+	(*Replica)(nil),           // 25: shoal.kv.v1.Replica
+	(*Shard)(nil),             // 26: shoal.kv.v1.Shard
+	(*Staging)(nil),           // 27: shoal.kv.v1.Staging
 }
 var file_shardkv_kvpb_kv_proto_depIdxs = []int32{
 	5,  // 0: shoal.kv.v1.ExecuteRequest.session:type_name -> shoal.kv.v1.Session
@@ -2157,29 +2321,32 @@ var file_shardkv_kvpb_kv_proto_depIdxs = []int32{
 	12, // 11: shoal.kv.v1.ExecuteResponse.outcomes:type_name -> shoal.kv.v1.Outcome
 	4,  // 12: shoal.kv.v1.StreamRequest.request:type_name -> shoal.kv.v1.ExecuteRequest
 	15, // 13: shoal.kv.v1.StreamResponse.response:type_name -> shoal.kv.v1.ExecuteResponse
-	12, // 14: shoal.kv.v1.ScanResponse.outcome:type_name -> shoal.kv.v1.Outcome
-	20, // 15: shoal.kv.v1.ScanResponse.records:type_name -> shoal.kv.v1.Record
-	23, // 16: shoal.kv.v1.StatusResponse.replicas:type_name -> shoal.kv.v1.Replica
-	24, // 17: shoal.kv.v1.StatusResponse.shards:type_name -> shoal.kv.v1.Shard
-	1,  // 18: shoal.kv.v1.Shard.phase:type_name -> shoal.kv.v1.Phase
-	14, // 19: shoal.kv.v1.Shard.epoch:type_name -> shoal.kv.v1.Epoch
-	25, // 20: shoal.kv.v1.Shard.staging:type_name -> shoal.kv.v1.Staging
-	14, // 21: shoal.kv.v1.Staging.epoch:type_name -> shoal.kv.v1.Epoch
-	4,  // 22: shoal.kv.v1.KV.Execute:input_type -> shoal.kv.v1.ExecuteRequest
-	16, // 23: shoal.kv.v1.KV.Stream:input_type -> shoal.kv.v1.StreamRequest
-	18, // 24: shoal.kv.v1.KV.Scan:input_type -> shoal.kv.v1.ScanRequest
-	21, // 25: shoal.kv.v1.KV.Status:input_type -> shoal.kv.v1.StatusRequest
-	2,  // 26: shoal.kv.v1.KV.Rebalance:input_type -> shoal.kv.v1.RebalanceRequest
-	15, // 27: shoal.kv.v1.KV.Execute:output_type -> shoal.kv.v1.ExecuteResponse
-	17, // 28: shoal.kv.v1.KV.Stream:output_type -> shoal.kv.v1.StreamResponse
-	19, // 29: shoal.kv.v1.KV.Scan:output_type -> shoal.kv.v1.ScanResponse
-	22, // 30: shoal.kv.v1.KV.Status:output_type -> shoal.kv.v1.StatusResponse
-	3,  // 31: shoal.kv.v1.KV.Rebalance:output_type -> shoal.kv.v1.RebalanceResponse
-	27, // [27:32] is the sub-list for method output_type
-	22, // [22:27] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	19, // 14: shoal.kv.v1.ScanRequest.from:type_name -> shoal.kv.v1.ScanFrom
+	12, // 15: shoal.kv.v1.ScanResponse.outcome:type_name -> shoal.kv.v1.Outcome
+	21, // 16: shoal.kv.v1.ScanResponse.pages:type_name -> shoal.kv.v1.ScanPage
+	12, // 17: shoal.kv.v1.ScanPage.outcome:type_name -> shoal.kv.v1.Outcome
+	22, // 18: shoal.kv.v1.ScanPage.records:type_name -> shoal.kv.v1.Record
+	25, // 19: shoal.kv.v1.StatusResponse.replicas:type_name -> shoal.kv.v1.Replica
+	26, // 20: shoal.kv.v1.StatusResponse.shards:type_name -> shoal.kv.v1.Shard
+	1,  // 21: shoal.kv.v1.Shard.phase:type_name -> shoal.kv.v1.Phase
+	14, // 22: shoal.kv.v1.Shard.epoch:type_name -> shoal.kv.v1.Epoch
+	27, // 23: shoal.kv.v1.Shard.staging:type_name -> shoal.kv.v1.Staging
+	14, // 24: shoal.kv.v1.Staging.epoch:type_name -> shoal.kv.v1.Epoch
+	4,  // 25: shoal.kv.v1.KV.Execute:input_type -> shoal.kv.v1.ExecuteRequest
+	16, // 26: shoal.kv.v1.KV.Stream:input_type -> shoal.kv.v1.StreamRequest
+	18, // 27: shoal.kv.v1.KV.Scan:input_type -> shoal.kv.v1.ScanRequest
+	23, // 28: shoal.kv.v1.KV.Status:input_type -> shoal.kv.v1.StatusRequest
+	2,  // 29: shoal.kv.v1.KV.Rebalance:input_type -> shoal.kv.v1.RebalanceRequest
+	15, // 30: shoal.kv.v1.KV.Execute:output_type -> shoal.kv.v1.ExecuteResponse
+	17, // 31: shoal.kv.v1.KV.Stream:output_type -> shoal.kv.v1.StreamResponse
+	20, // 32: shoal.kv.v1.KV.Scan:output_type -> shoal.kv.v1.ScanResponse
+	24, // 33: shoal.kv.v1.KV.Status:output_type -> shoal.kv.v1.StatusResponse
+	3,  // 34: shoal.kv.v1.KV.Rebalance:output_type -> shoal.kv.v1.RebalanceResponse
+	30, // [30:35] is the sub-list for method output_type
+	25, // [25:30] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_shardkv_kvpb_kv_proto_init() }
@@ -2200,7 +2367,7 @@ func file_shardkv_kvpb_kv_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shardkv_kvpb_kv_proto_rawDesc), len(file_shardkv_kvpb_kv_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   24,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -43,9 +43,13 @@ type KVClient interface {
 	// has its own outcome, and they may take effect in any order.
 	Execute(ctx context.Context, in *ExecuteRequest, opts ...grpc.CallOption) (*ExecuteResponse, error)
 	// Stream carries many Executes over one stream; each is answered once, when
-	// it is complete, not in the order of asking.
+	// it is complete, not in the order of asking. While any of them is unanswered
+	// the server sends something at least every 250 ms: a sign of life, if it has
+	// nothing else to say. So a client can tell a server that is busy from one that
+	// is gone, however long a commit takes.
 	Stream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[StreamRequest, StreamResponse], error)
-	// Scan returns one page: part of one shard as it was at one moment.
+	// Scan returns a page for each of the shards that it names: part of the shard as
+	// it was at one moment.
 	Scan(ctx context.Context, in *ScanRequest, opts ...grpc.CallOption) (*ScanResponse, error)
 	// Status describes the replica that is asked, leader or not, from its applied
 	// state.
@@ -125,9 +129,13 @@ type KVServer interface {
 	// has its own outcome, and they may take effect in any order.
 	Execute(context.Context, *ExecuteRequest) (*ExecuteResponse, error)
 	// Stream carries many Executes over one stream; each is answered once, when
-	// it is complete, not in the order of asking.
+	// it is complete, not in the order of asking. While any of them is unanswered
+	// the server sends something at least every 250 ms: a sign of life, if it has
+	// nothing else to say. So a client can tell a server that is busy from one that
+	// is gone, however long a commit takes.
 	Stream(grpc.BidiStreamingServer[StreamRequest, StreamResponse]) error
-	// Scan returns one page: part of one shard as it was at one moment.
+	// Scan returns a page for each of the shards that it names: part of the shard as
+	// it was at one moment.
 	Scan(context.Context, *ScanRequest) (*ScanResponse, error)
 	// Status describes the replica that is asked, leader or not, from its applied
 	// state.
