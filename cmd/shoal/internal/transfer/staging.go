@@ -118,12 +118,10 @@ func (s *staging) write(r record) error {
 		switch {
 		case found == nil:
 			return err
-		case at != r.key:
-			err = fmt.Errorf("key %s %w: key %s needs a file where this one needs a directory", quote([]byte(r.key)), ErrCollision, quote([]byte(at)))
-		case found.IsDir():
-			err = fmt.Errorf("key %s %w: it is a directory of other keys", quote([]byte(r.key)), ErrCollision)
-		default:
+		case at == r.key && !found.IsDir():
 			err = fmt.Errorf("key %s %w: its file is the one of another key", quote([]byte(r.key)), ErrCollision)
+		default: // whichever of the two came first
+			err = fmt.Errorf("key %s %w: it is a directory of other keys", quote([]byte(at)), ErrCollision)
 		}
 		return s.refuse(at, err)
 	}
