@@ -151,11 +151,20 @@ func (w *call) restamp(c *Clerk) {
 	w.op = fresh
 }
 
+// again marks the operation as one that may have been executed before. It is copied
+// for the same reason.
+func (w *call) again() {
+	w.op = &kvpb.Operation{Key: w.op.GetKey(), Kind: w.op.GetKind(), Sequence: w.op.GetSequence(), Retry: true}
+}
+
 // attempt makes one attempt through the lane of an address.
 func (c *Clerk) attempt(ctx context.Context, w *call, addr string) ending {
 	l, err := c.pool.lane(addr)
 	if err != nil {
 		return ending{lost: err.Error()}
+	}
+	if w.route.Unresolved() && !w.op.GetRetry() {
+		w.again()
 	}
 	const overheadBytes = 64
 	a := &attempt{

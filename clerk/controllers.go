@@ -16,8 +16,9 @@ import (
 )
 
 const (
-	// controllerMax bounds one call to one controller, so that a silent one does
-	// not use up the time of the others. A change waits for a majority, and a
+	// controllerMax bounds one call to one controller, without the time in which
+	// its answer is arriving, so that a silent one does not use up the time of the
+	// others. A change waits for a majority, and a
 	// join for its replicas' word.
 	controllerMax = 3 * time.Second
 	infoMax       = 500 * time.Millisecond
@@ -140,7 +141,7 @@ func obstacleOf(ctx context.Context, err error) string {
 
 // attempt runs do at one address; sent tells whether it can have had an effect.
 func (k *controllers) attempt(ctx context.Context, addr string, do func(context.Context, ctrlpb.ControllerClient) error) (sent bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, controllerMax)
+	ctx, cancel := k.c.pool.attend(ctx, addr, controllerMax, nil)
 	defer cancel()
 	conn, err := k.c.pool.ready(ctx, addr)
 	if err != nil {

@@ -42,10 +42,21 @@ type fakeCluster struct {
 	fault     func(addr string, op *kvpb.Operation) fault
 	messages  int
 	ops       int
+	pages     int
 	changes   int // of configuration that were asked for, each attempt
 	late      sync.WaitGroup
 	clockSkew time.Duration            // of the cluster's clock
 	frozen    map[string]chan struct{} // by address; closed when it thaws
+	commit    time.Duration            // how long a write takes; 0: none
+	pending   map[fakeStamp]*fakeProposal
+	proposals int
+	busyMS    uint32 // what BUSY tells to wait
+}
+
+// A fakeProposal is a write that is being committed.
+type fakeProposal struct {
+	done    chan struct{}
+	outcome *kvpb.Outcome // once done
 }
 
 type fakeShard struct {
@@ -90,6 +101,7 @@ func newFakeCluster(groups, replicas, shards int) *fakeCluster {
 		id: shardcfg.ClusterID{1}, servers: map[string]*fakeServer{}, shards: make([]fakeShard, shards),
 		values: map[string]fakeValue{}, executed: map[fakeStamp]*kvpb.Outcome{}, acked: map[[16]byte]uint64{}, requests: map[string]*ctrlpb.ChangeReply{},
 		changed: make(chan struct{}), frozen: map[string]chan struct{}{},
+		pending: map[fakeStamp]*fakeProposal{},
 	}
 	f.config = &shardcfg.Config{Num: 1, Shards: make([]shardcfg.GroupID, shards), Groups: map[shardcfg.GroupID]shardcfg.Group{}}
 	for gid := shardcfg.GroupID(1); gid <= shardcfg.GroupID(groups); gid++ {
@@ -283,7 +295,7 @@ func (f *fakeCluster) executeLocked(g *fakeGroup, session *kvpb.Session, op *kvp
 	case birth > f.clockLocked()+g.skew+60_000:
 		return &kvpb.Outcome{Code: kvpb.Code_SESSION_AHEAD}
 	}
-	stamp := fakeStamp{[16]byte(session.GetId()), session.GetBirthMs(), op.GetSequence()}
+	stamp := stampOf(session, op)
 	f.acked[stamp.session] = max(f.acked[stamp.session], session.GetAckedBelow())
 	if op.GetSequence() < f.acked[stamp.session] {
 		return &kvpb.Outcome{Code: kvpb.Code_STALE_SEQUENCE}
@@ -294,6 +306,45 @@ func (f *fakeCluster) executeLocked(g *fakeGroup, session *kvpb.Session, op *kvp
 	out := f.writeLocked(s, op, old, present)
 	f.executed[stamp] = out
 	return out
+}
+
+func stampOf(session *kvpb.Session, op *kvpb.Operation) fakeStamp {
+	return fakeStamp{[16]byte(session.GetId()), session.GetBirthMs(), op.GetSequence()}
+}
+
+// commitLocked executes a write as a group does whose commits take their time: a
+// retry joins what is under way, or finds what was executed.
+func (f *fakeCluster) commitLocked(ctx context.Context, g *fakeGroup, q *kvpb.ExecuteRequest, op *kvpb.Operation) *kvpb.Outcome {
+	if f.commit == 0 || op.GetGet() != nil || f.executed[stampOf(q.GetSession(), op)] != nil {
+		return f.executeLocked(g, q.GetSession(), op)
+	}
+	stamp := stampOf(q.GetSession(), op)
+	p := f.pending[stamp]
+	if p == nil {
+		p = &fakeProposal{done: make(chan struct{})}
+		f.pending[stamp] = p
+		f.proposals++
+		commit := f.commit
+		f.late.Go(func() {
+			elapse(commit)
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			p.outcome = f.executeLocked(g, q.GetSession(), op)
+			delete(f.pending, stamp)
+			close(p.done)
+		})
+	}
+	f.mu.Unlock()
+	defer f.mu.Lock()
+	hold := time.NewTimer(time.Duration(q.GetTimeoutMs()) * time.Millisecond)
+	defer hold.Stop()
+	select {
+	case <-p.done:
+		return p.outcome
+	case <-hold.C:
+	case <-ctx.Done():
+	}
+	return &kvpb.Outcome{Code: kvpb.Code_OUTCOME_UNKNOWN}
 }
 
 func (f *fakeCluster) writeLocked(s *fakeShard, op *kvpb.Operation, old fakeValue, present bool) *kvpb.Outcome {

@@ -2,9 +2,11 @@ package clerk_test
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
@@ -64,7 +66,7 @@ func (r *fakeReplica) execute(ctx context.Context, q *kvpb.ExecuteRequest, op *k
 	case faultLoseFirst:
 		return nil, errBroken
 	case faultBusy:
-		return &kvpb.Outcome{Code: kvpb.Code_BUSY}, nil
+		return &kvpb.Outcome{Code: kvpb.Code_BUSY, WaitMs: f.busyMS}, nil
 	case faultSlow:
 		f.mu.Unlock()
 		hold := time.NewTimer(time.Duration(q.GetTimeoutMs()) * time.Millisecond)
@@ -87,7 +89,7 @@ func (r *fakeReplica) execute(ctx context.Context, q *kvpb.ExecuteRequest, op *k
 		})
 		return nil, errBroken
 	}
-	out := f.executeLocked(r.g, q.GetSession(), op)
+	out := f.commitLocked(ctx, r.g, q, op)
 	switch {
 	case what == faultLoseReply:
 		return nil, errBroken
@@ -97,11 +99,19 @@ func (r *fakeReplica) execute(ctx context.Context, q *kvpb.ExecuteRequest, op *k
 	return out, nil
 }
 
-// Stream answers each message in a goroutine of its own, as the real server.
+// Stream answers each message in a goroutine of its own, and gives signs of life
+// while any is unanswered, as the real server.
 func (r *fakeReplica) Stream(stream kvpb.KV_StreamServer) error {
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	var running sync.WaitGroup
-	out := make(chan struct{}, 1)  // held by who sends: a bubble takes no mutex for idle
+	out := make(chan struct{}, 1) // held by who sends: a bubble takes no mutex for idle
+	send := func(response *kvpb.StreamResponse) {
+		out <- struct{}{}
+		defer func() { <-out }()
+		_ = stream.Send(response)
+	}
+	var unanswered atomic.Int64
+	running.Go(func() { r.pulse(ctx, &unanswered, send) })
 	gate := make(chan struct{}, 1) // held by what starts; at the end, for good
 	go func() {
 		for {
@@ -116,15 +126,15 @@ func (r *fakeReplica) Stream(stream kvpb.KV_StreamServer) error {
 				<-gate
 				return
 			}
+			unanswered.Add(1)
 			running.Go(func() {
+				defer unanswered.Add(-1)
 				response, err := r.answer(ctx, m.GetRequest())
 				if err != nil {
 					cancel(err)
 					return
 				}
-				out <- struct{}{}
-				defer func() { <-out }()
-				_ = stream.Send(&kvpb.StreamResponse{Id: m.GetId(), Response: response})
+				send(&kvpb.StreamResponse{Id: m.GetId(), Response: response})
 			})
 			<-gate
 		}
@@ -135,26 +145,56 @@ func (r *fakeReplica) Stream(stream kvpb.KV_StreamServer) error {
 	return context.Cause(ctx)
 }
 
+// pulse gives signs of life.
+func (r *fakeReplica) pulse(ctx context.Context, unanswered *atomic.Int64, send func(*kvpb.StreamResponse)) {
+	ticker := time.NewTicker(200 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+		if unanswered.Load() > 0 {
+			response := &kvpb.ExecuteResponse{}
+			r.g.f.mu.Lock()
+			r.speakLocked(response)
+			r.g.f.mu.Unlock()
+			send(&kvpb.StreamResponse{Response: response})
+		}
+	}
+}
+
 func (r *fakeReplica) answer(ctx context.Context, q *kvpb.ExecuteRequest) (*kvpb.ExecuteResponse, error) {
 	f := r.g.f
 	f.mu.Lock()
 	f.messages++
 	f.mu.Unlock()
 	response := &kvpb.ExecuteResponse{}
-	for _, op := range q.GetOperations() {
-		out, err := r.execute(ctx, q, op)
-		if err != nil {
-			return nil, err
-		}
-		response.Outcomes = append(response.Outcomes, out)
+	errs := make([]error, len(q.GetOperations()))
+	response.Outcomes = make([]*kvpb.Outcome, len(errs))
+	var wait sync.WaitGroup
+	for i, op := range q.GetOperations() {
+		wait.Go(func() { response.Outcomes[i], errs[i] = r.execute(ctx, q, op) })
+	}
+	wait.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	r.speakLocked(response)
+	return response, nil
+}
+
+// speakLocked fills in what a response says beside its outcomes.
+func (r *fakeReplica) speakLocked(response *kvpb.ExecuteResponse) {
+	f := r.g.f
 	response.Leader, response.ClockMs, response.Config = r.g.leaderLocked(), f.clockLocked()+r.g.skew, uint64(f.config.Num)
+	response.PatienceMs = uint32(f.commit.Milliseconds())
 	if r.g.misled != "" {
 		response.Leader = r.g.misled
 	}
-	return response, nil
 }
 
 // Scan returns short pages, of one shard each, so that shards move between them.
@@ -163,6 +203,7 @@ func (r *fakeReplica) Scan(_ context.Context, q *kvpb.ScanRequest) (*kvpb.ScanRe
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.messages++
+	f.pages++
 	shard, after := q.GetFrom()[0].GetShard(), q.GetFrom()[0].GetAfter()
 	page := &kvpb.ScanPage{Shard: shard, Outcome: &kvpb.Outcome{}, End: true}
 	response := &kvpb.ScanResponse{Outcome: &kvpb.Outcome{}, Leader: r.g.leaderLocked()}

@@ -27,16 +27,14 @@ const (
 )
 
 const (
-	// holdMax is how long a server may hold a request: less than silenceMax, so
-	// that a server which waits for something says so before it seems dead.
-	holdMax = 800 * time.Millisecond
-	// silenceMax is how long a stream that owes answers may be silent.
-	silenceMax = time.Second
-	// answerMax is how long one message may stay unanswered, however much else is
-	// answered meanwhile.
-	answerMax = 4 * time.Second
-	// bytesPerSecondMin prolongs these for large messages.
-	bytesPerSecondMin = 4 << 20
+	// holdMin is how long a server may hold a request that it can't answer yet,
+	// before the routing machine thinks again. Where writes take longer, as the
+	// server says, it is twice as long as they take, at most holdMax.
+	holdMin = 800 * time.Millisecond
+	holdMax = 10 * time.Second
+	// answerGrace is how long an answer may be overdue, beyond what the server may
+	// hold it, while no bytes arrive that could be it.
+	answerGrace = 3 * time.Second
 )
 
 // A lane sends operations to one address. Whatever queued while the previous
@@ -46,7 +44,10 @@ type lane struct {
 	c    *Clerk
 	addr string
 	conn *grpc.ClientConn
+	m    *meter
 	wake chan struct{} // of one; carries no data
+	// due: a probe shall be sent.
+	due atomic.Bool
 
 	mu struct {
 		sync.Mutex
@@ -56,6 +57,9 @@ type lane struct {
 	stream *stream // run's own; nil: none is up
 	// getBytes is what a get is expected to bring, from those that were answered.
 	getBytes atomic.Int64
+	// patienceMS is how long a write takes at present, as the server says; 0: it
+	// has not said.
+	patienceMS atomic.Uint32
 }
 
 // An attempt is one operation on its way to one address.
@@ -81,8 +85,15 @@ type ending struct {
 	abandoned bool
 }
 
-func newLane(c *Clerk, addr string, conn *grpc.ClientConn) *lane {
-	return &lane{c: c, addr: addr, conn: conn, wake: make(chan struct{}, 1)}
+func newLane(c *Clerk, addr string, conn *grpc.ClientConn, m *meter) *lane {
+	return &lane{c: c, addr: addr, conn: conn, m: m, wake: make(chan struct{}, 1)}
+}
+
+// probe makes the server say something soon, if it is there: an empty request is
+// answered at once. While a stream owes answers the server does so by itself.
+func (l *lane) probe() {
+	l.due.Store(true)
+	poke(l.wake)
 }
 
 // enqueue starts an attempt.
@@ -134,6 +145,9 @@ func (l *lane) run() {
 		for l.c.life.Err() == nil {
 			// Let the callers that are about to queue do so: the message gets fuller.
 			runtime.Gosched()
+			if l.due.Swap(false) {
+				l.send(nil)
+			}
 			batch := l.take()
 			if len(batch) == 0 {
 				break
@@ -227,7 +241,7 @@ func (l *lane) failUnsent(batch []*attempt, why string) {
 	}
 }
 
-// message makes the request of a batch.
+// message makes the request of a batch; of an empty one, a probe.
 func (l *lane) message(batch []*attempt) (r *kvpb.ExecuteRequest, bytes int) {
 	r = &kvpb.ExecuteRequest{Operations: make([]*kvpb.Operation, len(batch))}
 	var session *route.Session
@@ -248,19 +262,19 @@ func (l *lane) message(batch []*attempt) (r *kvpb.ExecuteRequest, bytes int) {
 	if session != nil {
 		r.Session = l.c.sessions.message(session)
 	}
-	hold := min(holdMax+allowance(bytes), max(time.Until(last), time.Millisecond))
+	hold := min(max(holdMin, 2*time.Duration(l.patienceMS.Load())*time.Millisecond), holdMax)
+	hold = min(hold, max(time.Until(last), time.Millisecond))
 	r.TimeoutMs = uint32(hold.Milliseconds()) + 1
 	return r, bytes
-}
-
-// allowance is the time that a number of bytes may take to travel.
-func allowance(bytes int) time.Duration {
-	return time.Duration(bytes) * time.Second / bytesPerSecondMin
 }
 
 // learn takes what a response says beyond its outcomes.
 func (l *lane) learn(r *kvpb.ExecuteResponse) {
 	l.c.sessions.observe(r.GetClockMs())
+	l.patienceMS.Store(r.GetPatienceMs())
+	if len(r.GetOutcomes()) == 0 {
+		return // a sign of life
+	}
 	bytes, old := int64(0), l.getBytes.Load()
 	for _, out := range r.GetOutcomes() {
 		bytes = max(bytes, int64(len(out.GetValue())))
@@ -288,7 +302,7 @@ func answer(out *kvpb.Outcome, leader string, config uint64) ending {
 	}
 	return ending{outcome: out, reply: route.Reply{
 		Code: codeOf(out.GetCode()), Text: out.GetMessage(), Redirect: redirectOf(out.GetRedirect()),
-		Leader: leader, Config: shardcfg.ConfigNum(config),
+		Leader: leader, Config: shardcfg.ConfigNum(config), WaitMS: out.GetWaitMs(),
 	}}
 }
 

@@ -30,6 +30,7 @@ type pool struct {
 		sync.Mutex
 		conns  map[string]*grpc.ClientConn
 		lanes  map[string]*lane
+		meters map[string]*meter
 		closed bool
 		// refused is, by address, why the last attempt to connect failed; none: it
 		// stood.
@@ -43,6 +44,7 @@ func newPool(c *Clerk) *pool {
 	p := &pool{c: c}
 	p.mu.conns = map[string]*grpc.ClientConn{}
 	p.mu.lanes = map[string]*lane{}
+	p.mu.meters = map[string]*meter{}
 	p.mu.refused = map[string]error{}
 	return p
 }
@@ -93,7 +95,23 @@ func (p *pool) dial(ctx context.Context, address string) (net.Conn, error) {
 	}
 	delete(p.mu.refused, address)
 	p.mu.reached = true
-	return conn, nil
+	return p.meterLocked(address).meter(conn), nil
+}
+
+// meter returns the meter of an address.
+func (p *pool) meter(address string) *meter {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.meterLocked(address)
+}
+
+func (p *pool) meterLocked(address string) *meter {
+	m := p.mu.meters[address]
+	if m == nil {
+		m = newMeter()
+		p.mu.meters[address] = m
+	}
+	return m
 }
 
 // reached reports whether any server ever accepted a connection.
@@ -155,7 +173,7 @@ func (p *pool) lane(address string) (*lane, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := newLane(p.c, address, conn)
+	l := newLane(p.c, address, conn, p.meterLocked(address))
 	p.mu.lanes[address] = l
 	p.c.wait.Go(l.run)
 	return l, nil

@@ -5,8 +5,6 @@ import (
 	"context"
 	"iter"
 
-	"google.golang.org/grpc/status"
-
 	"github.com/shoalkv/shoal/clerk/route"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/kvpb"
@@ -131,16 +129,20 @@ func (c *Clerk) scanShard(ctx context.Context, prefix []byte, op route.Op, r *kv
 	w.send = func(caller context.Context, addr string) (e ending) {
 		ctx, drop := c.whileOpen(caller)
 		defer drop()
-		ctx, cancel := context.WithTimeout(ctx, answerMax)
+		l, err := c.pool.lane(addr)
+		if err != nil {
+			return ending{lost: err.Error()}
+		}
+		ctx, cancel := c.pool.attend(ctx, addr, holdMin+answerGrace, l.probe)
 		defer cancel()
 		conn, err := c.pool.ready(ctx, addr)
 		var reply *kvpb.ScanResponse
 		if err == nil {
-			r.TimeoutMs = uint32(holdMax.Milliseconds())
+			r.TimeoutMs = uint32(holdMin.Milliseconds())
 			reply, err = kvpb.NewKVClient(conn).Scan(ctx, r)
 		}
 		if err != nil {
-			return ending{lost: status.Convert(err).Message(), sent: true, abandoned: c.over(caller) != nil}
+			return ending{lost: reason(ctx, err).Error(), sent: true, abandoned: c.over(caller) != nil}
 		}
 		if len(reply.GetPages()) == 0 {
 			return answer(reply.GetOutcome(), reply.GetLeader(), 0)

@@ -9,16 +9,14 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc/status"
-
 	"github.com/shoalkv/shoal/shardctrler/ctrlpb"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/kvpb"
 )
 
 const (
-	// askMax bounds the question to one replica: who is slower is listed as
-	// unhealthy.
+	// askMax bounds the question to one replica, without the time in which its
+	// answer is arriving: who is slower is listed as unhealthy.
 	askMax     = 2 * time.Second
 	askersMax  = 64
 	settleEach = 200 * time.Millisecond
@@ -53,7 +51,7 @@ func (c *Clerk) askReplicas(ctx context.Context, addresses []string, shards bool
 }
 
 func (c *Clerk) askReplica(ctx context.Context, addr string, shards bool) (*kvpb.StatusResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, askMax)
+	ctx, cancel := c.pool.attend(ctx, addr, askMax, nil)
 	defer cancel()
 	conn, err := c.pool.ready(ctx, addr)
 	if err != nil {
@@ -61,7 +59,7 @@ func (c *Clerk) askReplica(ctx context.Context, addr string, shards bool) (*kvpb
 	}
 	r, err := kvpb.NewKVClient(conn).Status(ctx, &kvpb.StatusRequest{Cluster: c.table.clusterBytes(), Shards: shards})
 	if err != nil {
-		return nil, errors.New(status.Convert(err).Message())
+		return nil, reason(ctx, err)
 	}
 	return r, nil
 }
@@ -133,7 +131,7 @@ func (c *Clerk) askControllers(ctx context.Context, s *survey) {
 	for len(todo) > 0 {
 		s.controllers = append(s.controllers, todo...)
 		each(len(todo), func(i int) {
-			ctx, cancel := context.WithTimeout(ctx, askMax)
+			ctx, cancel := c.pool.attend(ctx, todo[i], askMax, nil)
 			defer cancel()
 			conn, err := c.pool.ready(ctx, todo[i])
 			if err != nil {

@@ -26,9 +26,9 @@ type stream struct {
 	mu struct {
 		sync.Mutex
 		lastID   uint64
-		inFlight map[uint64]*message
-		heard    time.Time // when the last response came
+		inFlight map[uint64]*message // without probes, whose answers need no one
 		watching bool
+		vigil    vigil // while watching
 		dead     bool
 		why      string // the stream was stopped; empty: it was not
 	}
@@ -36,9 +36,10 @@ type stream struct {
 
 // A message is one request that is not wholly answered.
 type message struct {
-	batch  []*attempt // an answered attempt is nil
-	bytes  int
-	sentAt time.Time
+	batch []*attempt // an answered attempt is nil
+	bytes int
+	hold  time.Duration // how long the server may take
+	quiet time.Duration // that the vigil had counted when it was sent
 }
 
 // openStream opens a stream. An error means that nothing was sent.
@@ -68,7 +69,7 @@ func openStream(l *lane) (*stream, error) {
 // end, and everything in flight was reported lost.
 func (s *stream) send(batch []*attempt) (why string) {
 	r, bytes := s.lane.message(batch)
-	m := &message{batch: batch, bytes: bytes, sentAt: time.Now()}
+	m := &message{batch: batch, bytes: bytes, hold: time.Duration(r.GetTimeoutMs()) * time.Millisecond}
 	s.mu.Lock()
 	if s.mu.dead {
 		why := s.mu.why
@@ -80,10 +81,13 @@ func (s *stream) send(batch []*attempt) (why string) {
 	}
 	s.mu.lastID++
 	id := s.mu.lastID
-	s.mu.inFlight[id] = m
-	if !s.mu.watching {
-		s.mu.watching = true
-		time.AfterFunc(silenceMax, s.watch)
+	if len(batch) > 0 {
+		s.mu.inFlight[id] = m
+		if !s.mu.watching {
+			s.mu.watching, s.mu.vigil = true, newVigil(s.lane.m)
+			time.AfterFunc(watchEvery, s.watch)
+		}
+		m.quiet = s.mu.vigil.quiet
 	}
 	s.mu.Unlock()
 	if err := s.call.Send(&kvpb.StreamRequest{Id: id, Request: r, Parts: true}); err != nil {
@@ -119,8 +123,7 @@ func (s *stream) receive() {
 // deliver hands one response, or a part of one, to its attempts.
 func (s *stream) deliver(r *kvpb.StreamResponse) {
 	s.mu.Lock()
-	s.mu.heard = time.Now()
-	m := s.mu.inFlight[r.GetId()]
+	m := s.mu.inFlight[r.GetId()] // none of a sign of life
 	if m == nil {
 		s.mu.Unlock()
 		return
@@ -189,33 +192,32 @@ func (s *stream) stop(why string) {
 	s.cancel()
 }
 
-// watch stops a stream that owes answers and is silent: its server is frozen or
-// cut off, which TCP would not tell for minutes. It runs as a timer, while
-// anything is in flight.
+// watch stops a stream that owes answers and is silent, or has let one be overdue.
+// It runs as a timer, while anything is in flight.
 func (s *stream) watch() {
-	now := time.Now()
 	s.mu.Lock()
 	if s.mu.dead || len(s.mu.inFlight) == 0 {
 		s.mu.watching = false
 		s.mu.Unlock()
 		return
 	}
-	oldest, bytes := now, 0
+	v := &s.mu.vigil
+	v.look()
+	bytes, overdue := 0, false
 	for _, m := range s.mu.inFlight {
 		bytes += m.bytes
-		if m.sentAt.Before(oldest) {
-			oldest = m.sentAt
-		}
+		overdue = overdue || v.quiet-m.quiet > m.hold+answerGrace
 	}
-	since := oldest
-	if s.mu.heard.After(since) {
-		since = s.mu.heard
-	}
-	left := min(silenceMax-now.Sub(since), answerMax-now.Sub(oldest)) + allowance(bytes)
+	silent, dead := v.silent, v.dead(bytes)
 	s.mu.Unlock()
-	if left <= 0 {
-		s.stop("no answer for too long")
+	switch {
+	case dead:
+		s.lane.m.hangUp(silent)
+		s.stop(errSilent.Error())
+		return
+	case overdue:
+		s.stop(errOverdue.Error())
 		return
 	}
-	time.AfterFunc(left, s.watch)
+	time.AfterFunc(watchEvery, s.watch)
 }

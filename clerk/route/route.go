@@ -28,13 +28,17 @@ import (
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 )
 
-// Back-off between rounds, in ms: the first retries are fast, because a failover takes
+// Back-off between rounds, and after BUSY, in ms: the first retries are fast, because a failover takes
 // about a second and a handoff's pause some ten milliseconds; the caps keep a
 // long outage cheap. While some replica answers, an end of the trouble is near.
 const (
 	backoffMinMS          = 5
 	backoffMaxAnsweringMS = 200
 	backoffMaxMS          = 1000
+	busyMinMS             = 10
+	busyMaxMS             = 500
+	// busyToldMaxMS bounds what a server may ask for.
+	busyToldMaxMS = 10_000
 )
 
 // alienRounds is after how many rounds in which all who were asked said that they
@@ -187,6 +191,9 @@ type Reply struct {
 	Leader string
 	// Config is the newest config that the group has adopted.
 	Config shardcfg.ConfigNum
+	// WaitMS, with Busy, is when a retry is worth while, in ms from now; 0: the
+	// server can't tell.
+	WaitMS uint32
 }
 
 // Start begins an operation, or begins it again after Restamp.
@@ -242,8 +249,7 @@ func (t *Table) Reply(op *Op, r Reply) Decision {
 		t.leads(op.group, op.addr, r.Leader)
 		return t.next(op)
 	case Busy:
-		op.busy++
-		return op.wait(false)
+		return op.rest(r.WaitMS)
 	case Unavailable:
 		return t.next(op)
 	case Invalid:
@@ -280,6 +286,17 @@ func (op *Op) wait(refresh bool) Decision {
 	}
 	d := Decision{Kind: Wait, WaitMS: min(limit, backoffMinMS<<min(op.rounds, 10)), Refresh: refresh}
 	op.rounds++
+	return d
+}
+
+// rest ends a round at a server that is busy: it is not asked again before it can be
+// of use, as far as it told, and less and less often.
+func (op *Op) rest(toldMS uint32) Decision {
+	d := op.wait(false)
+	d.WaitMS = uint32(min(busyMaxMS, busyMinMS<<min(op.busy, 10)))
+	// Drivers draw from the upper half: the told time is the least.
+	d.WaitMS = max(d.WaitMS, 2*min(toldMS, busyToldMaxMS))
+	op.busy++
 	return d
 }
 

@@ -214,13 +214,21 @@ func TestAddressesOfAnotherCluster(t *testing.T) {
 	wantSend(t, table.Tick(&op), "a1")
 }
 
-// Waits double to their caps: short while someone answers.
+// Waits double to their caps: short while someone answers, longer where a server is
+// busy, and there at least as long as it says.
 func TestBackoff(t *testing.T) {
 	table := twoGroups()
 	op := NewOp(slotOf(0), true, false, false)
 	for _, want := range []uint32{5, 10, 20, 40, 80, 160, 200, 200} {
 		table.Tick(&op)
-		wantWait(t, table.Reply(&op, code(Busy)), want, false)
+		wantWait(t, table.Reply(&op, code(OutcomeUnknown)), want, false)
+	}
+	refused := NewOp(slotOf(0), true, false, false)
+	for i, want := range []uint32{10, 20, 40, 80, 160, 320, 500, 500, 800, 2 * busyToldMaxMS} {
+		table.Tick(&refused)
+		busy := code(Busy)
+		busy.WaitMS = []uint32{7: 100, 8: 400, 9: 1 << 30}[i]
+		wantWait(t, table.Reply(&refused, busy), want, false)
 	}
 	blind := NewOp(0, true, false, false)
 	empty := &Table{}

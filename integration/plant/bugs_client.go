@@ -49,4 +49,12 @@ var clientBugs = []bug{
 		"t.Suspect(s.lane.addr)", "_ = t"), catchers: []catcher{tests("./clerk", "TestImpatientCallers")}},
 	{name: "a change is dated by the client's clock", edits: one("clerk/admin.go",
 		"request.BirthMs, err = a.clock(ctx, client)", "request.BirthMs = a.c.now()"), catchers: []catcher{tests("./clerk", "TestClockOfAdministrator")}},
+	{name: "a value on its way is no sign of life", edits: one("clerk/meter.go",
+		"if received > v.received {", "if received > v.received && received-v.received < 4096 {"), catchers: []catcher{tests("./clerk", "TestSlowLink")}},
+	{name: "a frozen server is waited for", edits: one("clerk/stream.go",
+		"silent, dead := v.silent, v.dead(bytes)", "silent, dead := v.silent, false && v.dead(bytes)"), catchers: []catcher{tests("./clerk", "TestFailover")}},
+	{name: "a slow commit is not waited for", edits: one("clerk/lane.go",
+		"max(holdMin, 2*time.Duration(l.patienceMS.Load())*time.Millisecond)", "holdMin"), catchers: []catcher{tests("./clerk", "TestSlowCommits")}},
+	{name: "a busy server is asked again before its time", edits: one("clerk/route/route.go",
+		"max(d.WaitMS, 2*min(toldMS, busyToldMaxMS))", "max(d.WaitMS, 2*min(toldMS, 0))"), catchers: []catcher{routing}},
 }
