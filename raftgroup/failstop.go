@@ -7,9 +7,10 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/shoalkv/shoal/raftgroup/stall"
 )
 
 // A guard stands between Raft and the log store.
@@ -84,15 +85,14 @@ func (g *guard) noteClock(l *raft.Log) {
 	}
 }
 
-// watch stops the replica unless the returned function is called within the
-// limit.
+// watch stops the replica unless the returned function is called before the
+// process has run for the limit.
 func (g *guard) watch(op string) (done func()) {
 	if g.r.o.unsafe.trustStorage {
 		return func() {}
 	}
 	limit := g.r.o.StallLimit
-	timer := time.AfterFunc(limit, func() { g.r.fatal(&StallError{Op: op, Limit: limit.String()}) })
-	return func() { timer.Stop() }
+	return stall.Begin(limit, func() { g.r.fatal(&StallError{Op: op, Limit: limit.String()}) }).Done
 }
 
 // run does one operation of the store, and judges it.

@@ -52,6 +52,9 @@ func TestFailStop(t *testing.T) {
 		{name: "append stalls, trusted", trusted: true, damage: func(n *node) {
 			n.log.store = func([]*raft.Log) error { <-hang; return nil }
 		}},
+		{name: "apply stalls", damage: func(n *node) { // as it does in a read of the store
+			n.machine.setGate(hang)
+		}},
 		{name: "commit of the store fails", want: errDisk, damage: func(n *node) {
 			n.store.SetHook(func(op store.Op) error {
 				if op == store.OpCommit {
@@ -94,6 +97,7 @@ func TestFailStop(t *testing.T) {
 				}
 				n.log.hook(func() { n.log.store = nil })
 				n.store.SetHook(nil)
+				n.machine.setGate(nil)
 				close(hang)
 				if n.hasFailed() != nil {
 					t.Error("OnFatal was called twice")
@@ -266,7 +270,7 @@ func TestLostFuture(t *testing.T) {
 				gate := make(chan struct{})
 				n.machine.setGate(gate)
 				proposal := n.goPropose(set("a=1")) // committed, and stuck on its way through Raft
-				if err := n.replica.Close(within(t, 10*time.Second)); !errors.Is(err, context.DeadlineExceeded) {
+				if err := n.replica.Close(within(t, 5*time.Second)); !errors.Is(err, context.DeadlineExceeded) {
 					t.Fatal(err)
 				}
 				synctest.Wait()

@@ -154,7 +154,10 @@ func (f *fsm) applyBatch(logs []*raft.Log) (results []any, err error) {
 		if l.Index <= step.at.index {
 			continue // replayed by Raft; the state has it
 		}
-		if results[i], err = step.entry(l); err != nil {
+		done := f.r.guard.watch("apply of an entry") // a read of the store may hang in it
+		results[i], err = step.entry(l)
+		done()
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -163,6 +166,9 @@ func (f *fsm) applyBatch(logs []*raft.Log) (results []any, err error) {
 	}
 	if err := b.Set(keyPosition, step.at.encode()); err != nil {
 		return nil, fmt.Errorf("write the applied index: %w", err)
+	}
+	if err := f.r.failed(); err != nil {
+		return nil, err // it stalled, and what it read then is not to be trusted
 	}
 	done := f.r.guard.watch("commit of a batch")
 	err = b.Commit()

@@ -84,8 +84,9 @@ type Options struct {
 	// CacheBytesMax bounds the newest entries that are kept in memory; 0 means
 	// 16 MiB.
 	CacheBytesMax int64
-	// StallLimit is how long one storage operation may take; 0 means 10 s. A
-	// longer one stops the replica.
+	// StallLimit is how long one storage operation, or the machine with one entry,
+	// may take, not counting pauses of the process; 0 means 10 s. A longer one stops
+	// the replica.
 	StallLimit time.Duration
 
 	// unsafe switches containments off, for the tests that prove them.

@@ -201,7 +201,7 @@ func TestCloseEndsWaiters(t *testing.T) {
 		n.replica.WhileLeader("wait", func(ctx context.Context) { <-ctx.Done(); loops <- ctx.Err() })
 		synctest.Wait()
 		closed := make(chan error, 1)
-		go func() { closed <- n.replica.Close(within(t, 10*time.Second)) }()
+		go func() { closed <- n.replica.Close(within(t, 5*time.Second)) }()
 		<-loops
 		if err := <-read; !errors.Is(err, ErrNotDone) {
 			t.Fatalf("the read: %v", err)

@@ -196,10 +196,36 @@ func (r *Replica) bootstrap() error {
 			Address:  raft.ServerAddress(m.Address),
 		})
 	}
-	if exists || !founder {
+	if !founder {
 		return nil
 	}
+	if exists {
+		return r.mendBootstrap(first)
+	}
 	if err := raft.BootstrapCluster(r.raftConfig(nil), r.guard, r.guard, r.snapshots, r.transport, first); err != nil {
+		return fmt.Errorf("bootstrap: %w", err)
+	}
+	return nil
+}
+
+// mendBootstrap writes the first entry if a crash cut raft.BootstrapCluster off
+// behind its first write, which is term 1: Raft would take that for a life of its
+// own, without members, and a group of one replica would never have a leader.
+// Elections begin at term 2, so that a replica of term 1 has neither voted nor
+// acknowledged anything.
+func (r *Replica) mendBootstrap(first raft.Configuration) error {
+	term, err := r.guard.GetUint64([]byte("CurrentTerm"))
+	if err != nil {
+		return fmt.Errorf("read the term: %w", err)
+	}
+	last, err := r.guard.LastIndex()
+	if err != nil {
+		return fmt.Errorf("read the log: %w", err)
+	}
+	if term != 1 || last != 0 || r.fsm.position().index != 0 {
+		return nil
+	}
+	if err := r.guard.StoreLog(&raft.Log{Index: 1, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(first)}); err != nil {
 		return fmt.Errorf("bootstrap: %w", err)
 	}
 	return nil

@@ -2,6 +2,7 @@ package raftgroup
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -49,4 +50,25 @@ func TestThreeReplicas(t *testing.T) {
 			t.Fatal("nobody asked for a pre-vote")
 		}
 	})
+}
+
+// Claim: a founder whose power failed between the two writes of its bootstrap
+// forms its group when it is started again: alone, and together with others.
+func TestTornBootstrap(t *testing.T) {
+	for _, founders := range []int{1, 3} {
+		t.Run(fmt.Sprint(founders), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCluster(t, founders)
+				defer c.stopAll()
+				for _, n := range c.nodes {
+					if err := n.log.SetUint64([]byte("CurrentTerm"), 1); err != nil { // the first write
+						t.Fatal(err)
+					}
+				}
+				c.startAll()
+				c.put("a=1")
+				c.converge()
+			})
+		})
+	}
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/shoalkv/shoal/raftgroup/stall"
 )
 
 // errBounced is what is told to those whose entries were in flight when Raft was
@@ -68,7 +70,8 @@ func (r *Replica) watchTransfer() {
 	if r.o.unsafe.noBounce {
 		return
 	}
-	for since := time.Now(); time.Since(since) < 3*r.o.Timeout; {
+	const looks = 12 // counted, since the clock runs on while the process is paused
+	for range looks {
 		if !r.pause(r.o.Timeout/4) || !r.transferring() {
 			return
 		}
@@ -93,7 +96,7 @@ func (r *Replica) transferring() bool {
 
 // bounce restarts Raft on the same stores and the same transport.
 func (r *Replica) bounce() error {
-	ctx, cancel := context.WithTimeout(context.Background(), r.o.StallLimit)
+	ctx, cancel := stall.Context(context.Background(), r.o.StallLimit)
 	defer cancel()
 	// Raft never answers for what is in its queue when it is told to stop, and
 	// whoever waits for that would wait forever: let nothing more in, and the queue

@@ -23,7 +23,7 @@ var rows = []struct {
 	{"1", []string{"shardctrler/shardcfg", "shardkv/session"}},
 	{"2", []string{"shardctrler/ctrlfsm", "shardctrler/report", "shardkv/kvfsm", "shardkv/placement", "shardkv/handoff"}},
 	{"3", []string{"raftgroup", "raftgroup/transport", "raftgroup/logstore", "raftgroup/pebblestore",
-		"raftgroup/formation", "raftgroup/host", "raftgroup/host/fence", "raftgroup/failpoint",
+		"raftgroup/formation", "raftgroup/host", "raftgroup/host/fence", "raftgroup/failpoint", "raftgroup/stall",
 		"raftgroup/raftpb", "shardctrler/ctrlpb", "shardkv/kvpb", "clerk/route"}},
 	{"4", []string{"shardctrler", "shardkv", "clerk"}},
 	{"5", []string{"cmd", "integration"}},

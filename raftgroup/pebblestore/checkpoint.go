@@ -59,7 +59,8 @@ func (c *checkpoint) Reader() store.Reader { return c.aside }
 // Size implements store.Checkpoint.
 func (c *checkpoint) Size() int64 { return streamSize(c.files) }
 
-// WriteTo implements store.Checkpoint.
+// WriteTo implements store.Checkpoint. Every block of every table is checked before
+// it is sent; damage, or a file that can't be read, is a failure of the store.
 func (c *checkpoint) WriteTo(w io.Writer) (int64, error) {
 	c.mu.Lock()
 	closed := c.mu.closed
@@ -70,11 +71,17 @@ func (c *checkpoint) WriteTo(w io.Writer) (int64, error) {
 	if err := c.stop.err(); err != nil {
 		return 0, err
 	}
-	n, err := writeStream(w, c.s.fs, c.dir, c.files)
-	if err != nil {
-		return n, fmt.Errorf("pebblestore: write checkpoint: %w", err)
+	out := &streamWriter{w: w, fs: c.s.fs, buf: make([]byte, copyBufferSize), verify: c.verifyTable}
+	err := out.stream(c.dir, c.files)
+	if err != nil && !out.refused {
+		// Nobody may have read the file for long, and the receiver can't tell whose
+		// fault it is: it would ask for the same bytes again, for ever.
+		err = c.s.stop.fail(fmt.Errorf("checkpoint: %w", err))
 	}
-	return n, nil
+	if err != nil {
+		return out.n, fmt.Errorf("pebblestore: write checkpoint: %w", err)
+	}
+	return out.n, nil
 }
 
 // Close implements store.Checkpoint. It waits for the iterators of Reader; a

@@ -3,13 +3,11 @@ package pebblestore
 import (
 	"errors"
 	"fmt"
-	"io"
 	"runtime"
 	"strings"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // failStop remembers the first failure, and makes it the answer to every later
@@ -149,14 +147,6 @@ func (f *failStop) listener() *pebble.EventListener {
 			_ = f.fail(fmt.Errorf("corrupt file %s: %w", info.Path, info.Details))
 		},
 	}
-}
-
-// watchedFS wraps the file system so that a stalled write is a failure.
-func (s *Store) watchedFS() (vfs.FS, io.Closer) {
-	limit := max(s.opts.StallLimit, 0) // zero switches the watch off
-	return vfs.WithDiskHealthChecks(s.opts.FS, limit, nil, func(info vfs.DiskSlowInfo) {
-		_ = s.stop.fail(fmt.Errorf("disk stalled: %s", info))
-	})
 }
 
 // silence is the Logger of those who gave none.

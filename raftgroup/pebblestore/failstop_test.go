@@ -155,6 +155,37 @@ func TestStallIsFatal(t *testing.T) {
 	wantFailed(t, s, f)
 }
 
+// So is one that does not return from a read.
+func TestReadStallIsFatal(t *testing.T) {
+	release := make(chan struct{})
+	var stalled atomic.Bool
+	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if stalled.Load() && op.Kind == errorfs.OpFileReadAt {
+			<-release
+		}
+		return nil
+	}))
+	s := openTest(t, Options{FS: fs})
+	commit(t, s, func(b store.Batch) error { return b.Set([]byte("k"), []byte("v")) })
+	must(t, s.Close())
+	f := newFatals()
+	s = openTest(t, Options{FS: fs, OnFatal: f.on, StallLimit: 100 * time.Millisecond}) // flushes what the log held
+	stalled.Store(true)
+	done := make(chan error, 1)
+	go func() {
+		_, _, err := s.Get([]byte("k"))
+		done <- err
+	}()
+	err := f.wait()
+	if !errors.Is(err, ErrFatal) || !strings.Contains(err.Error(), "disk stalled: read") {
+		t.Fatalf("OnFatal got %v", err)
+	}
+	close(release)
+	<-done // what it had read by then is sound
+	f.told <- err
+	wantFailed(t, s, f)
+}
+
 // A table whose bytes changed is found out when it is read, and stops the
 // store; the bytes are not served.
 func TestCorruptionIsFatal(t *testing.T) {

@@ -19,7 +19,8 @@ type incoming struct {
 
 // Receive implements store.Store. It reads the stream exactly to its end, and
 // checks the files against the stream and every table block against its own
-// checksum, so that damage that the sender did not notice is not passed on.
+// checksum, so that damage that the sender did not notice is not passed on. An error
+// of the own disk is a failure of the store.
 func (s *Store) Receive(r io.Reader) (store.Incoming, error) {
 	g, err := s.enter()
 	if err != nil {
@@ -33,6 +34,12 @@ func (s *Store) Receive(r io.Reader) (store.Incoming, error) {
 		return nil, err
 	}
 	if err := in.receive(r); err != nil {
+		if !errors.Is(err, store.ErrBadStream) && !errors.Is(err, errStream) {
+			err = s.stop.fail(fmt.Errorf("receive: %w", err))
+		}
+		if failed := s.stop.err(); failed != nil {
+			return nil, errors.Join(failed, in.release())
+		}
 		return nil, errors.Join(fmt.Errorf("pebblestore: receive: %w", err), in.release())
 	}
 	return in, nil
@@ -43,14 +50,11 @@ func (in *incoming) receive(r io.Reader) (err error) {
 	if err := in.s.fs.MkdirAll(in.dir, 0o755); err != nil {
 		return err
 	}
-	names, err := readStream(r, in.s.fs, in.dir)
-	if err != nil {
+	stream := &streamReader{r: r, fs: in.s.fs, buf: make([]byte, copyBufferSize), verify: in.verifyTable}
+	if err := stream.stream(in.dir); err != nil {
 		return err
 	}
 	if err := errors.Join(syncDir(in.s.fs, in.dir), syncDir(in.s.fs, in.s.opts.Dir)); err != nil {
-		return err
-	}
-	if err := in.verifyTables(names); err != nil {
 		return err
 	}
 	g, err := in.enter() // opens it

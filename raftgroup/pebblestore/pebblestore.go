@@ -18,8 +18,9 @@
 //
 // # Fail-stop
 //
-// A write that fails, a checksum that does not fit, or a write that stalls
-// beyond Options.StallLimit ends the store: OnFatal is told once, and every
+// A read or a write that fails, a checksum that does not fit, or an operation that
+// stalls beyond Options.StallLimit ends the store, also while a checkpoint is sent
+// or a state received: OnFatal is told once, and every
 // later call returns an error that wraps ErrFatal, as does every write under way.
 // Nothing is retried and nothing more is written, because after a failed sync
 // the kernel may have dropped the data and kept no sign of it. Goroutines of
@@ -64,8 +65,9 @@ type Options struct {
 	MemTableBytes int
 	// OpenFilesMax bounds the open table files; 0 is 500.
 	OpenFilesMax int
-	// StallLimit is how long one write or sync may take before the store counts
-	// as failed; 0 is 10 s, negative is no limit. It is looked at every 2 s.
+	// StallLimit is how long one operation of the file system, a read as well as a
+	// write, may take before the store counts as failed, not counting pauses of the
+	// process; 0 is 10 s, negative is no limit.
 	StallLimit time.Duration
 	// Logger hears of errors, and in debug level of what Pebble does; nil is
 	// silence.
@@ -103,12 +105,11 @@ const closeLimit = 10 * time.Second
 // Store implements store.Store. Any number of goroutines may use it; one at a
 // time may hold a batch.
 type Store struct {
-	opts     Options // with defaults filled in
-	fs       vfs.FS  // opts.FS, watched for stalls
-	fsCloser io.Closer
-	cache    *pebble.Cache
-	lock     io.Closer
-	stop     failStop
+	opts  Options // with defaults filled in
+	fs    vfs.FS  // opts.FS, watched for stalls and errors
+	cache *pebble.Cache
+	lock  io.Closer
+	stop  failStop
 
 	// current is the live database; nil once closed.
 	current atomic.Pointer[generation]
@@ -137,7 +138,7 @@ func Open(opts Options) (*Store, error) {
 	s := &Store{opts: opts, writer: make(chan struct{}, 1)}
 	s.mu.asides = make(map[*aside]struct{})
 	s.stop.init(ErrFatal, opts.Logger, opts.OnFatal)
-	s.fs, s.fsCloser = s.watchedFS()
+	s.fs = &watchedFS{FS: opts.FS, stop: &s.stop, limit: opts.StallLimit}
 	s.cache = opts.Cache
 	if s.cache == nil {
 		s.cache = pebble.NewCache(opts.CacheBytes)
@@ -327,7 +328,6 @@ func (s *Store) free() {
 	if s.lock != nil {
 		_ = s.lock.Close()
 	}
-	_ = s.fsCloser.Close()
 	s.cache.Unref()
 }
 

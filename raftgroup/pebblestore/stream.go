@@ -91,9 +91,18 @@ func streamSize(files []streamFile) int64 {
 	return size
 }
 
-// writeStream returns how many bytes w took.
-func writeStream(w io.Writer, fsys vfs.FS, dir string, files []streamFile) (int64, error) {
-	out := &streamWriter{w: w, fs: fsys, buf: make([]byte, copyBufferSize)}
+// A streamWriter writes a stream.
+type streamWriter struct {
+	w       io.Writer
+	n       int64 // bytes that w took
+	refused bool  // w did not take all
+	fs      vfs.FS
+	buf     []byte
+	// verify checks a file, if it is a table, before it is sent.
+	verify func(name string) error
+}
+
+func (out *streamWriter) stream(dir string, files []streamFile) error {
 	var total int64
 	for _, f := range files {
 		total += f.size
@@ -103,26 +112,24 @@ func writeStream(w io.Writer, fsys vfs.FS, dir string, files []streamFile) (int6
 	header = binary.BigEndian.AppendUint32(header, uint32(len(files)))
 	header = binary.BigEndian.AppendUint64(header, uint64(total))
 	if err := out.write(appendCRC(header)); err != nil {
-		return out.n, err
+		return err
 	}
 	for _, f := range files {
-		if err := out.file(dir, f); err != nil {
-			return out.n, fmt.Errorf("%s: %w", f.name, err)
+		err := out.verify(f.name)
+		if err == nil {
+			err = out.file(dir, f)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", f.name, err)
 		}
 	}
-	return out.n, nil
-}
-
-type streamWriter struct {
-	w   io.Writer
-	n   int64
-	fs  vfs.FS
-	buf []byte
+	return nil
 }
 
 func (out *streamWriter) write(p []byte) error {
 	n, err := out.w.Write(p)
 	out.n += int64(n)
+	out.refused = out.refused || err != nil
 	return err
 }
 
@@ -153,47 +160,51 @@ func (out *streamWriter) file(dir string, f streamFile) error {
 	return out.write(binary.BigEndian.AppendUint32(nil, crc))
 }
 
-// readStream stores the files of a stream in dir, each durable but for its
-// name, and returns their names. It reads nothing beyond the stream's end.
-func readStream(r io.Reader, fsys vfs.FS, dir string) ([]string, error) {
-	in := &streamReader{r: r, fs: fsys, buf: make([]byte, copyBufferSize)}
+// errStream is wrapped by what reading the stream itself returned.
+var errStream = errors.New("read the stream")
+
+// A streamReader reads a stream.
+type streamReader struct {
+	r    io.Reader
+	fs   vfs.FS
+	buf  []byte
+	left uint64 // bytes of file data still to come
+	// verify checks a file, if it is a table, once it is stored.
+	verify func(name string) error
+}
+
+// stream stores the files of a stream in dir, each durable but for its name. It
+// reads nothing beyond the stream's end. The errors wrap store.ErrBadStream if the
+// stream is at fault, errStream if it ended with an error, and are else of the disk.
+func (in *streamReader) stream(dir string) error {
 	header, err := in.checked(streamHeaderSize)
 	if err != nil {
-		return nil, fmt.Errorf("header: %w", err)
+		return fmt.Errorf("header: %w", err)
 	}
 	rest := header[len(streamMagic):]
 	version, files := binary.BigEndian.Uint32(rest), binary.BigEndian.Uint32(rest[4:])
 	total := binary.BigEndian.Uint64(rest[8:])
 	switch {
 	case string(header[:len(streamMagic)]) != streamMagic:
-		return nil, fmt.Errorf("%w: not a stream of this store", store.ErrBadStream)
+		return fmt.Errorf("%w: not a stream of this store", store.ErrBadStream)
 	case version != streamVersion:
-		return nil, fmt.Errorf("%w: unknown version %d", store.ErrBadStream, version)
+		return fmt.Errorf("%w: unknown version %d", store.ErrBadStream, version)
 	case files > streamFilesMax || total > streamBytesMax:
-		return nil, fmt.Errorf("%w: %d files of %d bytes", store.ErrBadStream, files, total)
+		return fmt.Errorf("%w: %d files of %d bytes", store.ErrBadStream, files, total)
 	}
 	in.left = total
 	names := make(map[string]bool)
-	var list []string
 	for range files {
 		name, err := in.file(dir, names)
 		if err != nil {
-			return nil, fmt.Errorf("file %q: %w", name, err)
+			return fmt.Errorf("file %q: %w", name, err)
 		}
 		names[name] = true
-		list = append(list, name)
 	}
 	if in.left != 0 {
-		return nil, fmt.Errorf("%w: %d bytes missing", store.ErrBadStream, in.left)
+		return fmt.Errorf("%w: %d bytes missing", store.ErrBadStream, in.left)
 	}
-	return list, nil
-}
-
-type streamReader struct {
-	r    io.Reader
-	fs   vfs.FS
-	buf  []byte
-	left uint64 // bytes of file data still to come
+	return nil
 }
 
 // fill reads n bytes, at most copyBufferSize. They are valid until the next call.
@@ -201,9 +212,12 @@ func (in *streamReader) fill(n int) ([]byte, error) {
 	p := in.buf[:n]
 	_, err := io.ReadFull(in.r, p)
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		err = fmt.Errorf("%w: truncated", store.ErrBadStream)
+		return p, fmt.Errorf("%w: truncated", store.ErrBadStream)
 	}
-	return p, err
+	if err != nil {
+		return p, fmt.Errorf("%w: %w", errStream, err)
+	}
+	return p, nil
 }
 
 // checked reads n bytes of which the last four are the checksum of the others.
@@ -249,34 +263,59 @@ func (in *streamReader) file(dir string, seen map[string]bool) (string, error) {
 	if err != nil {
 		return name, err
 	}
-	if err = in.data(out, size); err == nil {
+	crc, err := in.data(out, size)
+	if err == nil {
 		err = out.Sync()
 	}
-	return name, errors.Join(err, out.Close())
+	if err = errors.Join(err, out.Close()); err != nil {
+		return name, err
+	}
+	return name, in.verified(dir, name, crc)
 }
 
-// data copies size bytes to out and checks the checksum behind them.
-func (in *streamReader) data(out io.Writer, size uint64) error {
-	var crc uint32
+// verified checks what was stored. Damage in it came with the stream if the file
+// still has the checksum that the stream had for it; else it is the disk's.
+func (in *streamReader) verified(dir, name string, want uint32) error {
+	err := in.verify(name)
+	if err == nil {
+		return nil
+	}
+	file, openErr := in.fs.Open(in.fs.PathJoin(dir, name))
+	if openErr != nil {
+		return openErr
+	}
+	defer file.Close()
+	sum := crc32.New(castagnoli)
+	if _, err := io.CopyBuffer(sum, file, in.buf); err != nil {
+		return err
+	}
+	if got := sum.Sum32(); got != want {
+		return fmt.Errorf("checksum %08x was written and %08x is read back", want, got)
+	}
+	return fmt.Errorf("%w: %w", store.ErrBadStream, err)
+}
+
+// data copies size bytes to out, checks the checksum behind them, and returns it.
+func (in *streamReader) data(out io.Writer, size uint64) (crc uint32, err error) {
 	for left := size; left > 0; {
 		p, err := in.fill(int(min(left, copyBufferSize)))
 		if err != nil {
-			return err
+			return crc, err
 		}
 		crc = crc32.Update(crc, castagnoli, p)
 		if _, err := out.Write(p); err != nil {
-			return err
+			return crc, err
 		}
 		left -= uint64(len(p))
 	}
 	p, err := in.fill(4)
 	if err != nil {
-		return err
+		return crc, err
 	}
 	if binary.BigEndian.Uint32(p) != crc {
-		return fmt.Errorf("%w: checksum of the data", store.ErrBadStream)
+		return crc, fmt.Errorf("%w: checksum of the data", store.ErrBadStream)
 	}
-	return nil
+	return crc, nil
 }
 
 func appendCRC(p []byte) []byte {

@@ -5,12 +5,32 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/iotest"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"github.com/shoalkv/shoal/raftgroup/store"
 )
+
+// unverified checks no table: the files of these tests are none.
+func unverified(string) error { return nil }
+
+// writeStream returns how many bytes w took.
+func writeStream(w io.Writer, fs vfs.FS, dir string, files []streamFile) (int64, error) {
+	out := &streamWriter{w: w, fs: fs, buf: make([]byte, copyBufferSize), verify: unverified}
+	err := out.stream(dir, files)
+	return out.n, err
+}
+
+func readStream(r io.Reader, fs vfs.FS, dir string) error {
+	in := &streamReader{r: r, fs: fs, buf: make([]byte, copyBufferSize), verify: unverified}
+	return in.stream(dir)
+}
 
 // sampleStream is the stream of three small files.
 func sampleStream(t *testing.T) []byte {
@@ -36,7 +56,10 @@ func readSample(stream []byte) ([]string, error) {
 	if err := fs.MkdirAll("to", 0o755); err != nil {
 		return nil, err
 	}
-	return readStream(bytes.NewReader(stream), fs, "to")
+	if err := readStream(bytes.NewReader(stream), fs, "to"); err != nil {
+		return nil, err
+	}
+	return fs.List("to")
 }
 
 // Any flipped bit and any missing end make a stream bad.
@@ -110,8 +133,7 @@ func TestReceiveChecksTables(t *testing.T) {
 	stream := streamAt(t, 60)
 	fs := vfs.NewMem()
 	must(t, fs.MkdirAll("copy", 0o755))
-	_, err := readStream(bytes.NewReader(stream), fs, "copy")
-	must(t, err)
+	must(t, readStream(bytes.NewReader(stream), fs, "copy"))
 	files, err := listFiles(fs, "copy")
 	must(t, err)
 	tables := 0
@@ -144,6 +166,130 @@ func TestReceiveChecksTables(t *testing.T) {
 	if tables == 0 {
 		t.Fatal("no table: the test shows nothing")
 	}
+}
+
+// A sender does not pass a damaged table on: it stops, as it would if somebody
+// read the block. Else it would send the same bytes again for ever, and nobody
+// would take them.
+func TestSenderOfDamagedTableStops(t *testing.T) {
+	fs := vfs.NewMem()
+	s := openTest(t, Options{FS: fs})
+	commit(t, s, func(b store.Batch) error { return b.Set([]byte("k"), bytes.Repeat([]byte("v"), 100)) })
+	must(t, s.Close())
+	must(t, openTest(t, Options{FS: fs}).Close()) // flushes what the log held
+	dir := "store/" + stateName(1)
+	files, err := listFiles(fs, dir)
+	must(t, err)
+	for _, f := range files {
+		if strings.HasSuffix(f.name, ".sst") {
+			damage(t, fs, fs.PathJoin(dir, f.name), 10)
+		}
+	}
+	told := newFatals()
+	s = openTest(t, Options{FS: fs, OnFatal: told.on})
+	cp, err := s.Checkpoint()
+	must(t, err)
+	_, err = cp.WriteTo(io.Discard)
+	wantFatal(t, "WriteTo", err)
+	wantFailed(t, s, told)
+}
+
+// A disk that fails while a checkpoint is read for sending, or while a state is
+// received, stops the store whose disk it is. A connection that ends does not.
+func TestDiskFailsDuringTransfer(t *testing.T) {
+	stream := streamAt(t, 60)
+	for name, match := range map[string]func(op errorfs.Op) bool{
+		"send read": func(op errorfs.Op) bool {
+			return op.Kind == errorfs.OpFileRead && strings.Contains(op.Path, checkpointPrefix)
+		},
+		"receive create": func(op errorfs.Op) bool {
+			return op.Kind == errorfs.OpCreate && strings.Contains(op.Path, stateName(3))
+		},
+		"receive write": func(op errorfs.Op) bool {
+			return op.Kind == errorfs.OpFileWrite && strings.Contains(op.Path, stateName(3))
+		},
+		"receive sync": func(op errorfs.Op) bool {
+			return op.Kind == errorfs.OpFileSync && strings.Contains(op.Path, stateName(3)+"/")
+		},
+		"receive readback": func(op errorfs.Op) bool {
+			return op.Kind == errorfs.OpFileReadAt && strings.Contains(op.Path, stateName(3))
+		},
+		"receive dir": func(op errorfs.Op) bool {
+			return op.Kind == errorfs.OpMkdirAll && strings.Contains(op.Path, stateName(3))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fs, on := faultyFS(match)
+			told := newFatals()
+			s := openTest(t, Options{FS: fs, OnFatal: told.on})
+			commit(t, s, func(b store.Batch) error { return b.Set([]byte("k"), []byte("v")) })
+			cp, err := s.Checkpoint() // number 2
+			must(t, err)
+			on.Store(true)
+			if strings.HasPrefix(name, "send") {
+				_, err = cp.WriteTo(io.Discard)
+			} else {
+				_, err = s.Receive(bytes.NewReader(stream))
+			}
+			wantFatal(t, name, err)
+			if !errors.Is(err, errDisk) {
+				t.Errorf("got %v, want the disk's error in it", err)
+			}
+			wantFailed(t, s, told)
+		})
+	}
+
+	s := openTest(t, Options{})
+	cp, err := s.Checkpoint()
+	must(t, err)
+	if _, err := cp.WriteTo(brokenPipe{}); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("sending to a connection that ends: %v", err)
+	}
+	must(t, cp.Close())
+	if _, err := s.Receive(iotest.ErrReader(io.ErrClosedPipe)); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("receiving from a connection that ends: %v", err)
+	}
+	must(t, s.Close())
+}
+
+// brokenPipe takes nothing.
+type brokenPipe struct{}
+
+func (brokenPipe) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
+
+// A table that reads back otherwise than it was received stops the receiver: its
+// disk did that, and no sender could help.
+func TestReceivedTableChangesOnDisk(t *testing.T) {
+	stream := streamAt(t, 60)
+	fs := &flipFS{FS: vfs.NewMem()}
+	told := newFatals()
+	s := openTest(t, Options{FS: fs, OnFatal: told.on})
+	fs.on.Store(true)
+	_, err := s.Receive(bytes.NewReader(stream))
+	wantFatal(t, "Receive", err)
+	wantFailed(t, s, told)
+}
+
+// flipFS flips a bit of what is written to tables.
+type flipFS struct {
+	vfs.FS
+	on atomic.Bool
+}
+
+func (fs *flipFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	f, err := fs.FS.Create(name, c)
+	if err == nil && fs.on.Load() && strings.HasSuffix(name, ".sst") {
+		f = flipFile{f}
+	}
+	return f, err
+}
+
+type flipFile struct{ vfs.File }
+
+func (f flipFile) Write(p []byte) (int, error) {
+	p = bytes.Clone(p)
+	p[len(p)/2] ^= 1
+	return f.File.Write(p)
 }
 
 // A pointer is accepted only as it was written.
