@@ -65,7 +65,8 @@ type Options struct {
 	CommandBytesMax int
 	// QueueBytesMax bounds the memory of the commands that are queued or in
 	// flight: their bodies, and about 200 bytes for each; 0 means 64 MiB. Beyond
-	// it Propose returns ErrBusy.
+	// it Propose returns ErrBusy. ProposeUrgent and ProposeBackground have a quarter
+	// of it each, beside it.
 	QueueBytesMax int
 	// EntryBytesMax is where the packer stops adding to an entry; 0 means 256 KiB.
 	// A larger command travels alone.

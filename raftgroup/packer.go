@@ -39,7 +39,7 @@ type packer struct {
 	mu struct {
 		sync.Mutex
 		queue    queue
-		bytes    int // of the queue and of what is in flight
+		bytes    [classCount]int // of the queue and of what is in flight, by class
 		inflight map[*batch]struct{}
 		idle     chan struct{} // closed when nothing is queued or in flight; nil while nobody waits
 		leading  bool
@@ -52,17 +52,27 @@ type class uint8
 
 const (
 	foreground class = iota
+	// urgent is the group's own work that clients wait for: in turn with theirs, but
+	// admitted whatever they have queued.
+	urgent
+	// background yields to the others.
 	background
 	// first is for the first command of a leadership: before all, whatever waits.
 	first
+	classCount
 )
 
-// A call is one Propose, ProposeAll or ProposeBackground. Guarded by packer.mu until done.
+// ownShare is which part of the clients' budget each class of the group's own work
+// has, beside theirs: neither can use up the room of the other.
+const ownShare = 4
+
+// A call is one Propose, ProposeAll, ProposeUrgent or ProposeBackground. Guarded by
+// packer.mu until done.
 type call struct {
-	results    []any
-	left       int
-	done       chan struct{} // closed when left is 0
-	background bool          // it yields to calls that are not
+	results []any
+	left    int
+	done    chan struct{} // closed when left is 0
+	class   class
 }
 
 // A pending is one command of a call.
@@ -77,7 +87,6 @@ type pending struct {
 // A batch is an entry in flight.
 type batch struct {
 	pendings   []*pending
-	bytes      int           // of the budget
 	background bool          // some of its commands are background
 	encoded    chan struct{} // closed when the commands' bodies are no longer needed
 }
@@ -109,8 +118,7 @@ func (p *packer) submit(commands []entry.Command, class class) (*call, error) {
 		}
 		bytes += sizeInQueue(c)
 	}
-	c := &call{results: make([]any, len(commands)), left: len(commands), done: make(chan struct{}),
-		background: class == background}
+	c := &call{results: make([]any, len(commands)), left: len(commands), done: make(chan struct{}), class: class}
 	all := make([]*pending, len(commands))
 	for i, command := range commands {
 		all[i] = &pending{command: command, call: c, slot: i}
@@ -122,16 +130,27 @@ func (p *packer) submit(commands []entry.Command, class class) (*call, error) {
 		return nil, notDone(p.mu.closed)
 	case !p.mu.leading:
 		return nil, p.r.notLeader()
-	case p.mu.bytes > 0 && p.mu.bytes+bytes > p.r.o.QueueBytesMax && class != first:
+	case p.mu.bytes[class] > 0 && p.mu.bytes[class]+bytes > p.bytesMax(class) && class != first:
 		p.r.counters.busy.Add(uint64(len(commands)))
 		return nil, ErrBusy
 	}
-	p.mu.bytes += bytes
+	p.mu.bytes[class] += bytes
 	p.mu.queue.add(all, class == first)
 	p.r.counters.proposals.Add(uint64(len(commands)))
 	poke(p.wake)
 	return c, nil
 }
+
+// bytesMax is the budget of a class. What is larger is admitted when it is alone.
+func (p *packer) bytesMax(c class) int {
+	if c == foreground {
+		return p.r.o.QueueBytesMax
+	}
+	return p.r.o.QueueBytesMax / ownShare
+}
+
+// releaseLocked gives back the budget of a command that has left.
+func (p *packer) releaseLocked(q *pending) { p.mu.bytes[q.call.class] -= sizeInQueue(q.command) }
 
 // wait returns when every command has its result. If ctx ends first, commands
 // that are still queued are withdrawn, and the others are unknown.
@@ -155,7 +174,7 @@ func (p *packer) wait(ctx context.Context, c *call) ([]any, error) {
 func (p *packer) give(ctx context.Context, c *call) {
 	p.mu.Lock()
 	p.mu.queue.withdraw(func(q *pending) bool { return q.call == c }, func(q *pending) {
-		p.mu.bytes -= sizeInQueue(q.command)
+		p.releaseLocked(q)
 		p.settleLocked(q, &ProposalError{Err: notDone(ctx.Err())})
 	})
 	var encoding []chan struct{}
@@ -216,8 +235,7 @@ func (p *packer) take() *batch {
 		return nil
 	}
 	for _, q := range b.pendings {
-		b.bytes += sizeInQueue(q.command)
-		b.background = b.background || q.call.background
+		b.background = b.background || q.call.class == background
 		q.batch = b
 	}
 	p.mu.inflight[b] = struct{}{}
@@ -298,7 +316,9 @@ func (p *packer) dropLocked(b *batch) {
 		return
 	}
 	delete(p.mu.inflight, b)
-	p.mu.bytes -= b.bytes
+	for _, q := range b.pendings {
+		p.releaseLocked(q)
+	}
 	p.idleLocked()
 	poke(p.wake)
 }
@@ -337,7 +357,7 @@ func (p *packer) setLeading(leading bool) {
 
 func (p *packer) refuseLocked(err error) {
 	p.mu.queue.withdraw(func(*pending) bool { return true }, func(q *pending) {
-		p.mu.bytes -= sizeInQueue(q.command)
+		p.releaseLocked(q)
 		p.settleLocked(q, &ProposalError{Err: err})
 	})
 	p.idleLocked()

@@ -143,8 +143,51 @@ func TestBudgetsAndContexts(t *testing.T) {
 		synctest.Wait()
 		n.replica.packer.mu.Lock()
 		defer n.replica.packer.mu.Unlock()
-		if left := n.replica.packer.mu.bytes; left != 0 {
+		if left := n.replica.packer.mu.bytes; left != [classCount]int{} {
 			t.Fatalf("%d bytes of the budget are lost", left)
+		}
+	})
+}
+
+// Claim: no class of work is refused for what the others have queued: clients not
+// for the copies of shards, nor the steps of a handoff for either.
+func TestBudgetsAreApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 1)
+		c.tune = func(_ *node, o *Options) { o.CommandBytesMax, o.QueueBytesMax = 8000, 8000 }
+		c.startAll()
+		defer c.stopAll()
+		r := c.leader().replica
+		stall := c.leader().stallLog()
+		propose := func(class class, n int) chan error {
+			ended := make(chan error, 1)
+			go func() {
+				_, err := r.propose(t.Context(), []entry.Command{set("k=%s", make([]byte, n))}, class)
+				ended <- err
+			}()
+			synctest.Wait()
+			return ended
+		}
+		classes := []class{background, urgent, foreground}
+		var admitted []chan error
+		for _, class := range classes { // each takes all of its own room
+			admitted = append(admitted, propose(class, 5000))
+		}
+		for i, class := range classes {
+			if err := <-propose(class, 5000); err != ErrBusy {
+				t.Errorf("class %d, over its budget: %v", class, err)
+			}
+			select {
+			case err := <-admitted[i]:
+				t.Errorf("class %d: %v, for what the others have queued", class, err)
+			default:
+			}
+		}
+		close(stall)
+		for _, ended := range admitted {
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
 		}
 	})
 }

@@ -20,7 +20,7 @@ func (q *queue) add(all []*pending, front bool) {
 	switch {
 	case front:
 		q.foreground = append(all, q.foreground...)
-	case all[0].call.background:
+	case all[0].call.class == background:
 		q.background = append(q.background, all...)
 	default:
 		q.foreground = append(q.foreground, all...)

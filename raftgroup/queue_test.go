@@ -9,7 +9,7 @@ import (
 
 // waiting makes commands of one class; their bodies have the sizes given.
 func waiting(class class, sizes ...int) []*pending {
-	c := &call{background: class == background}
+	c := &call{class: class}
 	var all []*pending
 	for _, n := range sizes {
 		all = append(all, &pending{command: entry.Command{Body: make([]byte, n)}, call: c})
@@ -23,7 +23,7 @@ func TestBackgroundYields(t *testing.T) {
 	const bytesMax = 1000
 	classes := func(cut []*pending) (fore, back int) {
 		for _, p := range cut {
-			if p.call.background {
+			if p.call.class == background {
 				back++
 			} else {
 				fore++

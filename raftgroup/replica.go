@@ -261,6 +261,13 @@ func (r *Replica) ProposeAll(ctx context.Context, commands []entry.Command) (res
 	return r.propose(ctx, commands, foreground)
 }
 
+// ProposeUrgent is ProposeAll for the group's own work that clients wait for, such
+// as the end of a handoff: its commands take turns with the clients', and are
+// admitted whatever those have queued.
+func (r *Replica) ProposeUrgent(ctx context.Context, commands []entry.Command) (results []any, err error) {
+	return r.propose(ctx, commands, urgent)
+}
+
 // ProposeBackground is ProposeAll for work that nobody waits for, such as the
 // copying of a shard: its commands take the room that others leave in the
 // entries, and at least every fifth entry.
