@@ -118,8 +118,8 @@ func toInviteReply(m *kvpb.InviteReply, shardCount int) (handoff.InviteReply, er
 	return r, nil
 }
 
-func fetchMessage(cluster shardcfg.ClusterID, f *handoff.Fetch, bytesMax int) *kvpb.FetchRequest {
-	m := &kvpb.FetchRequest{Cluster: cluster[:], From: f.From.Incarnation[:], To: f.To[:], BytesMax: uint32(bytesMax),
+func fetchMessage(cluster shardcfg.ClusterID, f *handoff.Fetch) *kvpb.FetchRequest {
+	m := &kvpb.FetchRequest{Cluster: cluster[:], From: f.From.Incarnation[:], To: f.To[:], BytesMax: uint32(f.BytesMax),
 		Shards: make([]*kvpb.Want, len(f.Wants))}
 	for k, w := range f.Wants {
 		m.Shards[k] = &kvpb.Want{Shard: uint32(w.Shard), Epoch: epochMessage(w.Epoch), Handoff: uint64(w.Handoff),

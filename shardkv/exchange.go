@@ -3,7 +3,6 @@ package shardkv
 import (
 	"context"
 	"errors"
-	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -19,6 +18,9 @@ const (
 	// fetchHoldBack is shorter than holdBackMax: other shards wait for their turn
 	// behind it.
 	fetchHoldBack = 20 * time.Millisecond
+	// fetchAttempts is how many replicas may be silent in turn before a Fetch is given
+	// up.
+	fetchAttempts = 3
 	// copyWaitMax is for how long a Fetch waits for the rate of copying; shorter
 	// than the driver waits for its answer.
 	copyWaitMax = 500 * time.Millisecond
@@ -28,34 +30,19 @@ const (
 	foregroundShare = 64
 )
 
-// invite sends an Invite and passes its answers on. Of frozen shards the only
-// news is that the receiver serves them: that answer is held back at the
-// receiver until there is one, apart from the rest, which is answered at once.
+// invite sends an Invite and passes its answers on.
 func (m *mover) invite(ctx context.Context, i handoff.Invite) {
 	defer m.poke()
-	ctx, cancel := context.WithTimeout(fence.WithTarget(ctx, i.To.Incarnation), sendingMax)
+	ctx, cancel := context.WithTimeout(fence.WithTarget(ctx, i.To.Incarnation), invitingMax)
 	defer cancel()
-	open, frozen := i, i
-	open.Shards, frozen.Shards = nil, nil
-	for _, v := range i.Shards {
-		if v.Phase == kvfsm.PhaseFrozen {
-			frozen.Shards = append(frozen.Shards, v)
-		} else {
-			open.Shards = append(open.Shards, v)
-		}
+	if i.Hold {
+		m.inviteFrozen(ctx, i)
+		return
 	}
-	var both sync.WaitGroup
-	if len(frozen.Shards) > 0 {
-		both.Go(func() { m.inviteFrozen(ctx, frozen) })
+	begun := time.Now()
+	if _, err := m.inviteOnce(ctx, &i, 0); err == nil {
+		m.measure(&m.mu.rates.RoundTrip, time.Since(begun))
 	}
-	if len(open.Shards) > 0 {
-		begun := time.Now()
-		if _, err := m.inviteOnce(ctx, &open, 0); err == nil {
-			m.measure(&m.mu.rates.RoundTrip, time.Since(begun))
-		}
-		m.poke()
-	}
-	both.Wait()
 }
 
 // inviteFrozen asks for frozen shards until all are served by the receiver, for
@@ -84,7 +71,7 @@ func (m *mover) inviteOnce(ctx context.Context, i *handoff.Invite, wait time.Dur
 	request := inviteMessage(m.n.identity.Cluster, i)
 	request.WaitMs = uint32(wait.Milliseconds())
 	var reply *kvpb.InviteReply
-	asked, err := m.s.peers.call(ctx, i.To.Incarnation, i.Replicas, func(ctx context.Context, c grpc.ClientConnInterface) (err error) {
+	asked, err := m.s.peers.call(ctx, peerAttemptMax, i.To.Incarnation, i.Replicas, func(ctx context.Context, c grpc.ClientConnInterface) (err error) {
 		reply, err = kvpb.NewHandoffClient(c).Invite(ctx, request)
 		return err
 	})
@@ -116,12 +103,12 @@ func (m *mover) fetch(ctx context.Context, f handoff.Fetch) {
 		return // all of it; the driver asks again
 	}
 	m.n.pause(ctx, early)
-	ctx, cancel := context.WithTimeout(fence.WithTarget(ctx, f.From.Incarnation), sendingMax)
+	ctx, cancel := context.WithTimeout(fence.WithTarget(ctx, f.From.Incarnation), f.Patience)
 	defer cancel()
-	request := fetchMessage(m.n.identity.Cluster, &f, m.s.opts.Moving.PageBytes)
+	request := fetchMessage(m.n.identity.Cluster, &f)
 	request.WaitMs = uint32(fetchHoldBack.Milliseconds())
 	var reply *kvpb.FetchReply
-	asked, err := m.s.peers.call(ctx, f.From.Incarnation, m.addresses(&f), func(ctx context.Context, c grpc.ClientConnInterface) (err error) {
+	asked, err := m.s.peers.call(ctx, f.Patience/fetchAttempts, f.From.Incarnation, m.addresses(&f), func(ctx context.Context, c grpc.ClientConnInterface) (err error) {
 		reply, err = kvpb.NewHandoffClient(c).Fetch(ctx, request)
 		return err
 	})
@@ -132,7 +119,7 @@ func (m *mover) fetch(ctx context.Context, f handoff.Fetch) {
 		}
 		pages, err = toPages(reply, m.n.identity.ShardCount)
 	}
-	m.chargeCopy(pages)
+	m.chargeCopy(&f, pages)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err != nil {
@@ -182,16 +169,15 @@ func (m *mover) inTime(f handoff.Fetch) (now handoff.Fetch, wait time.Duration) 
 
 // chargeCopy puts off the next copies by what pages take at the rate of copying,
 // and lets copying yield to clients: the more requests are in flight, the slower
-// it is. Tails cost nothing, because clients wait for their end.
-func (m *mover) chargeCopy(pages []kvfsm.Page) {
+// it is. Tails cost nothing, because clients wait for their end; but the last page of
+// a copy, which may be its only one, is none.
+func (m *mover) chargeCopy(f *handoff.Fetch, pages []kvfsm.Page) {
 	size := 0
-	for i := range pages {
-		for k := range pages[i].Items {
-			n := len(pages[i].Items[k].Key) + len(pages[i].Items[k].Value)
-			m.s.metrics.copied.Add(float64(n))
-			if !pages[i].Next.Tail {
-				size += n
-			}
+	for i := range pages[:min(len(pages), len(f.Wants))] {
+		n := pages[i].Bytes()
+		m.s.metrics.copied.Add(float64(n))
+		if !f.Wants[i].Cursor.Tail {
+			size += n
 		}
 	}
 	requests, _ := m.s.total.inFlight()
@@ -221,7 +207,7 @@ func (m *mover) invited(i handoff.Invite) {
 // wanted tells the driver how far a receiver is.
 func (m *mover) wanted(to shardcfg.Incarnation, wants []kvfsm.Want) {
 	m.mu.Lock()
-	m.mu.driver.Wanted(to, wants)
+	m.mu.driver.Wanted(m.now(), to, wants)
 	m.mu.Unlock()
 	m.poke()
 }

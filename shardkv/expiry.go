@@ -79,7 +79,7 @@ func (e *expirer) propose(ctx context.Context, list []entry.Command) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, proposingMax)
 	defer cancel()
-	results, err := e.n.replica.ProposeAll(ctx, list)
+	results, err := e.n.replica.ProposeBackground(ctx, list)
 	if err != nil {
 		return err
 	}

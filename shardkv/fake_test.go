@@ -29,6 +29,10 @@ type fakeReplica struct {
 	commit time.Duration // how long a proposal takes
 }
 
+func (f *fakeReplica) ProposeUrgent(ctx context.Context, commands []entry.Command) ([]any, error) {
+	return f.ProposeAll(ctx, commands)
+}
+
 func (f *fakeReplica) ProposeBackground(ctx context.Context, commands []entry.Command) ([]any, error) {
 	return f.ProposeAll(ctx, commands)
 }

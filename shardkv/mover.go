@@ -1,6 +1,7 @@
 package shardkv
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -48,13 +49,11 @@ type mover struct {
 }
 
 const (
-	// sendingMax bounds one message to another group and the wait for its answer.
-	sendingMax = 6 * time.Second
+	// invitingMax bounds an Invite and the wait for its answer.
+	invitingMax = 6 * time.Second
 	// proposingMax bounds a list of proposals; whatever happens to it, the state
-	// shows.
+	// shows. It is shorter than the driver waits for the word of its end.
 	proposingMax = 10 * time.Second
-	// proposingRest is the pause after a list that failed.
-	proposingRest = 20 * time.Millisecond
 	// invitesMax bounds the Invites to one group that are not answered: a silent
 	// group must not collect goroutines. It is far above what a slow group leaves
 	// open, because each may concern few shards: with few of them at a time a
@@ -63,6 +62,9 @@ const (
 	// moverRest keeps a change that comes in many pieces from being looked at in
 	// as many passes.
 	moverRest = time.Millisecond
+	// pagesAtHand is for how many pages of a kind there is room between fetching and
+	// proposing, unless they are large.
+	pagesAtHand = 8
 	// idleWait is the interval between passes while no shard moves or should.
 	idleWait = time.Second
 )
@@ -70,7 +72,8 @@ const (
 func newMover(s *Server, n *node) *mover {
 	m := &mover{s: s, n: n, started: time.Now(), wake: make(chan struct{}, 1), ask: func() {}}
 	params := handoff.DefaultParams()
-	params.PauseBudget = s.opts.Moving.PauseBudget
+	params.PauseBudget, params.PageBytes = s.opts.Moving.PauseBudget, s.opts.Moving.PageBytes
+	params.AtHandBytesMax = min(pagesAtHand*params.PageBytes, params.AtHandBytesMax)
 	m.mu.driver = handoff.NewDriver(m.identity(), params)
 	m.mu.talk = handoff.NewConversation(m.mu.driver)
 	m.mu.frozen = map[shardcfg.ShardID]time.Time{}
@@ -154,27 +157,17 @@ func (m *mover) carryOut(ctx context.Context, a handoff.Actions) {
 	for i := range a.Fetches {
 		m.running.Go(func() { m.fetch(ctx, a.Fetches[i]) })
 	}
-	// Pages of a copy are many and large, and nobody waits for one of them; behind
-	// the other proposals somebody may be waiting for a frozen shard.
-	urgent, copying := partition(a.Proposals)
-	if len(urgent) > 0 {
-		m.running.Go(func() { m.propose(ctx, urgent, m.n.replica.ProposeAll) })
+	if len(a.Proposals) > 0 {
+		m.running.Go(func() {
+			if took, err := m.propose(ctx, a.Proposals, m.n.replica.ProposeUrgent); err == nil {
+				m.measure(&m.mu.rates.Commit, took)
+			}
+		})
 	}
-	if len(copying) > 0 {
-		m.running.Go(func() { m.propose(ctx, copying, m.n.replica.ProposeBackground) })
+	if len(a.Copies) > 0 {
+		// Their time says nothing: they yield to others.
+		m.running.Go(func() { m.propose(ctx, a.Copies, m.n.replica.ProposeBackground) })
 	}
-}
-
-// partition tells pages of a copy from everything else.
-func partition(list []kvfsm.Command) (urgent, copying []kvfsm.Command) {
-	for _, c := range list {
-		if page, ok := c.(*kvfsm.Chunk); ok && !page.From.Tail {
-			copying = append(copying, c)
-		} else {
-			urgent = append(urgent, c)
-		}
-	}
-	return urgent, copying
 }
 
 // enter counts one more Invite to a group, unless there are too many.
@@ -209,11 +202,12 @@ func (m *mover) setThrottles(list []handoff.Throttle) {
 	m.n.throttles.Store(&t)
 }
 
-// A proposer is a replica's ProposeAll or ProposeBackground.
+// A proposer is a replica's ProposeUrgent or ProposeBackground.
 type proposer func(ctx context.Context, commands []entry.Command) (results []any, err error)
 
-// propose proposes a list and tells the driver how each command ended.
-func (m *mover) propose(ctx context.Context, list []kvfsm.Command, by proposer) {
+// propose proposes a list and tells the driver how each command ended. It returns
+// how long that took; an error says that not all is done.
+func (m *mover) propose(ctx context.Context, list []kvfsm.Command, by proposer) (took time.Duration, err error) {
 	defer m.poke()
 	ctx, cancel := context.WithTimeout(ctx, proposingMax)
 	defer cancel()
@@ -222,24 +216,25 @@ func (m *mover) propose(ctx context.Context, list []kvfsm.Command, by proposer) 
 		commands[i] = kvfsm.Encode(c)
 		m.s.metrics.handoffs.WithLabelValues(nameOf(c)).Inc()
 	}
-	var results []any
-	err := m.hit(list, "before")
+	if err = m.hit(list, "before"); err != nil {
+		m.failed(list, err)
+		return 0, err
+	}
 	begun := time.Now()
-	if err == nil {
-		results, err = by(ctx, commands)
+	results, err := by(ctx, commands)
+	took = time.Since(begun)
+	late := m.hit(list, "after")
+	if results == nil || late != nil {
+		err = cmp.Or(err, late)
+		m.failed(list, err)
+		return took, err
 	}
-	if results != nil {
-		if _, page := list[0].(*kvfsm.Chunk); !page { // pages yield to others
-			m.measure(&m.mu.rates.Commit, time.Since(begun))
-		}
-		if err = m.hit(list, "after"); err == nil {
-			m.conclude(list, results)
-			return
-		}
-	}
-	// The driver proposes again at once. A replica that refuses because it has too
-	// much to do must not get that as fast as it can refuse.
-	m.n.pause(ctx, proposingRest)
+	m.conclude(list, results)
+	return took, err
+}
+
+// failed tells the driver that nothing of a list is known to be done.
+func (m *mover) failed(list []kvfsm.Command, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, c := range list {

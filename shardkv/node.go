@@ -22,6 +22,7 @@ import (
 // A replica is what the server needs of raftgroup.Replica.
 type replica interface {
 	ProposeAll(ctx context.Context, commands []entry.Command) ([]any, error)
+	ProposeUrgent(ctx context.Context, commands []entry.Command) ([]any, error)
 	ProposeBackground(ctx context.Context, commands []entry.Command) ([]any, error)
 	ReadBarrier(ctx context.Context) error
 	Store() store.Store

@@ -13,7 +13,7 @@ import (
 	"github.com/shoalkv/shoal/shardkv/placement"
 )
 
-// peerAttemptMax bounds one call to one replica of another group.
+// peerAttemptMax bounds one short call to one replica of another group.
 const peerAttemptMax = 2 * time.Second
 
 // peers is the way to the replicas of other groups: it remembers which of them
@@ -33,14 +33,14 @@ func newPeers(dial dialer) *peers { return &peers{dial: dial} }
 var errNoPeer = errors.New("no replica of the group answered")
 
 // call runs do with one replica of a group after the other, the preferred one
-// first, until one answers; answered is its address.
-func (p *peers) call(ctx context.Context, group shardcfg.Incarnation, addresses []string,
+// first, each for at most attemptMax, until one answers; answered is its address.
+func (p *peers) call(ctx context.Context, attemptMax time.Duration, group shardcfg.Incarnation, addresses []string,
 	do func(context.Context, grpc.ClientConnInterface) error) (answered string, err error) {
 	last := errors.New("no address is known")
 	for _, address := range p.order(group, addresses) {
 		conn, err := p.dial(address)
 		if err == nil {
-			attempt, cancel := context.WithTimeout(ctx, peerAttemptMax)
+			attempt, cancel := context.WithTimeout(ctx, attemptMax)
 			err = do(attempt, conn)
 			cancel()
 		}

@@ -218,7 +218,7 @@ func (p *poller) adopt(ctx context.Context, reply *ctrlpb.PollReply) error {
 	if err := failpoint.Hit("handoff/adopt/before"); err != nil {
 		return err
 	}
-	results, err := p.n.replica.ProposeAll(ctx, []entry.Command{
+	results, err := p.n.replica.ProposeUrgent(ctx, []entry.Command{
 		kvfsm.Encode(&kvfsm.Adopt{Cluster: p.n.identity.Cluster, Config: config})})
 	if err == nil {
 		err = failpoint.Hit("handoff/adopt/after")

@@ -159,7 +159,7 @@ func (w *walk) step(seat int) {
 		w.t.Fatal(err)
 	}
 	may := slices.Clone(w.x.proposable(&w.st, seat))
-	for _, c := range a.Proposals {
+	for _, c := range slices.Concat(a.Proposals, a.Copies) {
 		id := w.x.internCommand(c)
 		if !slices.Contains(may, id) {
 			w.t.Fatalf("%v proposes what the search does not: %s\n%s", w.st.inc(seat), describeCommand(c), w.x.describeState(&w.st))
@@ -190,7 +190,7 @@ func (w *walk) fetched(by, at int, f handoff.Fetch) {
 		w.t.Fatal(err)
 	}
 	if w.rng.IntN(2) == 0 {
-		w.drivers[at].Wanted(f.To, f.Wants)
+		w.drivers[at].Wanted(w.now, f.To, f.Wants)
 	}
 	w.mail = append(w.mail, func() { w.drivers[by].Fetched(w.now, f, pages) })
 }

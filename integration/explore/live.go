@@ -2,6 +2,7 @@ package explore
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
@@ -173,7 +174,7 @@ func (r *fairRun) round(seat int) string {
 		for _, s := range a.Claims {
 			r.claim(seat, int(s))
 		}
-		for _, c := range a.Proposals {
+		for _, c := range slices.Concat(a.Proposals, a.Copies) {
 			if bad := r.propose(seat, c); bad != "" {
 				return bad
 			}
@@ -236,7 +237,7 @@ func (r *fairRun) fetch(by int, f handoff.Fetch) {
 		r.drivers[by].FetchFailed(r.now, f)
 		return
 	}
-	r.drivers[at].Wanted(f.To, f.Wants)
+	r.drivers[at].Wanted(r.now, f.To, f.Wants)
 	pages, err := r.x.readPages(r.local(at).store, f.To, f.Wants, 1<<20)
 	if err != nil {
 		r.drivers[by].FetchFailed(r.now, f)

@@ -90,7 +90,7 @@ func (x *explorer) proposals(l *local, shard int, d *handoff.Driver, now time.Du
 	if err != nil {
 		panic("explore: " + err.Error())
 	}
-	return x.ofShard(shard, a.Proposals)
+	return x.ofShard(shard, slices.Concat(a.Proposals, a.Copies))
 }
 
 func (x *explorer) ofShard(shard int, list []kvfsm.Command) (ids []uint32) {
@@ -131,7 +131,7 @@ func (x *explorer) asReceiver(l *local, shard int, pages func(handoff.Fetch) []k
 	if err != nil {
 		panic("explore: " + err.Error())
 	}
-	if ids = x.ofShard(shard, a.Proposals); len(ids) > 0 || pages == nil {
+	if ids = x.ofShard(shard, slices.Concat(a.Proposals, a.Copies)); len(ids) > 0 || pages == nil {
 		return ids
 	}
 	for _, f := range a.Fetches {

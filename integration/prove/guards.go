@@ -101,7 +101,7 @@ var guards = []guard{
 	{"CommitOfMessage", "raftgroup/transport", "TestCut", one("raftgroup/transport/transport.go",
 		"\targs.LeaderCommitIndex = min(args.LeaderCommitIndex, args.PrevLogEntry+uint64(len(args.Entries)))\n", "")},
 	{"QueueBytes", "raftgroup", "TestBudgetsAndContexts", one("raftgroup/packer.go",
-		"case p.mu.bytes > 0 && ", "case false && ")},
+		"case p.mu.bytes[class] > 0 && ", "case false && ")},
 	{"Quorum", "raftgroup", "TestQuorumIsKept", one("raftgroup/members.go",
 		"if alive <= len(voters)/2 {", "if false {")},
 	{"TransferToVoter", "raftgroup", "TestReplaceReplica", one("raftgroup/members.go",

@@ -29,6 +29,9 @@ type Bugs struct {
 	Unfenced        bool // calls between groups reach whoever lives at an address
 	TailSkipped     bool // the tail of changes is not sent
 	PublishedApart  bool // a server's config is published before its records
+	SharedQueue     bool // pages of handoffs use up the room of clients in the queue
+	WordsForever    bool // what a receiver said once counts for ever
+	Impatient       bool // a page has as much time over a slow link as over any other
 	DrainedEarly    bool // a leaving group says at once that it is drained
 
 	// Of a client and of the controller.

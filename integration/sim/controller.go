@@ -183,7 +183,7 @@ func (c *controller) propose(cmd ctrlfsm.Command, end func(res ctrlfsm.Result, o
 		end(ctrlfsm.Result{Refusal: &ctrlfsm.Refusal{Reason: ctrlfsm.BadRequest, Message: err.Error()}}, true)
 		return
 	}
-	c.r.propose([]entry.Command{encoded}, func(results []any, how fate) {
+	c.r.propose([]entry.Command{encoded}, foreground, func(results []any, how fate) {
 		if how != fateDone {
 			end(ctrlfsm.Result{}, false)
 			return

@@ -52,7 +52,7 @@ func draw(seed uint64, o Options) Profile {
 	if r.IntN(2) == 0 {
 		p.Lease = p.Election
 	}
-	for _, k := range []Kind{KindCrash, KindGroupCrash, KindPartition, KindPause, KindClock, KindDisk, KindStray, KindNewer} {
+	for _, k := range []Kind{KindCrash, KindGroupCrash, KindPartition, KindPause, KindClock, KindDisk, KindStray, KindNewer, KindLimp} {
 		if r.some(k, 0.5) {
 			p.Faults = append(p.Faults, k)
 		}
@@ -101,6 +101,14 @@ func (p *Profile) drawGroups(r dice) {
 	const ms = time.Millisecond
 	p.PauseBudget, p.InviteEvery, p.TailPoll = between(r.Rand, 5*ms, 100*ms), between(r.Rand, 20*ms, 100*ms), between(r.Rand, 2*ms, 20*ms)
 	p.PageBytes = r.pick(64, 200, 1000, 1<<20)
+	p.PagesAtHand, p.WordAge = r.pick(1, 2, 8), 10*p.InviteEvery
+	p.QueueBytes = 1 << 30
+	if n := r.pick(2000, 5000, 20_000); r.some(KindBusy, 0.4) {
+		p.QueueBytes = n
+	}
+	if n := r.pick(2000, 10_000, 100_000); r.some(KindNarrow, 0.3) && p.Big == 0 {
+		p.Bandwidth = uint64(n)
+	}
 	p.Rates = handoff.DefaultParams().Rates
 	if r.IntN(3) == 0 {
 		// A receiver that takes in the tail so slowly that it does not get short.

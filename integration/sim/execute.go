@@ -171,10 +171,12 @@ func (s *server) write(q *request) {
 		w.Stamp.Sequence = 0
 	}
 	cmd := kvfsm.Encode(&w)
-	s.r.propose([]entry.Command{cmd}, func(results []any, how fate) {
+	s.r.propose([]entry.Command{cmd}, foreground, func(results []any, how fate) {
 		switch how {
 		case fateNotDone:
 			s.notLeader(q)
+		case fateBusy:
+			q.reply(response{reply: route.Reply{Code: route.Busy}})
 		case fateUnknown:
 			q.reply(response{reply: route.Reply{Code: route.OutcomeUnknown}})
 		default:

@@ -40,6 +40,8 @@ func (w *World) fault(k Kind) {
 		happened = w.failDisk(w.nodes[rng.IntN(len(w.nodes))], false)
 	case KindNewer:
 		happened = w.failDisk(w.nodes[rng.IntN(len(w.nodes))], true)
+	case KindLimp:
+		w.limp(w.nodes[rng.IntN(len(w.nodes))], last)
 	case KindStray:
 		w.stray()
 		return // counted where a command is proposed
@@ -102,6 +104,18 @@ func (w *World) restart(n *node) {
 	n.boot++
 	w.trace.note(traceRestart, n.id, n.host.last(), n.host.machine.index())
 	n.host.start()
+}
+
+// limp makes a machine's disk slow, for a while.
+func (w *World) limp(n *node, last time.Duration) {
+	n.limping++
+	w.trace.note(traceLimp, n.id, uint64(last), 0)
+	spell := w.spell
+	w.later(last, func() {
+		if w.spell == spell {
+			n.limping--
+		}
+	})
 }
 
 // pause stops a machine, for a while.
@@ -195,6 +209,7 @@ func (w *World) relieve() {
 		if n.host != nil && !n.host.stopping {
 			n.host.disk = nil
 		}
+		n.limping = 0
 		if n.paused > 0 {
 			n.paused = 0
 			n.goOn()

@@ -13,9 +13,10 @@ type node struct {
 	// are void.
 	boot uint64
 	// alien: a server of another cluster answers here.
-	alien  bool
-	paused int      // how many faults pause it
-	held   []func() // what happens when it goes on
+	alien   bool
+	paused  int      // how many faults pause it
+	held    []func() // what happens when it goes on
+	limping int      // how many faults make its disk slow
 	// skew is how far its clock is ahead of virtual time.
 	skew time.Duration
 	// host is the replica that lives here; nil: none.

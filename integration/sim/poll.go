@@ -109,7 +109,7 @@ func (s *server) take(a ctlReply) {
 	}
 	cmd := kvfsm.Encode(&kvfsm.Adopt{Cluster: s.w.cluster, Config: a.config})
 	leads := s.leads
-	s.r.propose([]entry.Command{cmd}, func(_ []any, how fate) {
+	s.r.propose([]entry.Command{cmd}, urgent, func(_ []any, how fate) {
 		if s.leads != leads || s.driver == nil {
 			return
 		}

@@ -36,6 +36,9 @@ const (
 	KindNonsense
 	KindDestroy
 	KindNewer
+	KindLimp
+	KindBusy
+	KindNarrow
 	kindCount
 )
 
@@ -62,6 +65,9 @@ var kinds = [kindCount]struct{ name, text string }{
 	KindNonsense:   {"nonsense", "operators and clients ask for what must be refused"},
 	KindDestroy:    {"destroy", "groups are destroyed, and their shards repaired"},
 	KindNewer:      {"newer", "a replica meets what a newer version wrote, and stops"},
+	KindLimp:       {"limp", "a disk is slow, for a while"},
+	KindBusy:       {"busy", "a queue has no room, and refuses"},
+	KindNarrow:     {"narrow", "pages of a handoff take their time over a narrow link"},
 }
 
 // String is the kind's name on the command line.
@@ -167,7 +173,10 @@ type Profile struct {
 	ClockJump                       time.Duration
 
 	PauseBudget, InviteEvery, TailPoll time.Duration
-	PageBytes                          int
+	PageBytes, PagesAtHand             int
+	WordAge                            time.Duration
+	QueueBytes                         int    // of clients, at a leader
+	Bandwidth                          uint64 // of pages between groups, in bytes/s; 0: no bound
 	ValueBytes                         int
 	Leave, Move, Ghost, Rejoin         bool
 	Destroy                            bool

@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"slices"
+
 	"github.com/shoalkv/shoal/raftgroup/entry"
 )
 
@@ -16,12 +18,25 @@ type fate uint8
 const (
 	fateDone    fate = iota // there are results
 	fateNotDone             // it never went into a log
+	fateBusy                // nor this: the queue has no room
 	fateUnknown             // it may be committed, or may yet be
+)
+
+// class is for whom a proposal is, as in raftgroup.
+type class uint8
+
+const (
+	foreground class = iota
+	urgent
+	background
+	classCount
 )
 
 // A proposal is a list of commands with the one who waits for their results.
 type proposal struct {
 	commands []entry.Command
+	class    class
+	bytes    int
 	end      func(results []any, how fate)
 }
 
@@ -33,10 +48,14 @@ type flight struct {
 }
 
 // A packer makes entries of proposals as raftgroup does: what arrives while two
-// entries are in flight becomes one.
+// entries are in flight becomes one, and background proposals take the room that the
+// others leave. Each class has a budget.
 type packer struct {
 	r        *replica
 	queue    []*proposal
+	back     []*proposal     // those of the background
+	passed   int             // entries since back last had its turn
+	bytes    [classCount]int // queued and in flight
 	inflight []flight
 	clock    uint64 // of the last entry
 }
@@ -44,35 +63,111 @@ type packer struct {
 const (
 	flightsMax  = 2
 	commandsMax = 64
+	backTurn    = 4 // entries that may go by without the background
+	ownShare    = 4 // of the clients' budget
 )
 
 func noopPacket(r *replica) *packet {
 	return r.pack.encode([]entry.Command{{Kind: entry.KindNoop}})
 }
 
-// propose takes commands in; end is called once, unless the process ends.
-func (r *replica) propose(commands []entry.Command, end func(results []any, how fate)) {
+// propose takes commands in; end is called once, unless the process ends, or the
+// proposal that it returns is withdrawn.
+func (r *replica) propose(commands []entry.Command, class class, end func(results []any, how fate)) *proposal {
 	if r.role != leader {
 		end(nil, fateNotDone)
-		return
+		return nil
 	}
-	r.pack.queue = append(r.pack.queue, &proposal{commands, end})
-	r.pack.pump()
+	p := &proposal{commands: commands, class: class, end: end}
+	for _, c := range commands {
+		p.bytes += len(c.Body)
+	}
+	k := &r.pack
+	if k.full(p) {
+		end(nil, fateBusy)
+		return nil
+	}
+	k.bytes[class] += p.bytes
+	if class == background {
+		k.back = append(k.back, p)
+	} else {
+		k.queue = append(k.queue, p)
+	}
+	k.pump()
+	return p
+}
+
+// full reports whether the queue has no room for a proposal. What is larger than
+// the budget is admitted when it is alone.
+func (k *packer) full(p *proposal) bool {
+	w := k.r.g.w
+	limit, used := w.p.QueueBytes, k.bytes[p.class]
+	if w.bugs.SharedQueue {
+		used = k.bytes[foreground] + k.bytes[urgent] + k.bytes[background]
+	} else if p.class != foreground {
+		limit /= ownShare
+	}
+	if used == 0 || used+p.bytes <= limit {
+		return false
+	}
+	if own := k.bytes[foreground]; p.class == foreground && (own == 0 || own+p.bytes <= limit) {
+		w.fail("busy", "%s refuses %d bytes of clients for what is not theirs: %v are queued", k.r.n.addr, p.bytes, k.bytes)
+	}
+	w.stats.happened(KindBusy)
+	return true
 }
 
 func (k *packer) pump() {
-	for len(k.queue) > 0 && len(k.inflight) < flightsMax {
-		var list []entry.Command
-		n := 0
-		for n < len(k.queue) && (n == 0 || len(list)+len(k.queue[n].commands) <= commandsMax) {
-			list = append(list, k.queue[n].commands...)
-			n++
+	for len(k.inflight) < flightsMax {
+		list := k.cut()
+		if len(list) == 0 {
+			return
 		}
-		f := flight{proposals: k.queue[:n:n], p: k.encode(list)}
-		k.queue = k.queue[n:]
+		var commands []entry.Command
+		for _, p := range list {
+			commands = append(commands, p.commands...)
+		}
+		f := flight{proposals: list, p: k.encode(commands)}
 		f.index = k.r.append(f.p)
 		k.inflight = append(k.inflight, f)
 	}
+}
+
+// cut takes the proposals of the next entry, as raftgroup's queue does.
+func (k *packer) cut() (list []*proposal) {
+	waiting := len(k.back) > 0 && !slices.ContainsFunc(k.inflight, func(f flight) bool {
+		return slices.ContainsFunc(f.proposals, func(p *proposal) bool { return p.class == background })
+	})
+	n := 0
+	take := func(queue *[]*proposal) {
+		for len(*queue) > 0 && (len(list) == 0 || n+len((*queue)[0].commands) <= commandsMax) {
+			n += len((*queue)[0].commands)
+			list, *queue = append(list, (*queue)[0]), (*queue)[1:]
+		}
+	}
+	if !waiting || len(k.queue) > 0 && k.passed < backTurn {
+		take(&k.queue)
+	}
+	if waiting {
+		beside := len(list)
+		take(&k.back)
+		if k.passed++; len(list) > beside {
+			k.passed = 0
+		}
+	}
+	return list
+}
+
+// withdraw takes a proposal back out of the queue; false: it is not there any more.
+func (k *packer) withdraw(p *proposal) bool {
+	for _, queue := range []*[]*proposal{&k.queue, &k.back} {
+		if i := slices.Index(*queue, p); i >= 0 {
+			*queue = slices.Delete(slices.Clone(*queue), i, i+1)
+			k.bytes[p.class] -= p.bytes
+			return true
+		}
+	}
+	return false
 }
 
 func (k *packer) encode(list []entry.Command) *packet {
@@ -91,6 +186,7 @@ func (k *packer) applied(st *state) {
 		}
 		results := st.results
 		for _, p := range f.proposals {
+			k.bytes[p.class] -= p.bytes
 			mine := results[:len(p.commands):len(p.commands)]
 			results = results[len(p.commands):]
 			if w := k.r.g.w; !w.quiet() && chance(w.rng.raft, w.p.LostResult) {
@@ -106,8 +202,8 @@ func (k *packer) applied(st *state) {
 
 // fail answers everyone: what is in a log may yet be committed.
 func (k *packer) fail() {
-	queue, inflight := k.queue, k.inflight
-	k.queue, k.inflight = nil, nil
+	queue, inflight := slices.Concat(k.queue, k.back), k.inflight
+	k.queue, k.back, k.inflight, k.bytes = nil, nil, nil, [classCount]int{}
 	for _, f := range inflight {
 		for _, p := range f.proposals {
 			p.end(nil, fateUnknown)

@@ -404,10 +404,17 @@ func (r *replica) append(p *packet) uint64 {
 	return r.last()
 }
 
+// limpFactor is by how much a disk that limps is slower.
+const limpFactor = 50
+
 // sync makes what the log has now durable, after a while, then runs f.
 func (r *replica) sync(f func()) {
 	last, cuts := r.last(), r.cuts
-	r.n.after(between(r.g.w.rng.raft, r.g.w.p.Fsync/2, 2*r.g.w.p.Fsync), func() {
+	took := between(r.g.w.rng.raft, r.g.w.p.Fsync/2, 2*r.g.w.p.Fsync)
+	if r.n.limping > 0 {
+		took *= limpFactor
+	}
+	r.n.after(took, func() {
 		if r.cuts == cuts {
 			r.synced = max(r.synced, last)
 		}

@@ -31,11 +31,14 @@ type server struct {
 	passing bool
 	slowed  map[shardcfg.ShardID]time.Duration
 	rates   handoff.Rates // measured
+	// words is when the receiver of each shard was heard last.
+	words map[shardcfg.ShardID]time.Duration
 
 	// shown is the state that was published, as shardkv's places has it: config and
 	// records of one moment, which is behind the applied one.
 	shown handoff.View
 	lot   *placement.Lot[*request]
+	holds []*held
 	heard *placement.Memory
 	peers placement.Preference // which replica of a group to ask first
 }
@@ -49,7 +52,7 @@ func newServer(l *life, r *replica) *server {
 func (s *server) died() {
 	s.leads++
 	s.driver, s.talk = nil, nil
-	s.polling, s.passing = false, false
+	s.polling, s.passing, s.holds = false, false, nil
 	s.shown = *s.l.view(s.r.machine.at)
 	s.lot = placement.NewLot[*request](s.w.p.Parked, parkedBytesMax)
 	s.heard = placement.NewMemory()
@@ -71,8 +74,13 @@ func (s *server) led() {
 	s.leads++
 	p := handoff.DefaultParams()
 	p.PauseBudget, p.InviteEvery, p.TailPoll = s.w.p.PauseBudget, s.w.p.InviteEvery, s.w.p.TailPoll
-	p.FetchTimeout, p.ProposeTimeout = 500*time.Millisecond, 500*time.Millisecond
+	p.FetchTimeout, p.ProposeTimeout, p.WordAge = peerTimeout, 2*proposingMax, s.w.p.WordAge
 	p.ThrottleRounds, p.FetchShardsMax, p.ProposalsMax = 5, 4, s.w.p.ProposalsMax
+	p.PageBytes, p.AtHandBytesMax = s.w.p.PageBytes, s.w.p.PagesAtHand*s.w.p.PageBytes
+	if s.w.bugs.WordsForever {
+		p.WordAge = time.Hour
+	}
+	s.words = map[shardcfg.ShardID]time.Duration{}
 	s.driver = handoff.NewDriver(handoff.Identity{Peer: s.l.self, Replicas: s.l.addrs}, p)
 	s.rates = handoff.Rates{BytesPerSecond: s.w.p.Rates.BytesPerSecond, ChangesPerSecond: s.w.p.Rates.ChangesPerSecond}
 	s.talk = handoff.NewConversation(s.driver)
@@ -120,6 +128,7 @@ func (s *server) received() {
 // publish shows the state as it is by now, and wakes who waits for it.
 func (s *server) publish(st *state) {
 	s.show()
+	s.lookAtHeld()
 	if s.driver != nil {
 		s.passSoon(time.Millisecond)
 	}
@@ -173,8 +182,12 @@ func (s *server) pass() {
 	for i := range a.Fetches {
 		s.fetch(a.Fetches[i])
 	}
+	s.checkWords(&v, &a)
 	if len(a.Proposals) > 0 {
-		s.carryOut(a.Proposals)
+		s.carryOut(a.Proposals, urgent)
+	}
+	if len(a.Copies) > 0 {
+		s.carryOut(a.Copies, background)
 	}
 	if ask {
 		s.pollIn(0)
@@ -196,18 +209,25 @@ func (s *server) moving() bool {
 	return false
 }
 
-// carryOut proposes the commands of a pass and tells the driver how they ended.
-func (s *server) carryOut(list []kvfsm.Command) {
+// proposingMax bounds a list of proposals.
+const proposingMax = 500 * time.Millisecond
+
+// carryOut follows shardkv's mover.propose: it proposes commands of a pass and tells
+// the driver how they ended, after proposingMax at the latest.
+func (s *server) carryOut(list []kvfsm.Command, class class) {
 	commands := make([]entry.Command, len(list))
 	for i, c := range list {
 		commands[i] = kvfsm.Encode(c)
 	}
-	leads, begun := s.leads, s.w.now
-	s.r.propose(commands, func(results []any, how fate) {
-		if s.leads != leads || s.driver == nil {
+	leads, begun, over := s.leads, s.w.now, false
+	end := func(results []any, how fate) {
+		if over || s.leads != leads || s.driver == nil {
 			return
 		}
-		handoff.Smooth(&s.rates.Commit, s.w.now-begun)
+		over = true
+		if how == fateDone && class == urgent {
+			handoff.Smooth(&s.rates.Commit, s.w.now-begun)
+		}
 		for i, c := range list {
 			if how != fateDone {
 				s.driver.Proposed(s.w.now, c, kvfsm.Verdict{}, errFate)
@@ -216,7 +236,33 @@ func (s *server) carryOut(list []kvfsm.Command) {
 			s.driver.Proposed(s.w.now, c, results[i].(kvfsm.Verdict), nil)
 		}
 		s.passSoon(0)
+	}
+	p := s.r.propose(commands, class, end)
+	s.r.n.after(proposingMax, func() {
+		if !over && p != nil {
+			s.r.pack.withdraw(p)
+		}
+		end(nil, fateUnknown)
 	})
+}
+
+// checkWords: nothing is frozen, and no write slowed, for a receiver that has been
+// silent for longer than its word counts.
+func (s *server) checkWords(v *handoff.View, a *handoff.Actions) {
+	check := func(shard shardcfg.ShardID, what string) {
+		if age := s.w.now - s.words[shard]; age > s.w.p.WordAge {
+			rec := v.Record(shard)
+			s.w.fail("INV-5", "%s: shard %d is %s for group %d, last heard %v ago", s.l.g.name, shard, what, rec.To.Group, age)
+		}
+	}
+	for _, t := range a.Throttles {
+		check(t.Shard, "slowed")
+	}
+	for _, c := range a.Proposals {
+		if f, ok := c.(*kvfsm.Freeze); ok && !s.w.bugs.FreezeEarly {
+			check(f.Shard, "frozen")
+		}
+	}
 }
 
 // expireLater follows shardkv's expirer.
@@ -242,7 +288,7 @@ func (s *server) expire(age uint64) {
 		list[i] = kvfsm.Encode(c)
 	}
 	again := s.mine(func() { s.expire(age) })
-	s.r.propose(list, func(_ []any, how fate) {
+	s.r.propose(list, background, func(_ []any, how fate) {
 		if how == fateDone {
 			s.r.n.after(pruneRest, again)
 		}

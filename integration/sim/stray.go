@@ -72,7 +72,7 @@ func (g *raftGroup) stray(c entry.Command) bool {
 	for _, r := range g.replicas {
 		if r.role == leader && r.n.up && r.n.paused == 0 && !g.w.quiet() {
 			g.w.stats.happened(KindStray)
-			r.propose([]entry.Command{c}, func([]any, fate) {})
+			r.propose([]entry.Command{c}, foreground, func([]any, fate) {})
 			return true
 		}
 	}

@@ -19,6 +19,7 @@ const (
 	traceCrash
 	traceRestart
 	tracePause
+	traceLimp
 	traceCut
 	traceHeal
 	traceClock
@@ -36,7 +37,7 @@ const (
 )
 
 var traceNames = [...]string{"elected", "deposed", "appended", "applied", "replayed", "snapshot", "crash", "restart",
-	"pause", "cut", "heal", "clock", "call", "return", "attempt", "command", "change", "drained", "lost", "read", "poll", "state", "report"}
+	"pause", "limp", "cut", "heal", "clock", "call", "return", "attempt", "command", "change", "drained", "lost", "read", "poll", "state", "report"}
 
 // A trace is the record of a run: always its hash, its text if somebody reads
 // it.

@@ -49,9 +49,8 @@ type arriving struct {
 
 	// fetch is the number of the Fetch that asks for this shard now; 0: none.
 	fetch uint64
-	// page is the last page, and wanted what it was asked for; nil: none.
-	page   *kvfsm.Page
-	wanted kvfsm.Want
+	// page is at hand: it was fetched, and is not in the log yet; nil: none.
+	page *atHand
 	// notBefore is when to fetch again at the earliest.
 	notBefore time.Duration
 	// shown is the greatest mark that the source of the present staging, shownBy,
@@ -79,6 +78,9 @@ func (d *Driver) Invited(now time.Duration, in Invite) {
 		return
 	}
 	in.From.Replicas = slices.Clone(in.From.Replicas)
+	if src := d.sources[in.From.Peer.Incarnation]; src != nil {
+		src.heardAt = now
+	}
 	for _, inv := range in.Shards {
 		a := d.arrivingOf(inv.Shard)
 		if inv.Phase != kvfsm.PhaseServing {
@@ -116,6 +118,7 @@ func (d *Driver) stepArriving(v *View) {
 		}
 	}
 	d.expireFetches()
+	d.hand = hand{}
 	due := map[shardcfg.Incarnation][]want{}
 	for _, s := range slices.Sorted(maps.Keys(d.arriving)) {
 		rec, a := v.Record(s), d.arriving[s]
@@ -186,10 +189,11 @@ func (d *Driver) stepDiscard(v *View, rec *kvfsm.Record, a *arriving) bool {
 // stepPage proposes the page that is at hand, or says what to fetch.
 func (d *Driver) stepPage(v *View, rec *kvfsm.Record, a *arriving) (want, bool) {
 	st := rec.Staging
-	w := kvfsm.Want{Shard: rec.Shard, Mark: st.Wanted(), Cursor: st.Cursor}
+	w := want{Want: kvfsm.Want{Shard: rec.Shard, Mark: st.Wanted(), Cursor: st.Cursor}, urgent: a.invited && a.inv.Phase == kvfsm.PhaseFrozen}
 	if a.page != nil {
-		if sameWant(a.wanted, w) {
-			d.propose(v, rec, pageCommand(st, a.page))
+		if sameWant(a.page.wanted, w.Want) {
+			d.hand[w.kind()] += a.page.bytes
+			d.propose(v, rec, pageCommand(st, &a.page.Page))
 			return want{}, false
 		}
 		a.page = nil // the cursor has moved on
@@ -201,7 +205,7 @@ func (d *Driver) stepPage(v *View, rec *kvfsm.Record, a *arriving) (want, bool) 
 		d.wake(a.notBefore)
 		return want{}, false
 	}
-	return want{Want: w, urgent: a.invited && a.inv.Phase == kvfsm.PhaseFrozen}, true
+	return w, true
 }
 
 func sameWant(a, b kvfsm.Want) bool {
@@ -224,168 +228,5 @@ func pageCommand(st *kvfsm.Staging, p *kvfsm.Page) kvfsm.Command {
 func (d *Driver) refused(s shardcfg.ShardID) {
 	if a := d.arriving[s]; a != nil {
 		a.page = nil
-	}
-}
-
-// want is a Want with its priority.
-type want struct {
-	kvfsm.Want
-	urgent bool // the holder is frozen
-}
-
-// source is what a receiver's leader remembers of a group that it fetches from.
-type source struct {
-	// lanes hold the number and deadline of the Fetch under way: one for frozen
-	// shards, whose clients wait, and one for the others, so that a long copy
-	// does not stand in their way.
-	lanes [2]lane
-	// after is the last shard that the slow lane asked for: the next Fetch goes on
-	// behind it, so that shards take turns.
-	after shardcfg.ShardID
-}
-
-type lane struct {
-	fetch uint64 // 0: none under way
-	until time.Duration
-}
-
-// Lanes of a source.
-const (
-	laneCopy = iota
-	laneFrozen
-)
-
-// fetch makes at most one Fetch per source and lane, in a fixed order.
-func (d *Driver) fetch(v *View, due map[shardcfg.Incarnation][]want) {
-	for _, inc := range slices.SortedFunc(maps.Keys(due), shardcfg.Incarnation.Compare) {
-		src := d.sources[inc]
-		if src == nil {
-			src = &source{}
-			d.sources[inc] = src
-		}
-		var lanes [len(src.lanes)][]want
-		for _, w := range due[inc] {
-			n := laneCopy
-			if w.urgent {
-				n = laneFrozen
-			}
-			lanes[n] = append(lanes[n], w)
-		}
-		for n, wants := range lanes {
-			if src.lanes[n].fetch == 0 && len(wants) > 0 {
-				d.fetchLane(v, inc, src, n, wants)
-			}
-		}
-	}
-}
-
-// fetchLane makes one Fetch.
-func (d *Driver) fetchLane(v *View, from shardcfg.Incarnation, src *source, n int, wants []want) {
-	first, _ := slices.BinarySearchFunc(wants, src.after, func(w want, after shardcfg.ShardID) int {
-		return int(w.Shard) - int(after) - 1
-	})
-	wants = slices.Concat(wants[first:], wants[:first])
-	wants = wants[:min(len(wants), d.p.FetchShardsMax)]
-	rec := v.Record(wants[0].Shard)
-	f := Fetch{From: rec.Staging.From, To: d.self.Peer.Incarnation}
-	if f.Replicas = d.addresses(v, f.From, wants); len(f.Replicas) == 0 {
-		return
-	}
-	d.fetches++
-	f.Number = d.fetches
-	for _, w := range wants {
-		f.Wants = append(f.Wants, w.Want)
-		d.arriving[w.Shard].fetch = f.Number
-	}
-	src.after = wants[len(wants)-1].Shard
-	src.lanes[n] = lane{fetch: f.Number, until: d.now + d.p.FetchTimeout}
-	d.wake(d.now + d.p.FetchTimeout)
-	d.actions.Fetches = append(d.actions.Fetches, f)
-}
-
-// addresses returns those of a source: as its newest invitation says, else by
-// the config. A source that is in neither has nothing to hand over, or will
-// invite.
-func (d *Driver) addresses(v *View, from kvfsm.Peer, wants []want) []string {
-	for _, w := range wants {
-		if a := d.arriving[w.Shard]; a.invited && a.from.Peer.Incarnation == from.Incarnation && len(a.from.Replicas) > 0 {
-			return a.from.Replicas
-		}
-	}
-	return v.replicas(from)
-}
-
-// expireFetches gives up fetches that were not answered.
-func (d *Driver) expireFetches() {
-	for _, src := range d.sources {
-		for n := range src.lanes {
-			if l := src.lanes[n]; l.fetch != 0 && d.now >= l.until {
-				d.endFetch(src, n)
-			}
-		}
-	}
-}
-
-// endFetch frees a lane and its shards.
-func (d *Driver) endFetch(src *source, n int) {
-	number := src.lanes[n].fetch
-	src.lanes[n] = lane{}
-	for _, a := range d.arriving {
-		if a.fetch == number {
-			a.fetch = 0
-		}
-	}
-}
-
-// endOf frees the lane that a Fetch used, if it still does.
-func (d *Driver) endOf(f Fetch) {
-	src := d.sources[f.From.Incarnation]
-	if src == nil {
-		return
-	}
-	for n := range src.lanes {
-		if src.lanes[n].fetch == f.Number && f.Number != 0 {
-			d.endFetch(src, n)
-			return
-		}
-	}
-}
-
-// FetchFailed says that a Fetch will not be answered.
-func (d *Driver) FetchFailed(now time.Duration, f Fetch) {
-	d.endOf(f)
-	for _, w := range f.Wants {
-		if a := d.arriving[w.Shard]; a != nil {
-			a.notBefore = max(a.notBefore, now+d.p.InviteEvery)
-		}
-	}
-}
-
-// Fetched takes in the pages that answer a Fetch. Pages may be old or come
-// twice: they are proposed only where the cursor is the one that was asked for.
-// The slices of pages are kept.
-func (d *Driver) Fetched(now time.Duration, f Fetch, pages []kvfsm.Page) {
-	d.endOf(f)
-	for i := range pages[:min(len(pages), len(f.Wants))] {
-		p, w := pages[i], f.Wants[i]
-		a := d.arriving[p.Shard]
-		if p.Shard != w.Shard || a == nil {
-			continue
-		}
-		a.show(f.From.Incarnation, p.Mark)
-		switch {
-		case p.NotYours, p.Mark != w.Mark:
-			// Past it, which show notes; or a replica that has not got there yet.
-			a.notBefore = max(a.notBefore, now+d.p.TailPoll)
-		case !p.Last && len(p.Items) == 0 && p.Next.Equal(w.Cursor):
-			// The tail is empty. Look again soon, or when an invitation says that the
-			// holder froze: unless it did so while this page travelled.
-			a.notBefore = now + d.p.TailPoll
-			if a.invited && a.inv.Phase == kvfsm.PhaseFrozen {
-				a.notBefore = now + time.Millisecond
-			}
-		default:
-			a.page, a.wanted = &p, w
-		}
 	}
 }

@@ -174,5 +174,5 @@ func (c *Conversation) Granted(now time.Duration, v *View, asked, granted []shar
 
 // Idle reports whether a pass decided nothing.
 func (a *Actions) Idle() bool {
-	return len(a.Invites)+len(a.Fetches)+len(a.Proposals)+len(a.Claims)+len(a.Throttles) == 0 && a.AdoptAtLeast == 0
+	return len(a.Invites)+len(a.Fetches)+len(a.Proposals)+len(a.Copies)+len(a.Claims)+len(a.Throttles) == 0 && a.AdoptAtLeast == 0
 }

@@ -18,9 +18,9 @@
 //	on an Invite from a group:     d.Invited(now, invite); answer with Answer(self, &view, invite)
 //	on an InviteReply:             d.Answered(now, invite, reply)
 //	on pages for a Fetch:          d.Fetched(now, fetch, pages), or d.FetchFailed(now, fetch)
-//	on the end of a proposal:      d.Proposed(command, verdict, err)
+//	on the end of a proposal:      d.Proposed(now, command, verdict, err)
 //	on a poll of the controllers:  the turns of a Conversation
-//	on wants, at the leader:       d.Wanted(from, wants)
+//	on wants, at the leader:       d.Wanted(now, from, wants)
 //	then, and whenever applied state changed or Actions.Wait has passed:
 //	                               actions := d.Step(now, view); carry them out
 package handoff

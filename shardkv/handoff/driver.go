@@ -33,11 +33,14 @@ type Driver struct {
 	heard map[shardcfg.ShardID]hearsay
 
 	fetches uint64 // how many were ever made
+	// lastSource is the one that was asked for pages last: the others have their turn.
+	lastSource shardcfg.Incarnation
 
 	// Of the present Step:
 
 	now     time.Duration
 	actions Actions
+	hand    hand
 }
 
 // NewDriver returns the memory of a leader that was just elected.
@@ -165,7 +168,7 @@ func (d *Driver) Step(now time.Duration, v View) (Actions, error) {
 func (d *Driver) forget(v *View) {
 	for s, p := range d.pending {
 		rec := v.Record(s)
-		if p.overtaken(stateOf(v, &rec)) || d.now >= p.until {
+		if p.overtaken(stateOf(v, &rec)) {
 			delete(d.pending, s)
 		}
 	}
@@ -230,7 +233,9 @@ func (d *Driver) stepGrants(v *View) {
 // pending is a proposal whose effect has not been seen.
 type pending struct {
 	state state
-	until time.Duration
+	// until is when it may be repeated.
+	until  time.Duration
+	failed int // how often it failed in this state
 }
 
 // state is the part of the applied state that proposals for a shard depend on.
@@ -259,23 +264,36 @@ func (p *pending) overtaken(now state) bool { return p.state != now }
 // propose adds a proposal unless one for the shard is under way in the same
 // state, or this Step has enough. It reports whether one is under way now.
 func (d *Driver) propose(v *View, rec *kvfsm.Record, c kvfsm.Command) bool {
-	if p, ok := d.pending[rec.Shard]; ok {
+	p, ok := d.pending[rec.Shard]
+	if ok && d.now < p.until {
 		d.wake(p.until)
 		return true
 	}
-	if len(d.actions.Proposals) >= d.p.ProposalsMax {
+	if len(d.actions.Proposals)+len(d.actions.Copies) >= d.p.ProposalsMax {
 		d.wake(d.now)
 		return false
 	}
-	d.pending[rec.Shard] = pending{state: stateOf(v, rec), until: d.now + d.p.ProposeTimeout}
-	d.wake(d.now + d.p.ProposeTimeout)
-	d.actions.Proposals = append(d.actions.Proposals, c)
+	p.state, p.until = stateOf(v, rec), d.now+d.p.ProposeTimeout
+	d.pending[rec.Shard] = p
+	d.wake(p.until)
+	if isCopy(c) {
+		d.actions.Copies = append(d.actions.Copies, c)
+	} else {
+		d.actions.Proposals = append(d.actions.Proposals, c)
+	}
 	return true
 }
 
-// Proposed says how a proposal ended. After an error it is repeated at once,
-// whether it took effect or not: guards make that harmless. A refused one is
-// repeated after a while, if the state still asks for it.
+// isCopy tells pages of a copy from everything else.
+func isCopy(c kvfsm.Command) bool {
+	page, ok := c.(*kvfsm.Chunk)
+	return ok && !page.From.Tail
+}
+
+// Proposed says how a proposal ended. After an error it is repeated, whether it
+// took effect or not: guards make that harmless; but the more often it failed, the
+// later, for who refuses has too much to do. One whose guard failed is repeated after
+// a while, if the state still asks for it.
 func (d *Driver) Proposed(now time.Duration, c kvfsm.Command, v kvfsm.Verdict, err error) {
 	s, ok := kvfsm.HandoffShard(c)
 	if !ok {
@@ -286,13 +304,19 @@ func (d *Driver) Proposed(now time.Duration, c kvfsm.Command, v kvfsm.Verdict, e
 	}
 	p, waiting := d.pending[s]
 	switch {
-	case !waiting:
+	case !waiting || err == nil && v.Done:
+		return
 	case err != nil:
-		delete(d.pending, s)
-	case !v.Done:
+		restMax := d.p.InviteEvery
+		if isCopy(c) {
+			restMax = d.p.RefusedRestMax
+		}
+		p.until = min(p.until, now+min(d.p.RefusedRest<<min(p.failed, 16), restMax))
+		p.failed++
+	default:
 		p.until = min(p.until, now+d.p.InviteEvery)
-		d.pending[s] = p
 	}
+	d.pending[s] = p
 }
 
 // wake asks for a Step at a time or before.

@@ -74,11 +74,12 @@ func (w *world) put(g *group, n int) {
 
 func wantProposals(t *testing.T, a handoff.Actions, want ...kvfsm.Command) {
 	t.Helper()
-	if len(a.Proposals) == 0 && len(want) == 0 {
+	got := proposals(a)
+	if len(got) == 0 && len(want) == 0 {
 		return
 	}
-	if !reflect.DeepEqual(a.Proposals, want) {
-		t.Fatalf("proposals are %v, want %v", texts(a.Proposals), texts(want))
+	if !reflect.DeepEqual(got, want) {
+		t.Fatalf("proposals are %v, want %v", texts(got), texts(want))
 	}
 }
 
@@ -162,7 +163,7 @@ func (w *world) fetch(a, b *group) {
 	w.t.Helper()
 	st := b.view.Records[0].Staging
 	want := kvfsm.Want{Mark: st.Wanted(), Cursor: st.Cursor}
-	a.driver.Wanted(b.id.Peer.Incarnation, []kvfsm.Want{want})
+	a.driver.Wanted(w.now, b.id.Peer.Incarnation, []kvfsm.Want{want})
 	p, err := kvfsm.ReadPage(a.store, b.id.Peer.Incarnation, want, 1<<20)
 	if err != nil {
 		w.t.Fatal(err)
@@ -355,8 +356,8 @@ func TestDiscardNeedsProof(t *testing.T) {
 		acts = w.next(b)
 		if tc.want {
 			wantProposals(t, acts, discard)
-		} else if len(acts.Proposals) > 0 {
-			t.Errorf("case %d: proposals are %v", i, texts(acts.Proposals))
+		} else if got := proposals(acts); len(got) > 0 {
+			t.Errorf("case %d: proposals are %v", i, texts(got))
 		}
 	}
 	w, a, b := pair(t, 3)

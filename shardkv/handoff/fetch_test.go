@@ -35,6 +35,11 @@ func newFetching() *fetching {
 func (f *fetching) stage(s shardcfg.ShardID, phase kvfsm.Phase, replicas ...string) {
 	f.view.Records = append(f.view.Records, kvfsm.Record{Shard: s, CopyLast: 1,
 		Staging: &kvfsm.Staging{Epoch: shardcfg.Epoch{Num: 2}, Handoff: 2, From: f.from, Copy: 1}})
+	f.invite(s, phase, replicas...)
+}
+
+// invite takes in an invitation of the holder.
+func (f *fetching) invite(s shardcfg.ShardID, phase kvfsm.Phase, replicas ...string) {
 	f.driver.Invited(f.now, handoff.Invite{From: handoff.Identity{Peer: f.from, Replicas: replicas},
 		To: kvfsm.Peer{Incarnation: shardcfg.Incarnation{2}, Group: 2}, Adopted: 2,
 		Shards: []handoff.Invitation{{Shard: s, Mark: kvfsm.Mark{Epoch: shardcfg.Epoch{Num: 1}, Handoff: 2}, Phase: phase}}})
@@ -88,10 +93,10 @@ func TestRefusedPageIsFetchedAgain(t *testing.T) {
 	w := fetches[0].Wants[0]
 	f.driver.Fetched(f.now, fetches[0], []kvfsm.Page{{Shard: 0, Mark: w.Mark, Next: kvfsm.Cursor{Key: []byte("k")}, Items: []kvfsm.Item{{Key: []byte("k")}}}})
 	a, err := f.driver.Step(f.now, f.view)
-	if err != nil || len(a.Proposals) != 1 {
-		t.Fatalf("proposals are %v, %v, want the page", a.Proposals, err)
+	if err != nil || len(a.Copies) != 1 {
+		t.Fatalf("proposals are %v, %v, want the page", a.Copies, err)
 	}
-	f.driver.Proposed(f.now, a.Proposals[0], kvfsm.Verdict{Why: kvfsm.ReasonItems}, nil)
+	f.driver.Proposed(f.now, a.Copies[0], kvfsm.Verdict{Why: kvfsm.ReasonItems}, nil)
 	f.now += handoff.DefaultParams().InviteEvery
 	if again := f.step(t); len(again) != 1 || !again[0].Wants[0].Cursor.Equal(w.Cursor) {
 		t.Errorf("after the refusal the fetches are %+v, want the same page", again)

@@ -19,7 +19,8 @@ type leaving struct {
 	invited      bool // with sentPhase, at sentAt
 	sentPhase    kvfsm.Phase
 	sentAt       time.Duration
-	standing     *Standing // the receiver's last answer; nil: none
+	standing     *Standing     // the receiver's last answer; nil: none
+	heardAt      time.Duration // the receiver's last word on this handoff
 	copiedBytes  uint64
 	tailRevision shardcfg.Revision // of the receiver's cursor
 	inTail       bool              // the receiver copied everything
@@ -109,7 +110,9 @@ func (d *Driver) invite(rec *kvfsm.Record, to kvfsm.Peer, l *leaving, out invita
 }
 
 // invites makes one Invite for each group whose addresses are known, in a fixed
-// order.
+// order; and one more if some of its shards are frozen. Of those the only news is
+// that they were installed: that answer is held back, apart from the others, until
+// there is some.
 func (d *Driver) invites(v *View, out invitations) []Invite {
 	var list []Invite
 	peers := slices.SortedFunc(maps.Keys(out), func(a, b kvfsm.Peer) int {
@@ -123,7 +126,21 @@ func (d *Driver) invites(v *View, out invitations) []Invite {
 			}
 			continue
 		}
-		list = append(list, Invite{From: d.self, To: to, Replicas: replicas, Adopted: v.Adopted(), Shards: out[to]})
+		in := Invite{From: d.self, To: to, Replicas: replicas, Adopted: v.Adopted()}
+		held := in
+		held.Hold = true
+		for _, inv := range out[to] {
+			if inv.Phase == kvfsm.PhaseFrozen {
+				held.Shards = append(held.Shards, inv)
+			} else {
+				in.Shards = append(in.Shards, inv)
+			}
+		}
+		for _, in := range []Invite{held, in} {
+			if len(in.Shards) > 0 {
+				list = append(list, in)
+			}
+		}
 	}
 	return list
 }
@@ -142,6 +159,8 @@ func (d *Driver) stepServing(v *View, rec *kvfsm.Record, l *leaving) {
 	switch {
 	case l.standing == nil:
 		l.waiting = "the receiver has not answered"
+	case d.silent(l):
+		l.waiting = "the receiver has fallen silent"
 	case !l.standing.Ready:
 		l.waiting = "the receiver is not ready"
 	case d.held:
@@ -152,13 +171,20 @@ func (d *Driver) stepServing(v *View, rec *kvfsm.Record, l *leaving) {
 }
 
 // stepFreeze: Freeze once the receiver has the whole copy for exactly this
-// handoff (INV-7), and the rest fits the budget.
+// handoff (INV-7), and the rest fits the budget. For a receiver that has fallen
+// silent nothing is frozen, as it would stay so until it comes back, and no write is
+// slowed: that does not help it to catch up.
 func (d *Driver) stepFreeze(v *View, rec *kvfsm.Record, l *leaving) error {
 	if !l.inTail {
 		l.waiting = "the receiver is copying"
 		if l.standing == nil {
 			l.waiting = "the receiver has not answered"
 		}
+		return nil
+	}
+	if d.silent(l) {
+		l.waiting = "the receiver has fallen silent"
+		l.restBest, l.roundsWorse = 0, 0
 		return nil
 	}
 	if err := d.measure(v, rec, l); err != nil {
@@ -175,6 +201,9 @@ func (d *Driver) stepFreeze(v *View, rec *kvfsm.Record, l *leaving) error {
 	}
 	return nil
 }
+
+// silent reports whether the receiver's last word is too old to count.
+func (d *Driver) silent(l *leaving) bool { return d.now-l.heardAt > d.p.WordAge }
 
 // fixed is what a pause takes however short the tail is: the invitation and the
 // last fetch, the Freeze and the Install.
@@ -284,7 +313,7 @@ func (d *Driver) Answered(now time.Duration, in Invite, reply InviteReply) {
 		if l.standing != nil && st.Epoch.Less(l.standing.Epoch) {
 			continue // a replica that lags behind the last one
 		}
-		l.standing = &st
+		l.standing, l.heardAt = &st, now
 		if l.frozen && l.pause == 0 && !st.Epoch.Less(inv.Epoch.Next()) {
 			l.pause = now - l.frozenAt
 		}
@@ -299,9 +328,10 @@ func (d *Driver) Answered(now time.Duration, in Invite, reply InviteReply) {
 // Wanted takes in the wants of a receiver's Fetch, if the replica that answers
 // it is the leader: they show the receiver's cursors sooner than its next
 // answer does.
-func (d *Driver) Wanted(from shardcfg.Incarnation, wants []kvfsm.Want) {
+func (d *Driver) Wanted(now time.Duration, from shardcfg.Incarnation, wants []kvfsm.Want) {
 	for _, w := range wants {
 		if l := d.leaving[w.Shard]; l != nil && l.to == from && l.mark == w.Mark {
+			l.heardAt = now
 			l.see(w.Cursor)
 		}
 	}

@@ -157,7 +157,10 @@ type Invite struct {
 	Replicas []string
 	// Adopted is the holder's.
 	Adopted shardcfg.ConfigNum
-	Shards  []Invitation
+	// Hold asks to hold the answer back, for a while, until a shard was installed:
+	// all are Frozen, and there is no other news.
+	Hold   bool
+	Shards []Invitation
 }
 
 // An Invitation concerns one shard of an Invite.
@@ -210,6 +213,11 @@ type Fetch struct {
 	// Replicas are the holder's addresses; any of them may answer.
 	Replicas []string
 	Wants    []kvfsm.Want
+	// BytesMax bounds the answer; one item may be larger.
+	BytesMax int
+	// Patience is how long the answer may take, of all replicas that are asked in
+	// turn. Over a slow link it grows.
+	Patience time.Duration
 }
 
 // Actions are what to do next. All of it may be lost or done twice.
@@ -217,8 +225,12 @@ type Actions struct {
 	Invites []Invite
 	Fetches []Fetch
 	// Proposals concern different shards, or are in the order in which to
-	// propose them. They may share entries.
+	// propose them. They may share entries. Clients may be waiting for their effect.
 	Proposals []kvfsm.Command
+	// Copies are pages of copies to propose: many and large, and nobody waits for
+	// one of them. They are to yield to everything else. Params.AtHandBytesMax, and a
+	// page more, bounds them.
+	Copies []kvfsm.Command
 	// Claims are shards to claim at the controllers.
 	Claims []shardcfg.ShardID
 	// AdoptAtLeast asks to adopt a config of at least this number; 0: no need.

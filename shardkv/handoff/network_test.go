@@ -20,7 +20,7 @@ func (w *world) invited(to, from *group, in handoff.Invite) {
 
 func (w *world) wanted(from, to *group, f handoff.Fetch) {
 	if w.rng.IntN(2) == 0 {
-		from.driver.Wanted(f.To, f.Wants)
+		from.driver.Wanted(w.now, f.To, f.Wants)
 	}
 	bytesMax := w.pageBytes
 	if bytesMax == 0 {

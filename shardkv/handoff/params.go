@@ -8,10 +8,19 @@ type Params struct {
 	// InviteEvery is the interval between Invites to one group while there is
 	// nothing new to say.
 	InviteEvery time.Duration
-	// FetchTimeout is after how long an unanswered Fetch or Invite counts as lost.
+	// WordAge is for how long the word of a receiver counts: nothing is frozen, and no
+	// write slowed, for one that has been silent longer.
+	WordAge time.Duration
+	// FetchTimeout is how long a Fetch may take at first, over all replicas that are
+	// asked in turn; see Fetch.Patience. Whoever sends it says how it ended: twice as
+	// long after, it counts as lost.
 	FetchTimeout time.Duration
-	// ProposeTimeout is after how long a proposal without effect is repeated.
+	// ProposeTimeout is after how long a proposal counts as lost. Whoever makes it says
+	// sooner how it ended; until then it is under way.
 	ProposeTimeout time.Duration
+	// RefusedRest is the pause after a proposal that failed. It doubles with each
+	// failure, up to RefusedRestMax for pages of copies, and to InviteEvery for others.
+	RefusedRest, RefusedRestMax time.Duration
 	// TailPoll is the interval between fetches of a tail that had no change.
 	TailPoll time.Duration
 	// PauseBudget is how long a shard may be frozen, by estimate, for Freeze to
@@ -22,8 +31,12 @@ type Params struct {
 	ThrottleRounds int
 	// ThrottleDelayMax bounds the advised delay of a write.
 	ThrottleDelayMax time.Duration
-	// FetchShardsMax bounds the wants of one Fetch.
+	// FetchShardsMax bounds the wants of one Fetch, PageBytes its answer.
 	FetchShardsMax int
+	PageBytes      int
+	// AtHandBytesMax bounds the pages of a kind (of copies, of tails, of frozen shards)
+	// that are being fetched, or are fetched and not in the log yet. One may be larger.
+	AtHandBytesMax int
 	// ProposalsMax bounds the proposals of one Step.
 	ProposalsMax int
 	// Rates are assumed until SetRates brings measured ones.
@@ -51,13 +64,18 @@ func Smooth(mean *time.Duration, d time.Duration) {
 func DefaultParams() Params {
 	return Params{
 		InviteEvery:      100 * time.Millisecond,
-		FetchTimeout:     2 * time.Second,
-		ProposeTimeout:   2 * time.Second,
+		WordAge:          time.Second,
+		FetchTimeout:     6 * time.Second,
+		ProposeTimeout:   15 * time.Second,
+		RefusedRest:      20 * time.Millisecond,
+		RefusedRestMax:   time.Second,
 		TailPoll:         10 * time.Millisecond,
 		PauseBudget:      50 * time.Millisecond,
 		ThrottleRounds:   20,
 		ThrottleDelayMax: 100 * time.Millisecond,
 		FetchShardsMax:   256,
+		PageBytes:        1 << 20,
+		AtHandBytesMax:   8 << 20,
 		ProposalsMax:     1024,
 		Rates: Rates{RoundTrip: time.Millisecond, Commit: 5 * time.Millisecond,
 			BytesPerSecond: 32 << 20, ChangesPerSecond: 20000},

@@ -68,7 +68,8 @@ func tightParams() handoff.Params {
 	p := handoff.DefaultParams()
 	p.FetchShardsMax = 2
 	p.ThrottleRounds = 3
-	p.FetchTimeout = 300 * time.Millisecond
+	p.FetchTimeout = 150 * time.Millisecond
+	p.AtHandBytesMax = 2 * p.PageBytes
 	p.ProposeTimeout = 300 * time.Millisecond
 	return p
 }
@@ -268,8 +269,8 @@ func (w *world) step(g *group) {
 	if err != nil {
 		w.fatalf("step: %v", err)
 	}
-	g.queue = append(g.queue, a.Proposals...)
-	g.ever = append(g.ever, a.Proposals...)
+	g.queue = append(g.queue, proposals(a)...)
+	g.ever = append(g.ever, proposals(a)...)
 	for _, s := range a.Claims {
 		owner := w.latest().Shards[s]
 		if _, taken := w.claims[s]; !taken && owner == g.id.Peer.Group {
@@ -286,6 +287,9 @@ func (w *world) step(g *group) {
 		w.send(f.From.Incarnation, func(from *group) { w.wanted(from, g, f) })
 	}
 }
+
+// proposals are all of them.
+func proposals(a handoff.Actions) []kvfsm.Command { return slices.Concat(a.Proposals, a.Copies) }
 
 // act is one step of the adversary.
 func (w *world) act() {

@@ -43,6 +43,14 @@ const itemOverheadBytes = 16
 
 func (it *Item) size() int { return itemOverheadBytes + len(it.Key) + len(it.Value) }
 
+// Bytes is what the page is counted as, against a bound of ReadPages and others.
+func (p *Page) Bytes() (n int) {
+	for i := range p.Items {
+		n += p.Items[i].size()
+	}
+	return n
+}
+
 // ReadPages answers a receiver's wants from a snapshot of any replica of the
 // holder, leader or not, for as many of them, from the first on, as fit into
 // bytesMax; at least one. A single item larger than that travels alone.
@@ -61,9 +69,7 @@ func ReadPages(r store.Reader, to shardcfg.Incarnation, wants []Want, bytesMax i
 		if err != nil {
 			return nil, err
 		}
-		for j := range p.Items {
-			bytesMax -= p.Items[j].size()
-		}
+		bytesMax -= p.Bytes()
 		pages = append(pages, p)
 	}
 	return pages, nil
