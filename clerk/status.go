@@ -371,10 +371,11 @@ func (a *Admin) waitSettled(ctx context.Context, num shardcfg.ConfigNum, progres
 				p.CopiedBytes += h.CopiedBytes
 				p.TotalBytes += h.TotalBytes
 			}
-			if progress != nil {
+			settled := p.Num >= num && p.Settled == p.Total
+			if progress != nil && (settled || ctx.Err() == nil) { // a look that was cut off saw little
 				progress(p)
 			}
-			if p.Num >= num && p.Settled == p.Total {
+			if settled {
 				return nil
 			}
 		}
@@ -426,7 +427,11 @@ func obstacle(ctx context.Context, before, met error) error {
 
 func (a *Admin) waitError(ctx context.Context, op string, last error) error {
 	e := &Error{Op: op, Family: FamilyNotDone, Cause: ended(ctx)}
-	if last != nil {
+	var look *Error
+	switch {
+	case errors.As(last, &look): // what is known of the look is nothing of the wait
+		e.Detail = look.Cause.Error()
+	case last != nil:
 		e.Detail = last.Error()
 	}
 	return e

@@ -25,7 +25,8 @@ const progressEvery = 250 * time.Millisecond
 const foundTimeout = 5 * time.Second
 
 // membershipService serves Membership for the host's replica. All methods but
-// List need the leader; elsewhere they answer Unavailable, naming it.
+// List need the leader; elsewhere they answer Unavailable, naming it. An error
+// that raftpb.IsNotBegun knows is of a change that had no effect and never will.
 type membershipService struct {
 	raftpb.UnimplementedMembershipServer
 	host *Host
@@ -35,7 +36,7 @@ func (s *membershipService) replica() (*runningReplica, error) {
 	if r := s.host.running(); r != nil {
 		return r, nil
 	}
-	return nil, errStarting
+	return nil, raftpb.NotBegun(errStarting)
 }
 
 // List answers the members as this replica sees them. Only the leader knows who
@@ -136,7 +137,7 @@ func (s *membershipService) Add(req *raftpb.AddRequest, stream grpc.ServerStream
 	ctx := stream.Context()
 	member, err := s.adopt(ctx, r, req)
 	if err != nil {
-		return err
+		return raftpb.NotBegun(err)
 	}
 	steps := s.steps(r, member, req.GetReplaces())
 	for i, step := range steps {
@@ -330,7 +331,7 @@ func (r *runningReplica) needLeader() error {
 	if self {
 		return nil
 	}
-	return membershipError(&raftgroup.NotLeaderError{Leader: leader})
+	return raftpb.NotBegun(membershipError(&raftgroup.NotLeaderError{Leader: leader}))
 }
 
 // membershipError gives an error of the replica its gRPC code: FailedPrecondition

@@ -51,7 +51,7 @@ The keys stay in the store. Reads of keys that were never written are cheaper:
 		if err := shardcfg.CheckValue(make([]byte, min(o.ValueSize, shardcfg.ValueBytesMax+1))); err != nil {
 			return usagef("--value-size is %d: %w", o.ValueSize, err)
 		}
-		return a.withClerk(cmd.Context(), func(ctx context.Context, c *clerk.Clerk) error {
+		return a.withStore(cmd.Context(), func(ctx context.Context, c *clerk.Clerk) error {
 			if load {
 				if err := a.loadBench(ctx, c, o); err != nil {
 					return err

@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,23 +15,53 @@ import (
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 )
 
-// A waiting is what commands share that can wait for what they began.
-type waiting struct {
-	wait    bool
-	timeout time.Duration
+// A changing is what the commands share that change the configuration.
+type changing struct {
+	waiting
+	plan    bool
+	verbose bool // a plan is shown shard by shard
 }
 
-func (w *waiting) flags(f *pflag.FlagSet, what string) {
-	f.BoolVar(&w.wait, "wait", false, "return when "+what)
-	f.DurationVar(&w.timeout, "wait-timeout", 0, "how long --wait may take; 0: as long as it takes")
+func (g *changing) planFlags(f *pflag.FlagSet) {
+	f.BoolVar(&g.plan, "plan", false, "change nothing, and print what would move")
+	f.BoolVarP(&g.verbose, "verbose", "v", false, "print a plan shard by shard")
 }
 
-// context bounds the wait.
-func (w *waiting) context(ctx context.Context) (context.Context, context.CancelFunc) {
-	if w.timeout <= 0 {
-		return context.WithCancel(ctx)
+func (g *changing) flags(f *pflag.FlagSet, settled string) {
+	g.planFlags(f)
+	g.waiting.flags(f, settled)
+}
+
+// options are those of the change itself.
+func (g *changing) options() []clerk.ChangeOption {
+	if g.plan {
+		return []clerk.ChangeOption{clerk.Plan()}
 	}
-	return context.WithTimeout(ctx, w.timeout)
+	return nil
+}
+
+// A makeChange makes a change of configuration.
+type makeChange func(ctx context.Context, admin *clerk.Admin, options []clerk.ChangeOption) (clerk.Change, error)
+
+// changeCommand runs a command that changes the configuration: it makes the
+// change, prints it, and waits until it has settled if that is asked for.
+func (a *app) changeCommand(cmd *cobra.Command, g *changing, change makeChange) error {
+	return a.withClerk(cmd.Context(), func(ctx context.Context, c *clerk.Clerk) error {
+		made, err := a.makeChange(ctx, c, g, change)
+		if err != nil || g.plan || !g.wait {
+			return err
+		}
+		return a.waitSettled(ctx, c.Admin(), &g.waiting, settling{verb: cmd.Name(), num: made.Num, moves: made.Moves})
+	})
+}
+
+// makeChange makes a change of configuration, and prints it.
+func (a *app) makeChange(ctx context.Context, c *clerk.Clerk, g *changing, change makeChange) (clerk.Change, error) {
+	made, err := change(ctx, c.Admin(), g.options())
+	if err != nil {
+		return made, err
+	}
+	return made, a.printChange(made, g)
 }
 
 // A changeResult is what a change of configuration reports.
@@ -47,98 +79,75 @@ type moveResult struct {
 }
 
 // printChange reports a change that was made or, with plan, that would be.
-func (a *app) printChange(c clerk.Change, plan bool) error {
-	result := changeResult{Config: c.Num, Plan: plan, Moves: []moveResult{}}
-	bytes := uint64(0)
+func (a *app) printChange(c clerk.Change, g *changing) error {
+	result := changeResult{Config: c.Num, Plan: g.plan, Moves: []moveResult{}}
 	for _, m := range c.Moves {
 		result.Moves = append(result.Moves, moveResult{m.Shard, m.From, m.To, m.Bytes})
-		bytes += m.Bytes
 	}
+	total := fmt.Sprintf("%s to move, %s", output.Plural(len(c.Moves), "shard"), output.Bytes(moveBytes(c.Moves)))
 	switch {
 	case a.out.IsJSON():
 		return a.out.Object(result)
-	case !plan && !c.Changed && len(c.Moves) == 0:
+	case !g.plan && !c.Changed && len(c.Moves) == 0:
 		return a.out.Linef("config %d: nothing to change", c.Num)
-	case !plan:
-		return a.out.Linef("config %d: %s to move, %s", c.Num, output.Plural(len(c.Moves), "shard"), output.Bytes(bytes))
+	case !g.plan:
+		return a.out.Linef("config %d: %s", c.Num, total)
+	case len(c.Moves) == 0:
+		return a.out.Linef("nothing would move")
 	}
+	if err := a.printPlan(result.Moves, g.verbose); err != nil {
+		return err
+	}
+	return a.out.Linef("%s", total)
+}
+
+// printPlan shows what would move, from group to group or shard by shard.
+func (a *app) printPlan(moves []moveResult, verbose bool) error {
 	var rows [][]string
-	for _, m := range result.Moves {
-		rows = append(rows, []string{fmt.Sprint(m.Shard), gidText(m.From), gidText(m.To), output.Bytes(m.Bytes)})
+	if verbose {
+		for _, m := range moves {
+			rows = append(rows, []string{fmt.Sprint(m.Shard), gidText(m.From), gidText(m.To), output.Bytes(m.Bytes)})
+		}
+		return a.out.Rows([]string{"SHARD", "FROM", "TO", "SIZE"}, rows)
 	}
-	if err := a.out.Rows([]string{"SHARD", "FROM", "TO", "SIZE"}, rows); err != nil {
-		return err
+	type way struct{ from, to shardcfg.GroupID }
+	type sum struct {
+		way
+		shards int
+		bytes  uint64
 	}
-	return a.out.Linef("%s to move, %s", output.Plural(len(c.Moves), "shard"), output.Bytes(bytes))
+	var sums []sum
+	for _, m := range moves {
+		i := slices.IndexFunc(sums, func(s sum) bool { return s.way == way{m.From, m.To} })
+		if i < 0 {
+			i = len(sums)
+			sums = append(sums, sum{way: way{m.From, m.To}})
+		}
+		sums[i].shards++
+		sums[i].bytes += m.Bytes
+	}
+	slices.SortFunc(sums, func(a, b sum) int { return cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(a.to, b.to)) })
+	for _, s := range sums {
+		rows = append(rows, []string{gidText(s.from), gidText(s.to), output.Count(s.shards), output.Bytes(s.bytes)})
+	}
+	return a.out.Rows([]string{"FROM", "TO", "SHARDS", "SIZE"}, rows)
 }
 
-// waitSettled shows the shards' way to their owners until all have arrived.
-func (a *app) waitSettled(ctx context.Context, admin *clerk.Admin, w *waiting, num shardcfg.ConfigNum) error {
-	ctx, cancel := w.context(ctx)
-	defer cancel()
-	if err := a.out.Flush(); err != nil {
-		return err
+func moveBytes(moves []clerk.Move) (sum uint64) {
+	for _, m := range moves {
+		sum += m.Bytes
 	}
-	var latest shared[output.State]
-	progress := output.StartProgress(a.env.Stderr, "shards", latest.get)
-	defer progress.Stop()
-	err := admin.WaitSettled(ctx, num, func(p clerk.Progress) {
-		s := output.State{Done: uint64(max(p.Settled, 0)), Total: uint64(max(p.Total, 0))}
-		if p.TotalBytes > 0 {
-			s.Text = fmt.Sprintf("%s of %s copied", output.Bytes(p.CopiedBytes), output.Bytes(p.TotalBytes))
-		}
-		latest.set(s)
-	})
-	if err != nil {
-		return fmt.Errorf("config %d is made, but its shards have not all arrived: %w", num, err)
-	}
-	return nil
+	return sum
 }
 
-// waitDrained waits until groups hold nothing any more.
-func (a *app) waitDrained(ctx context.Context, c *clerk.Clerk, w *waiting, gids []shardcfg.GroupID) error {
-	ctx, cancel := w.context(ctx)
-	defer cancel()
-	if err := a.out.Flush(); err != nil {
-		return err
+// printDone says, for people, that a change has settled.
+func (a *app) printDone(s settling, start time.Time, more string) error {
+	switch took := output.Duration(time.Since(start)); {
+	case a.out.IsJSON():
+		return nil
+	case len(s.moves) == 0:
+		return a.out.Linef("done: every shard is in place%s", more)
+	default:
+		return a.out.Linef("done: %s, %s, %s%s", output.Plural(len(s.moves), "shard"), output.Bytes(moveBytes(s.moves)), took, more)
 	}
-	var latest shared[output.State]
-	progress := output.StartProgress(a.env.Stderr, "drain", latest.get)
-	defer progress.Stop()
-	// Two looks at the same thing: the groups that are left decide, the shards on
-	// their way are for the display only.
-	watch, stop := context.WithCancel(ctx)
-	defer stop()
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		_ = c.Admin().WaitSettled(watch, 0, func(p clerk.Progress) {
-			latest.set(output.State{Done: uint64(max(p.Settled, 0)), Total: uint64(max(p.Total, 0)), Text: "shards in place"})
-		})
-	}()
-	err := c.Admin().WaitDrained(ctx, gids, nil)
-	stop()
-	<-watched
-	if err != nil {
-		return fmt.Errorf("leaving, but not drained yet: %w", err)
-	}
-	return nil
-}
-
-// changeCommand makes the RunE of a command that changes the configuration.
-func (a *app) changeCommand(w *waiting, plan *bool, change func(context.Context, *clerk.Admin, []clerk.ChangeOption, []string) (clerk.Change, error)) func(*cobra.Command, []string) error {
-	return a.clerkCommand(func(ctx context.Context, c *clerk.Clerk, args []string) error {
-		var options []clerk.ChangeOption
-		if *plan {
-			options = append(options, clerk.Plan())
-		}
-		made, err := change(ctx, c.Admin(), options, args)
-		if err != nil {
-			return err
-		}
-		if err := a.printChange(made, *plan); err != nil || *plan || !w.wait {
-			return err
-		}
-		return a.waitSettled(ctx, c.Admin(), w, made.Num)
-	})
 }

@@ -74,11 +74,14 @@ func (a *app) withClerks(ctx context.Context, n int, do func(context.Context, []
 	var open errgroup.Group
 	for i := range clerks {
 		open.Go(func() (err error) {
-			clerks[i], err = clerk.Open(ctx, a.clerkConfig())
+			clerks[i], err = a.open(ctx)
 			return err
 		})
 	}
 	err := open.Wait()
+	if err == nil {
+		err = a.needGroup(ctx, clerks[0])
+	}
 	if err == nil {
 		err = do(ctx, clerks)
 	}

@@ -96,6 +96,7 @@ type app struct {
 	log *slog.Logger    // from start on
 	// started: the arguments and settings were understood.
 	started bool
+	verb    string // the command's name, with which errors begin; from start on
 
 	controllers []string
 	chosen      bool // controllers is not the default
@@ -175,6 +176,7 @@ did not hold; 5 refused.`,
 
 // start completes and checks the settings, before any command runs.
 func (a *app) start(cmd *cobra.Command, _ []string) error {
+	a.verb = cmd.Name()
 	if err := a.applySettings(cmd); err != nil {
 		return usageError{err}
 	}

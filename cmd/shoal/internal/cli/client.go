@@ -25,9 +25,25 @@ func (a *app) clerkConfig() clerk.Config {
 	return config
 }
 
+// open returns a Clerk. Its errors are of the command that needs one.
+func (a *app) open(ctx context.Context) (*clerk.Clerk, error) {
+	c, err := clerk.Open(ctx, a.clerkConfig())
+	var failed *clerk.Error
+	if err == nil || !errors.As(err, &failed) {
+		return c, err
+	}
+	failed.Op = a.verb
+	elsewhere := a.chosen || len(a.seeds) > 0 || a.placement != ""
+	if errors.Is(err, clerk.ErrUnavailable) && !errors.Is(err, context.Canceled) && !elsewhere {
+		return nil, codedError{fmt.Errorf("%s: not done: no cluster answers at %s: is \"shoal dev\" running? (--controllers names a cluster elsewhere)",
+			a.verb, controllersDefault), ExitUnavailable}
+	}
+	return nil, failed
+}
+
 // withClerk opens a Clerk for the time of one command.
 func (a *app) withClerk(ctx context.Context, do func(context.Context, *clerk.Clerk) error) (err error) {
-	c, err := clerk.Open(ctx, a.clerkConfig())
+	c, err := a.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -40,6 +56,38 @@ func (a *app) clerkCommand(do func(ctx context.Context, c *clerk.Clerk, args []s
 	return func(cmd *cobra.Command, args []string) error {
 		return a.withClerk(cmd.Context(), func(ctx context.Context, c *clerk.Clerk) error { return do(ctx, c, args) })
 	}
+}
+
+// withStore opens a Clerk for the time of one command on data, which needs a
+// group: where none has joined, it fails at once instead of waiting for one.
+func (a *app) withStore(ctx context.Context, do func(context.Context, *clerk.Clerk) error) error {
+	return a.withClerk(ctx, func(ctx context.Context, c *clerk.Clerk) error {
+		if err := a.needGroup(ctx, c); err != nil {
+			return err
+		}
+		return do(ctx, c)
+	})
+}
+
+// storeCommand makes the RunE of a command on data.
+func (a *app) storeCommand(do func(ctx context.Context, c *clerk.Clerk, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		return a.withStore(cmd.Context(), func(ctx context.Context, c *clerk.Clerk) error { return do(ctx, c, args) })
+	}
+}
+
+// needGroup refuses to go on if the latest configuration has no group, and the
+// Clerk knows of none.
+func (a *app) needGroup(ctx context.Context, c *clerk.Clerk) error {
+	if config := c.Placement(); config == nil || len(config.Groups) > 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+	defer cancel()
+	if config, err := c.Admin().Latest(ctx); err != nil || len(config.Groups) > 0 {
+		return nil // the operation itself says what stands in its way
+	}
+	return codedError{fmt.Errorf("%s: not done: no group has joined the cluster, so nobody could hold the data; add one: shoal join GID ADDR,ADDR,...", a.verb), ExitUnavailable}
 }
 
 // readOperand returns the value that an argument stands for: itself, or for "-"

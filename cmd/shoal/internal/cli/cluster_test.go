@@ -295,6 +295,7 @@ var unstable = []struct {
 	{regexp.MustCompile(`"incarnation":"[0-9a-f]{32}"`), `"incarnation":"ID"`},
 	{regexp.MustCompile(`("to":\d+),"bytes":\d+`), `$1,"bytes":N`},
 	{regexp.MustCompile(` to move, .*`), " to move, SIZE"},
+	{regexp.MustCompile(`(done: \d+ shards?), [^;\n]*`), `$1, SIZE, TIME`},
 	{regexp.MustCompile(`"pause_ms":[0-9.]+`), `"pause_ms":N`},
 	{regexp.MustCompile(`"unjoined":.*,("shards":{"total")`), `"unjoined":[...],$1`}, // a group that left is heard of for a while
 }

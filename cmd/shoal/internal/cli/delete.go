@@ -27,7 +27,7 @@ version than it ever had.`,
 		if cmd.Flags().Changed("if-version") {
 			options = append(options, clerk.IfVersion(clerk.Version(ifVersion)))
 		}
-		return a.withClerk(cmd.Context(), func(ctx context.Context, c *clerk.Clerk) error {
+		return a.withStore(cmd.Context(), func(ctx context.Context, c *clerk.Clerk) error {
 			if err := c.Delete(ctx, []byte(args[0]), options...); err != nil {
 				return err
 			}

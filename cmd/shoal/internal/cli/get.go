@@ -22,7 +22,7 @@ is not UTF-8 is in "value_base64".`,
 		Example: "  shoal get user/7\n  shoal get user/7 -o json",
 		Args:    arguments(1, 1),
 		PreRunE: checkKey,
-		RunE: a.clerkCommand(func(ctx context.Context, c *clerk.Clerk, args []string) error {
+		RunE: a.storeCommand(func(ctx context.Context, c *clerk.Clerk, args []string) error {
 			v, err := c.Get(ctx, []byte(args[0]))
 			if err != nil {
 				return err

@@ -14,9 +14,9 @@ import (
 )
 
 func (a *app) joinCommand() *cobra.Command {
-	var w waiting
+	var g changing
 	var weight uint32
-	var plan, force bool
+	var force bool
 	cmd := &cobra.Command{
 		Use:   "join GID ADDR,ADDR,...",
 		Short: "Add a group, so that shards move to it",
@@ -33,9 +33,8 @@ comes back is then taken only once a join without --force could ask it.`,
 	}
 	f := cmd.Flags()
 	f.Uint32Var(&weight, "weight", 0, "the group's share of the shards, relative to others; 0: 1, or as it is")
-	f.BoolVar(&plan, "plan", false, "change nothing, and print what would move")
 	f.BoolVar(&force, "force", false, "do not ask the replicas who they are")
-	w.flags(f, "every shard has arrived")
+	g.flags(f, "every shard has arrived")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		gid, err := parseGID(args[0])
 		if err != nil {
@@ -46,12 +45,12 @@ comes back is then taken only once a join without --force could ask it.`,
 			return err
 		}
 		join := clerk.JoinGroup{GID: gid, Replicas: replicas, Weight: weight}
-		return a.changeCommand(&w, &plan, func(ctx context.Context, admin *clerk.Admin, options []clerk.ChangeOption, _ []string) (clerk.Change, error) {
+		return a.changeCommand(cmd, &g, func(ctx context.Context, admin *clerk.Admin, options []clerk.ChangeOption) (clerk.Change, error) {
 			if force {
 				options = append(options, clerk.Force())
 			}
 			return admin.Join(ctx, []clerk.JoinGroup{join}, options...)
-		})(cmd, args)
+		})
 	}
 	return cmd
 }
@@ -84,8 +83,7 @@ func checkAddress(address string) error {
 }
 
 func (a *app) leaveCommand() *cobra.Command {
-	var w waiting
-	var plan bool
+	var g changing
 	cmd := &cobra.Command{
 		Use:   "leave GID...",
 		Short: "Remove groups; their shards move to the others",
@@ -98,8 +96,7 @@ a gid that no group ever had, and 5 for the last group while it holds data.`,
 		Example: "  shoal leave 1 --plan\n  shoal leave 1 2 --wait",
 		Args:    arguments(1, -1),
 	}
-	cmd.Flags().BoolVar(&plan, "plan", false, "change nothing, and print what would move")
-	w.flags(cmd.Flags(), "the groups are drained and may be switched off")
+	g.flags(cmd.Flags(), "the groups are drained and may be switched off")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		var gids []shardcfg.GroupID
 		for _, arg := range args {
@@ -111,19 +108,14 @@ a gid that no group ever had, and 5 for the last group while it holds data.`,
 		}
 		slices.Sort(gids)
 		gids = slices.Compact(gids)
-		var options []clerk.ChangeOption
-		if plan {
-			options = append(options, clerk.Plan())
-		}
 		return a.withClerk(cmd.Context(), func(ctx context.Context, c *clerk.Clerk) error {
-			made, err := c.Admin().Leave(ctx, gids, options...)
-			if err != nil {
+			made, err := a.makeChange(ctx, c, &g, func(ctx context.Context, admin *clerk.Admin, options []clerk.ChangeOption) (clerk.Change, error) {
+				return admin.Leave(ctx, gids, options...)
+			})
+			if err != nil || g.plan || !g.wait {
 				return err
 			}
-			if err := a.printChange(made, plan); err != nil || plan || !w.wait {
-				return err
-			}
-			return a.waitDrained(ctx, c, &w, gids)
+			return a.waitDrained(ctx, c, &g.waiting, settling{verb: cmd.Name(), num: made.Num, moves: made.Moves}, gids)
 		})
 	}
 	return cmd

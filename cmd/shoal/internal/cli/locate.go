@@ -22,7 +22,7 @@ the shard is on its way.`,
 		Example: "  shoal locate user/7\n  shoal locate '{user7}/name' -o json",
 		Args:    arguments(1, 1),
 		PreRunE: checkKey,
-		RunE: a.clerkCommand(func(ctx context.Context, c *clerk.Clerk, args []string) error {
+		RunE: a.storeCommand(func(ctx context.Context, c *clerk.Clerk, args []string) error {
 			at, err := c.Locate(ctx, []byte(args[0]))
 			if err != nil {
 				return err

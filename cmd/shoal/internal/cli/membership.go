@@ -141,8 +141,9 @@ type membershipCall func(ctx context.Context, list *raftpb.ListReply, client raf
 // change looks for the leader, round after round, until it did the change or ctx
 // ends: a group whose leader has just died elects another within a second, and
 // until then names the dead one, at whose address an empty replica may answer.
-// waiting is told why it goes on.
+// waiting is told why it goes on. Its error is a *membershipError.
 func (m *membership) change(ctx context.Context, waiting func(why error), ask membershipCall) error {
+	failed := &membershipError{}
 	for {
 		found := m.ask(ctx)
 		err := errors.Join(found.silence...)
@@ -153,15 +154,16 @@ func (m *membership) change(ctx context.Context, waiting func(why error), ask me
 			if err = m.at(ctx, found, ask); err == nil {
 				return nil
 			}
-			if _, elsewhere := fence.Refused(err); !elsewhere && status.Code(err) != codes.Unavailable {
-				return err
+			if !failed.note(ctx, err) {
+				return failed
 			}
 			err = fmt.Errorf("%s: %s", found.leader, status.Convert(err).Message())
 		}
 		waiting(err)
 		select {
 		case <-ctx.Done():
-			return codedError{fmt.Errorf("no replica of the group could do it: %w", err), ExitUnavailable}
+			failed.cause, failed.ended = fmt.Errorf("no replica of the group could do it: %w", err), ctx.Err()
+			return failed
 		case <-time.After(membershipRest):
 		}
 	}
@@ -171,7 +173,7 @@ func (m *membership) change(ctx context.Context, waiting func(why error), ask me
 func (m *membership) at(ctx context.Context, found census, ask membershipCall) error {
 	conn, err := m.dial(found.leader)
 	if err != nil {
-		return status.Error(codes.Unavailable, err.Error())
+		return raftpb.NotBegun(status.Error(codes.Unavailable, err.Error()))
 	}
 	ctx = fence.WithTarget(fence.WithCluster(ctx, m.cluster), m.incarnation)
 	return ask(ctx, found.list, raftpb.NewMembershipClient(conn))
@@ -181,7 +183,9 @@ func (m *membership) at(ctx context.Context, found census, ask membershipCall) e
 // removes that one once the new one votes. progress shows how far it is.
 func (m *membership) add(ctx context.Context, address, replaces string, progress func(output.State)) error {
 	waiting := func(why error) { progress(notYet(why)) }
-	return m.change(ctx, waiting, func(ctx context.Context, _ *raftpb.ListReply, client raftpb.MembershipClient) error {
+	var phases []string
+	var state output.State
+	err := m.change(ctx, waiting, func(ctx context.Context, _ *raftpb.ListReply, client raftpb.MembershipClient) error {
 		stream, err := client.Add(ctx, &raftpb.AddRequest{Address: address, Replaces: replaces})
 		if err != nil {
 			return err
@@ -194,9 +198,17 @@ func (m *membership) add(ctx context.Context, address, replaces string, progress
 			if err != nil {
 				return err
 			}
-			progress(output.State{Done: min(p.GetAppliedIndex(), p.GetTargetIndex()), Total: p.GetTargetIndex(), Text: p.GetPhase()})
+			if phases = append(phases, p.GetPhase()); len(phases) > 1 {
+				phases = unique(phases)
+			}
+			state = output.State{Done: min(p.GetAppliedIndex(), p.GetTargetIndex()), Total: p.GetTargetIndex(), Text: p.GetPhase()}
+			progress(state)
 		}
 	})
+	if failed := (*membershipError)(nil); errors.As(err, &failed) {
+		failed.phases, failed.state = len(phases), state
+	}
+	return err
 }
 
 // remove removes the member of an id. Once it knows which replica that is, it

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-
 	"fmt"
 	"net"
 	"strings"
@@ -27,6 +26,7 @@ type fakeMember struct {
 	leads   func() bool
 	members func() []*raftpb.Member
 	removed func(id, server string) error
+	added   func(grpc.ServerStreamingServer[raftpb.Progress]) error // nil: done at once
 }
 
 func (f *fakeMember) List(context.Context, *raftpb.ListRequest) (*raftpb.ListReply, error) {
@@ -35,7 +35,10 @@ func (f *fakeMember) List(context.Context, *raftpb.ListRequest) (*raftpb.ListRep
 
 func (f *fakeMember) Add(_ *raftpb.AddRequest, stream grpc.ServerStreamingServer[raftpb.Progress]) error {
 	if !f.leads() {
-		return status.Errorf(codes.Unavailable, "this replica does not lead; the leader is %s", f.leader())
+		return raftpb.NotBegun(status.Errorf(codes.Unavailable, "this replica does not lead; the leader is %s", f.leader()))
+	}
+	if f.added != nil {
+		return f.added(stream)
 	}
 	return stream.Send(&raftpb.Progress{Phase: "done"})
 }
@@ -136,8 +139,8 @@ func TestChangeOutlastsAnElection(t *testing.T) {
 	}
 }
 
-// A change that nobody can make ends with the caller's deadline, as one whose
-// outcome is unknown, and says what each replica answered.
+// A change that nobody can make ends with the caller's deadline, as one that is
+// not done, and says what each replica answered.
 func TestChangeWithoutLeader(t *testing.T) {
 	nobody := &fakeMember{
 		leader: func() string { return "" }, leads: func() bool { return false },
@@ -146,14 +149,86 @@ func TestChangeWithoutLeader(t *testing.T) {
 	address := serve(t, nobody)
 	ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
 	defer cancel()
-	err := membershipFailure("add", membershipOf(t, address).add(ctx, "127.0.0.1:1", "", func(output.State) {}))
+	err := membershipFailure("add", membershipOf(t, address, "127.0.0.1:1").add(ctx, "127.0.0.1:1", "", func(output.State) {}))
 	if exitCode(err) != ExitUnavailable {
 		t.Errorf("exit code %d, %v", exitCode(err), err)
 	}
-	for _, part := range []string{"outcome unknown", address + ": this replica does not lead"} {
+	for _, part := range []string{"add: not done: ", address + ": this replica does not lead", "connection refused"} {
 		if !strings.Contains(fmt.Sprint(err), part) {
 			t.Errorf("%q does not say %q", err, part)
 		}
+	}
+	if strings.Contains(err.Error(), "outcome unknown") {
+		t.Errorf("%q names two families", err)
+	}
+}
+
+// What is said of a change that failed follows from what its leader said: that
+// nothing was begun, which steps it began, or nothing that tells.
+func TestWhatIsKnownOfAChange(t *testing.T) {
+	progress := func(phases ...string) (sent []*raftpb.Progress) {
+		for _, phase := range phases {
+			sent = append(sent, &raftpb.Progress{Phase: phase, AppliedIndex: 3, TargetIndex: 9})
+		}
+		return sent
+	}
+	unavailable := status.Error(codes.Unavailable, "it is shutting down")
+	for _, c := range []struct {
+		name   string
+		sent   []*raftpb.Progress
+		fails  error // nil: it hangs
+		cancel bool
+		code   int
+		says   string
+	}{
+		{"nothing was begun", nil, raftpb.NotBegun(unavailable), false, ExitUnavailable, "add: not done: "},
+		{"refused before it was begun", nil, raftpb.NotBegun(status.Error(codes.FailedPrecondition, "wrong group")), false, ExitRefused, "add: not done: wrong group"},
+		{"the first step was refused", progress("adding"), status.Error(codes.FailedPrecondition, "no quorum"), false, ExitRefused, "add: not done: no quorum"},
+		{"a later step was refused", progress("adding", "catching up", "catching up", "removing"), status.Error(codes.FailedPrecondition, "no quorum (done: add b)"),
+			false, ExitRefused, "add: done in part: no quorum (done: add b); repeat"},
+		{"the answer was lost", nil, unavailable, false, ExitUnavailable, "add: outcome unknown: "},
+		{"the first step hangs", progress("adding"), nil, false, ExitUnavailable, "add: outcome unknown: "},
+		{"the first step is interrupted", progress("adding"), nil, true, ExitFailed, "add: outcome unknown: "},
+		{"it catches up", progress("adding", "catching up"), nil, false, ExitUnavailable, "add: done; not settled yet: catching up, 3 of 9 entries: timed out; repeat"},
+		{"it is interrupted", progress("adding", "catching up"), nil, true, ExitFailed, "add: done; not settled yet: catching up, 3 of 9 entries: interrupted; repeat"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			leader := &fakeMember{leads: func() bool { return true }, members: func() []*raftpb.Member { return nil }}
+			leader.added = func(stream grpc.ServerStreamingServer[raftpb.Progress]) error {
+				for _, p := range c.sent {
+					if err := stream.Send(p); err != nil {
+						return err
+					}
+				}
+				if c.fails == nil {
+					<-stream.Context().Done()
+					return stream.Context().Err()
+				}
+				return c.fails
+			}
+			address := serve(t, leader)
+			leader.leader = func() string { return address }
+			ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
+			defer cancel()
+			seen := 0
+			err := membershipOf(t, address).add(ctx, "h:1", "", func(output.State) {
+				if seen++; c.cancel && seen == len(c.sent) {
+					cancel()
+				}
+			})
+			expectFailure(t, membershipFailure("add", err), c.code, c.says)
+		})
+	}
+}
+
+// expectFailure checks code and words of a failure, and that it names one family.
+func expectFailure(t *testing.T, err error, code int, says string) {
+	t.Helper()
+	if exitCode(err) != code || !strings.HasPrefix(err.Error(), says) {
+		t.Errorf("code %d, %v; want code %d, %q", exitCode(err), err, code, says)
+	}
+	if families := familiesIn(err.Error()); len(families) != 1 {
+		t.Errorf("%v names the families %q", err, families)
 	}
 }
 

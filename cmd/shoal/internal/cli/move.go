@@ -10,8 +10,7 @@ import (
 )
 
 func (a *app) moveCommand() *cobra.Command {
-	var w waiting
-	var plan bool
+	var g changing
 	cmd := &cobra.Command{
 		Use:   "move SHARD GID",
 		Short: "Place one shard by hand",
@@ -26,9 +25,8 @@ writes may be slowed for a while.`,
 		Args:    arguments(2, 2),
 	}
 	var maxPause time.Duration
-	cmd.Flags().BoolVar(&plan, "plan", false, "change nothing, and print what would move")
 	cmd.Flags().DurationVar(&maxPause, "max-pause", 0, "for how long the shard may be frozen, from 1ms to 1m; 0: as the servers have it")
-	w.flags(cmd.Flags(), "every shard has arrived")
+	g.flags(cmd.Flags(), "every shard has arrived")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		shard, err := parseShard(args[0])
 		if err != nil {
@@ -38,16 +36,15 @@ writes may be slowed for a while.`,
 		if err != nil {
 			return err
 		}
-		return a.changeCommand(&w, &plan, func(ctx context.Context, admin *clerk.Admin, options []clerk.ChangeOption, _ []string) (clerk.Change, error) {
+		return a.changeCommand(cmd, &g, func(ctx context.Context, admin *clerk.Admin, options []clerk.ChangeOption) (clerk.Change, error) {
 			return admin.Move(ctx, shard, gid, append(options, clerk.MaxPause(maxPause))...)
-		})(cmd, args)
+		})
 	}
 	return cmd
 }
 
 func (a *app) unpinCommand() *cobra.Command {
-	var w waiting
-	var plan bool
+	var g changing
 	cmd := &cobra.Command{
 		Use:     "unpin SHARD",
 		Short:   "Let a shard that was placed by hand be balanced again",
@@ -55,16 +52,15 @@ func (a *app) unpinCommand() *cobra.Command {
 		Example: "  shoal unpin 17",
 		Args:    arguments(1, 1),
 	}
-	cmd.Flags().BoolVar(&plan, "plan", false, "change nothing, and print what would move")
-	w.flags(cmd.Flags(), "every shard has arrived")
+	g.flags(cmd.Flags(), "every shard has arrived")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		shard, err := parseShard(args[0])
 		if err != nil {
 			return err
 		}
-		return a.changeCommand(&w, &plan, func(ctx context.Context, admin *clerk.Admin, options []clerk.ChangeOption, _ []string) (clerk.Change, error) {
+		return a.changeCommand(cmd, &g, func(ctx context.Context, admin *clerk.Admin, options []clerk.ChangeOption) (clerk.Change, error) {
 			return admin.Unpin(ctx, shard, options...)
-		})(cmd, args)
+		})
 	}
 	return cmd
 }

@@ -89,7 +89,7 @@ func (a *app) write(cmd *cobra.Command, args []string, do func(context.Context, 
 	if err != nil {
 		return err
 	}
-	return a.withClerk(cmd.Context(), func(ctx context.Context, c *clerk.Clerk) error {
+	return a.withStore(cmd.Context(), func(ctx context.Context, c *clerk.Clerk) error {
 		w, err := do(ctx, c, []byte(args[0]), value)
 		if err != nil {
 			return err

@@ -14,8 +14,8 @@ import (
 )
 
 func (a *app) retireCommand() *cobra.Command {
-	var w waiting
-	var plan, destroyed, force bool
+	var g changing
+	var destroyed, force bool
 	cmd := &cobra.Command{
 		Use:   "retire GID|INCARNATION",
 		Short: "Declare a group destroyed, whose disks are gone",
@@ -31,23 +31,23 @@ unless --force says that what answers is about to be deleted. It can't be undone
 		Args:    arguments(1, 1),
 	}
 	f := cmd.Flags()
-	f.BoolVar(&plan, "plan", false, "change nothing, and print what would move")
+	g.planFlags(f)
 	f.BoolVar(&destroyed, "destroyed", false, "a majority of the group's disks is gone for good")
 	f.BoolVar(&force, "force", false, "do not ask the replicas whether they live")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if !plan && !destroyed {
+		if !g.plan && !destroyed {
 			return codedError{errors.New("retire: not done: refused: it can't be undone, and what only this group has is lost; say --destroyed if its disks are gone (or --plan to look)"), ExitRefused}
 		}
-		return a.changeCommand(&w, &plan, func(ctx context.Context, admin *clerk.Admin, options []clerk.ChangeOption, args []string) (clerk.Change, error) {
+		return a.changeCommand(cmd, &g, func(ctx context.Context, admin *clerk.Admin, options []clerk.ChangeOption) (clerk.Change, error) {
 			incarnation, err := findIncarnation(ctx, admin, args[0])
 			if err != nil {
 				return clerk.Change{}, err
 			}
-			if force || plan {
+			if force || g.plan {
 				options = append(options, clerk.Force())
 			}
 			return admin.Retire(ctx, incarnation, options...)
-		})(cmd, args)
+		})
 	}
 	return cmd
 }
@@ -148,7 +148,7 @@ shard stays lost.`,
 		if err := leftLost(fates); err != nil || !w.wait {
 			return err
 		}
-		return a.waitSettled(ctx, c.Admin(), &w, 0)
+		return a.waitSettled(ctx, c.Admin(), &w, settling{verb: "repair"})
 	})
 	return cmd
 }

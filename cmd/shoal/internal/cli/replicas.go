@@ -2,11 +2,10 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/grpc/status"
 
 	"github.com/shoalkv/shoal/clerk"
 	"github.com/shoalkv/shoal/cmd/shoal/internal/output"
@@ -122,19 +121,14 @@ func (a *app) changeMembership(ctx context.Context, m *membership, change member
 	return false, m.add(ctx, change.address, change.id, latest.set)
 }
 
-// membershipFailure says what is known of a change that failed: what the group
-// refuses was not done; what was cut off may be half done, and is repeatable.
+// membershipFailure names the command that failed, and gives it its exit code.
 func membershipFailure(verb string, err error) error {
-	code := exitCode(err)
-	message := strings.TrimPrefix(err.Error(), "rpc error: ")
-	if s, ok := status.FromError(err); ok {
-		message = s.Message()
+	failed := (*membershipError)(nil)
+	if !errors.As(err, &failed) {
+		return err
 	}
-	switch code {
-	case ExitUsage, ExitCondition, ExitRefused:
-		return codedError{fmt.Errorf("%s: not done: %s", verb, message), code}
-	}
-	return codedError{fmt.Errorf("%s: outcome unknown: %s; repeat the command (with --wait if it takes long), or look with: shoal replicas", verb, message), code}
+	failed.verb = verb
+	return codedError{failed, failed.code()}
 }
 
 // A memberResult is one replica as `shoal replicas` shows it.

@@ -37,7 +37,7 @@ With -o json, one object a line, which "shoal import" can read back.`,
 		if keysOnly {
 			options = append(options, clerk.KeysOnly())
 		}
-		return a.withClerk(cmd.Context(), func(ctx context.Context, c *clerk.Clerk) error {
+		return a.withStore(cmd.Context(), func(ctx context.Context, c *clerk.Clerk) error {
 			for e, err := range c.Scan(ctx, []byte(prefix), options...) {
 				if err != nil {
 					return err

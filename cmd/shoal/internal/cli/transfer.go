@@ -43,7 +43,7 @@ the rest is imported, and the exit code is 1. An import can always be repeated.`
 			return err
 		}
 		defer closeSource()
-		return a.withClerk(cmd.Context(), func(ctx context.Context, c *clerk.Clerk) error {
+		return a.withStore(cmd.Context(), func(ctx context.Context, c *clerk.Clerk) error {
 			return a.runImport(ctx, c, src, inFlight)
 		})
 	}
@@ -113,7 +113,7 @@ exit code is 5.`,
 		Args:    arguments(1, 1),
 	}
 	cmd.Flags().StringVar(&prefix, "prefix", "", "only keys that begin with this `text`")
-	cmd.RunE = a.clerkCommand(func(ctx context.Context, c *clerk.Clerk, args []string) error {
+	cmd.RunE = a.storeCommand(func(ctx context.Context, c *clerk.Clerk, args []string) error {
 		var live transfer.Live
 		progress := output.StartProgress(a.env.Stderr, "export", transferState(&live))
 		result, err := transfer.Export(ctx, store{c}, []byte(prefix), args[0], &live)
