@@ -21,6 +21,8 @@ type call struct {
 	route route.Op
 	// send makes one attempt at an address and returns how it ended.
 	send func(ctx context.Context, addr string) ending
+	// slots has one for it, while it is under way.
+	slots slots
 	// Of a write.
 	session *route.Session
 	own     bool // the session is of the book; else the identity is explicit
@@ -52,7 +54,7 @@ func (c *Clerk) do(ctx context.Context, name string, op *kvpb.Operation, o write
 	if err := c.acquire(ctx, w); err != nil {
 		return nil, err
 	}
-	defer func() { <-c.slots }()
+	defer w.release()
 	if w.own {
 		w.session, op.Sequence = c.sessions.begin(c.now())
 	}
@@ -64,26 +66,6 @@ func (c *Clerk) do(ctx context.Context, name string, op *kvpb.Operation, o write
 		return nil, err
 	}
 	return w.outcome, nil
-}
-
-// acquire takes a slot for an operation.
-func (c *Clerk) acquire(ctx context.Context, w *call) error {
-	if why := c.over(ctx); why != nil {
-		return c.failure(w, why)
-	}
-	select {
-	case c.slots <- struct{}{}:
-		return nil
-	default:
-	}
-	select {
-	case c.slots <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return c.failure(w, fmt.Errorf("%w, waiting for other operations", ended(ctx)))
-	case <-c.life.Done():
-		return c.failure(w, ErrClosed)
-	}
 }
 
 // drive takes the routing machine's decisions and carries them out, until the

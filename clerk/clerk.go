@@ -59,8 +59,8 @@ type Config struct {
 	// Timeout is the deadline of a call whose context has none. 0 is
 	// TimeoutDefault.
 	Timeout time.Duration
-	// InFlightMax bounds the operations under way; more wait, within their
-	// deadlines. 0 is InFlightMaxDefault.
+	// InFlightMax bounds the operations under way at each group; more wait, within
+	// their deadlines. 0 is InFlightMaxDefault.
 	InFlightMax int
 
 	// Dialer opens connections; nil is TCP. Addresses come as configured.
@@ -92,14 +92,14 @@ type Clerk struct {
 	ctl    *controllers
 
 	// life ends with Close.
-	life  context.Context
-	end   context.CancelCauseFunc
-	slots chan struct{} // one for each operation under way
-	wait  sync.WaitGroup
+	life context.Context
+	end  context.CancelCauseFunc
+	wait sync.WaitGroup
 
-	table    routeTable
-	sessions sessionBook
-	refresh  refresher
+	table     routeTable
+	bulkheads bulkheads
+	sessions  sessionBook
+	refresh   refresher
 }
 
 // Open returns a Clerk. It waits until the cluster's placement is known: from
@@ -114,7 +114,8 @@ func Open(ctx context.Context, config Config) (*Clerk, error) {
 	if err != nil {
 		return nil, &Error{Op: "open", Family: FamilyNotDone, Cause: ErrInvalid, Detail: err.Error()}
 	}
-	c := &Clerk{config: config, log: config.Logger, slots: make(chan struct{}, config.InFlightMax)}
+	c := &Clerk{config: config, log: config.Logger}
+	c.bulkheads.init(config.InFlightMax)
 	c.life, c.end = context.WithCancelCause(context.Background())
 	c.refresh.init(c)
 	behind := c.refresh.want

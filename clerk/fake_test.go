@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -51,6 +52,7 @@ type fakeCluster struct {
 	pending   map[fakeStamp]*fakeProposal
 	proposals int
 	busyMS    uint32 // what BUSY tells to wait
+	ignorant  bool   // groups don't know where shards are that they don't hold
 }
 
 // A fakeProposal is a write that is being committed.
@@ -179,7 +181,10 @@ func (f *fakeCluster) stop(addrs ...string) {
 }
 
 func (f *fakeCluster) close() {
-	f.stop(f.addresses()...)
+	f.mu.Lock()
+	up := slices.Collect(maps.Keys(f.servers))
+	f.mu.Unlock()
+	f.stop(up...)
 	f.late.Wait()
 }
 
@@ -240,6 +245,23 @@ func (f *fakeCluster) moveLocked(shard int, to *fakeGroup, told bool) {
 		close(f.changed)
 		f.changed = make(chan struct{})
 	}
+}
+
+// remove takes a replica, which does not lead, out of its group and its config.
+func (f *fakeCluster) remove(addr string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	next := f.config.Clone()
+	next.Num++
+	for _, g := range f.groups {
+		g.addresses = slices.DeleteFunc(slices.Clone(g.addresses), func(a string) bool { return a == addr })
+		listed := next.Groups[g.gid]
+		listed.Replicas = g.addresses
+		next.Groups[g.gid] = listed
+	}
+	f.config = next
+	close(f.changed)
+	f.changed = make(chan struct{})
 }
 
 // expire forgets every session that exists.
@@ -375,6 +397,9 @@ func (f *fakeCluster) writeLocked(s *fakeShard, op *kvpb.Operation, old fakeValu
 }
 
 func (f *fakeCluster) redirectLocked(shard int) *kvpb.Outcome {
+	if f.ignorant {
+		return &kvpb.Outcome{Code: kvpb.Code_WRONG_GROUP}
+	}
 	s := f.shards[shard]
 	return &kvpb.Outcome{Code: kvpb.Code_WRONG_GROUP, Redirect: &kvpb.Redirect{
 		Shard: uint32(shard), Epoch: &kvpb.Epoch{Gen: s.epoch.Gen, Num: s.epoch.Num},

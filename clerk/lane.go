@@ -47,7 +47,8 @@ type lane struct {
 	m    *meter
 	wake chan struct{} // of one; carries no data
 	// due: a probe shall be sent.
-	due atomic.Bool
+	due  atomic.Bool
+	stop chan struct{} // closed to end it
 
 	mu struct {
 		sync.Mutex
@@ -86,8 +87,11 @@ type ending struct {
 }
 
 func newLane(c *Clerk, addr string, conn *grpc.ClientConn, m *meter) *lane {
-	return &lane{c: c, addr: addr, conn: conn, m: m, wake: make(chan struct{}, 1)}
+	return &lane{c: c, addr: addr, conn: conn, m: m, wake: make(chan struct{}, 1), stop: make(chan struct{})}
 }
+
+// end ends the lane, which nobody uses any more.
+func (l *lane) end() { close(l.stop) }
 
 // probe makes the server say something soon, if it is there: an empty request is
 // answered at once. While a stream owes answers the server does so by itself.
@@ -96,12 +100,16 @@ func (l *lane) probe() {
 	poke(l.wake)
 }
 
+// unused is why an attempt is not sent that comes as its lane ends; who was asked
+// first by a Clerk that was closed hears of that.
+const unused = "its connection was being closed, because nobody had used it for long"
+
 // enqueue starts an attempt.
 func (l *lane) enqueue(a *attempt) {
 	l.mu.Lock()
 	if l.mu.closed {
 		l.mu.Unlock()
-		a.done <- ending{lost: ErrClosed.Error()}
+		a.done <- ending{lost: unused}
 		return
 	}
 	a.queued = true
@@ -133,12 +141,14 @@ func (l *lane) withdraw(a *attempt) ending {
 	return ending{lost: "waiting to be sent", abandoned: true}
 }
 
-// run packs and sends until the Clerk's life ends.
+// run packs and sends until the lane is ended, or the Clerk's life.
 func (l *lane) run() {
 	defer l.close()
 	for {
 		select {
 		case <-l.wake:
+		case <-l.stop:
+			return
 		case <-l.c.life.Done():
 			return
 		}
@@ -167,10 +177,10 @@ func (l *lane) close() {
 	}
 	l.mu.Unlock()
 	for _, a := range queue {
-		a.done <- ending{lost: ErrClosed.Error()}
+		a.done <- ending{lost: unused}
 	}
 	if l.stream != nil {
-		l.stream.stop("the clerk was closed")
+		l.stream.stop(unused)
 		<-l.stream.ended
 	}
 }

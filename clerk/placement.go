@@ -57,6 +57,14 @@ func (t *routeTable) change(f func(*route.Table)) {
 	}
 }
 
+// ward names the group that should serve an operation, and returns a channel that
+// is closed when that may have changed.
+func (t *routeTable) ward(op *route.Op) (route.Ward, <-chan struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.mu.table.Ward(op), t.mu.changed
+}
+
 // learned counts what was learned about placement.
 func (t *routeTable) learned() uint64 {
 	t.mu.Lock()
@@ -162,9 +170,14 @@ func (r *refresher) want() { poke(r.wake) }
 // run refreshes when asked, until the Clerk's life ends.
 func (r *refresher) run() {
 	rest := refreshEvery
+	sweep := time.NewTicker(sweepEvery)
+	defer sweep.Stop()
 	for {
 		select {
 		case <-r.wake:
+		case <-sweep.C:
+			r.c.sweep()
+			continue
 		case <-r.c.life.Done():
 			return
 		}
@@ -178,6 +191,7 @@ func (r *refresher) run() {
 		if err != nil && r.c.life.Err() == nil {
 			r.c.log.Debug("placement not refreshed", "error", err)
 		}
+		r.c.table.change(func(t *route.Table) { t.Refreshed() })
 		// Where asking helps nobody, ask less and less often.
 		if r.c.table.learned() == before {
 			rest = min(2*rest, refreshRestMax)
@@ -186,6 +200,16 @@ func (r *refresher) run() {
 		}
 		sleep(r.c.life, rest)
 	}
+}
+
+// sweep lets go of what belongs to addresses and groups that are no more.
+func (c *Clerk) sweep() {
+	known := slices.Concat(c.config.Seeds, c.ctl.addresses())
+	for _, g := range c.table.groups() {
+		known = append(append(known, g.Replicas...), g.Leader)
+	}
+	c.pool.sweep(known)
+	c.bulkheads.sweep()
 }
 
 // lastError is that of the last refresh; nil: it succeeded, or none was made.

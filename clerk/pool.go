@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,6 +19,13 @@ import (
 const (
 	// connectMax bounds one attempt to connect, and the back-off between them.
 	connectMax = time.Second
+	// idleMax is how long a connection stands that nobody uses; the next use makes
+	// another. Until then, one that broke is tried again now and then.
+	idleMax = 2 * time.Minute
+	// leftMax is how long one to an address that left the cluster does, sweepEvery
+	// how often they are looked for.
+	leftMax    = 5 * time.Minute
+	sweepEvery = 30 * time.Second
 	// receiveBytesMax bounds one received message: a packed answer, a page of a
 	// scan, a status with a row for every shard. Servers keep well below it.
 	receiveBytesMax = 32 << 20
@@ -28,25 +36,37 @@ type pool struct {
 	c  *Clerk
 	mu struct {
 		sync.Mutex
-		conns  map[string]*grpc.ClientConn
-		lanes  map[string]*lane
-		meters map[string]*meter
+		peers  map[string]*peer
 		closed bool
-		// refused is, by address, why the last attempt to connect failed; none: it
-		// stood.
-		refused map[string]error
 		// reached: some connection stood at some time.
 		reached bool
 	}
 }
 
+// A peer is an address that was connected to. The pool's mutex guards it.
+type peer struct {
+	meter *meter
+	conn  *grpc.ClientConn // nil: it was never asked for
+	lane  *lane            // nil: nothing was sent through one
+	// refused is why the last attempt to connect failed; nil: it stood.
+	refused error
+	used    time.Time // when conn or lane was asked for last
+	traffic int64     // bytes until the last sweep
+}
+
 func newPool(c *Clerk) *pool {
 	p := &pool{c: c}
-	p.mu.conns = map[string]*grpc.ClientConn{}
-	p.mu.lanes = map[string]*lane{}
-	p.mu.meters = map[string]*meter{}
-	p.mu.refused = map[string]error{}
+	p.mu.peers = map[string]*peer{}
 	return p
+}
+
+func (p *pool) peerLocked(address string) *peer {
+	x := p.mu.peers[address]
+	if x == nil {
+		x = &peer{meter: newMeter()}
+		p.mu.peers[address] = x
+	}
+	return x
 }
 
 // conn returns the connection to an address. It connects when it is used.
@@ -60,8 +80,10 @@ func (p *pool) conn(address string) (*grpc.ClientConn, error) {
 }
 
 func (p *pool) connLocked(address string) (*grpc.ClientConn, error) {
-	if conn := p.mu.conns[address]; conn != nil {
-		return conn, nil
+	x := p.peerLocked(address)
+	x.used = time.Now()
+	if x.conn != nil {
+		return x.conn, nil
 	}
 	creds := p.c.config.Credentials
 	if creds == nil {
@@ -75,12 +97,13 @@ func (p *pool) connLocked(address string) (*grpc.ClientConn, error) {
 			MinConnectTimeout: connectMax,
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
+		grpc.WithIdleTimeout(idleMax),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(receiveBytesMax)),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("connection to %s: %w", address, err)
 	}
-	p.mu.conns[address] = conn
+	x.conn = conn
 	return conn, nil
 }
 
@@ -89,29 +112,20 @@ func (p *pool) dial(ctx context.Context, address string) (net.Conn, error) {
 	conn, err := p.c.config.Dialer(ctx, address)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	x := p.peerLocked(address)
+	x.refused = err
 	if err != nil {
-		p.mu.refused[address] = err
 		return nil, err
 	}
-	delete(p.mu.refused, address)
 	p.mu.reached = true
-	return p.meterLocked(address).meter(conn), nil
+	return x.meter.meter(conn), nil
 }
 
 // meter returns the meter of an address.
 func (p *pool) meter(address string) *meter {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.meterLocked(address)
-}
-
-func (p *pool) meterLocked(address string) *meter {
-	m := p.mu.meters[address]
-	if m == nil {
-		m = newMeter()
-		p.mu.meters[address] = m
-	}
-	return m
+	return p.peerLocked(address).meter
 }
 
 // reached reports whether any server ever accepted a connection.
@@ -124,7 +138,7 @@ func (p *pool) reached() bool {
 // unconnected says why no connection to an address stands, without naming it.
 func (p *pool) unconnected(address string) error {
 	p.mu.Lock()
-	err := p.mu.refused[address]
+	err := p.peerLocked(address).refused
 	p.mu.Unlock()
 	var op *net.OpError
 	switch {
@@ -163,9 +177,6 @@ func (p *pool) ready(ctx context.Context, address string) (*grpc.ClientConn, err
 func (p *pool) lane(address string) (*lane, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if l := p.mu.lanes[address]; l != nil {
-		return l, nil
-	}
 	if p.mu.closed {
 		return nil, ErrClosed
 	}
@@ -173,21 +184,52 @@ func (p *pool) lane(address string) (*lane, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := newLane(p.c, address, conn, p.meterLocked(address))
-	p.mu.lanes[address] = l
-	p.c.wait.Go(l.run)
-	return l, nil
+	x := p.peerLocked(address)
+	if x.lane == nil {
+		x.lane = newLane(p.c, address, conn, x.meter)
+		p.c.wait.Go(x.lane.run)
+	}
+	return x.lane, nil
+}
+
+// sweep closes the connections and lanes of addresses that are not of the cluster
+// any more, once they were not used for long: else they would be dialled for ever.
+func (p *pool) sweep(known []string) {
+	p.mu.Lock()
+	var left []*peer
+	for address, x := range p.mu.peers {
+		traffic := x.meter.received.Load() + x.meter.sent.Load()
+		if traffic-x.traffic > busyBytesPerSecond {
+			x.used = time.Now() // a call that takes long
+		}
+		x.traffic = traffic
+		if time.Since(x.used) >= leftMax && !slices.Contains(known, address) {
+			left = append(left, x)
+			delete(p.mu.peers, address)
+		}
+	}
+	p.mu.Unlock()
+	for _, x := range left {
+		if x.lane != nil {
+			x.lane.end()
+		}
+		if x.conn != nil {
+			_ = x.conn.Close() // nobody uses it
+		}
+	}
 }
 
 // close closes all connections; lanes end with the Clerk's life.
 func (p *pool) close() error {
 	p.mu.Lock()
-	conns := p.mu.conns
-	p.mu.conns, p.mu.closed = map[string]*grpc.ClientConn{}, true
+	peers := p.mu.peers
+	p.mu.peers, p.mu.closed = map[string]*peer{}, true
 	p.mu.Unlock()
 	var errs []error
-	for _, conn := range conns {
-		errs = append(errs, conn.Close())
+	for _, x := range peers {
+		if x.conn != nil {
+			errs = append(errs, x.conn.Close())
+		}
 	}
 	return errors.Join(errs...)
 }

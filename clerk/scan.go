@@ -153,7 +153,7 @@ func (c *Clerk) scanShard(ctx context.Context, prefix []byte, op route.Op, r *kv
 	if err := c.acquire(ctx, w); err != nil {
 		return nil, err
 	}
-	defer func() { <-c.slots }()
+	defer w.release()
 	if err := c.drive(ctx, w); err != nil {
 		return nil, err
 	}

@@ -23,6 +23,7 @@
 package route
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
@@ -107,8 +108,10 @@ type Op struct {
 	group      *group // of the last Send
 	tried      []string
 	// outside are the groups that said in this round that they don't hold the
-	// shard.
+	// shard. scout is the one that was asked last without a reason to hold it; nil:
+	// none in this round.
 	outside []*group
+	scout   *group
 	// answered: some replica answered in this round; cluster: all said that they
 	// are of another one.
 	answered bool
@@ -274,7 +277,7 @@ func (t *Table) Reply(op *Op, r Reply) Decision {
 }
 
 func (op *Op) beginRound() {
-	op.tried, op.outside = op.tried[:0], op.outside[:0]
+	op.tried, op.outside, op.scout = op.tried[:0], op.outside[:0], nil
 	op.answered, op.aliens = false, 0
 }
 
@@ -348,21 +351,44 @@ func (t *Table) candidates(op *Op, shard shardcfg.ShardID) []*group {
 	add(first)
 	add(second)
 	// Others are asked when a wait with its refresh brought nothing better, and
-	// few in a round, so that no operation floods a cluster of many groups.
+	// few in a round.
 	const patience, outsideMax = 2, 4
 	misled := len(op.outside) > 0 && len(op.outside) < outsideMax && op.rounds > 0
 	lost := len(out) == 0 && len(op.outside) == 0
-	if n := len(t.groups); misled || lost || op.rounds > patience && len(op.outside) < outsideMax {
-		for i := range n {
-			g := t.groups[(op.rounds+i)%n]
-			if before := len(out); !slices.Contains(op.outside, g) {
-				if add(g); len(out) > before {
-					break
-				}
-			}
+	if misled || lost || op.rounds > patience && len(op.outside) < outsideMax {
+		if op.scout == nil || slices.Contains(op.outside, op.scout) {
+			op.scout = t.outsider(shard, append(slices.Clone(op.outside), out...))
 		}
+		add(op.scout)
 	}
 	return out
+}
+
+// outsider returns the next group to ask for a shard without a reason, in turn;
+// nil: there is none but those, or enough were asked since the last refresh. All
+// operations that miss a group share that allowance: when it dies, thousands wait
+// for it, and the others must not be flooded.
+func (t *Table) outsider(shard shardcfg.ShardID, but []*group) *group {
+	p := &t.places[shard]
+	allowance := &t.homeless
+	if home := cmp.Or(p.group, p.owner); home != nil {
+		allowance = &home.scouts
+	}
+	if allowance.refresh != t.refreshes {
+		*allowance = scouts{refresh: t.refreshes}
+	}
+	if allowance.sent >= scoutsMax {
+		return nil
+	}
+	for range t.groups {
+		g := t.groups[int(p.scouted)%len(t.groups)]
+		p.scouted++
+		if !slices.Contains(but, g) {
+			allowance.sent++
+			return g
+		}
+	}
+	return nil
 }
 
 // pick returns the best untried address of a group: its leader, then the

@@ -359,6 +359,9 @@ func TestFindsTheHolder(t *testing.T) {
 				if waits++; waits > 12 {
 					rt.Fatalf("not found in %d rounds", waits)
 				}
+				if d.Refresh {
+					table.Refreshed()
+				}
 				d = table.Tick(&op)
 			case Send:
 				g, i := int(d.Addr[0]-'a')+1, int(d.Addr[1]-'1')

@@ -24,6 +24,19 @@ type Table struct {
 	newest shardcfg.ConfigNum
 	// learned counts what was learned about placement.
 	learned uint64
+	// refreshes counts the attempts to learn a newer placement that have ended.
+	refreshes uint64
+	homeless  scouts // of the shards without any group
+}
+
+// scoutsMax is how many groups may be asked between two refreshes, without a
+// reason, for shards that one group seems to have.
+const scoutsMax = 4
+
+// A scouts counts groups that were asked without a reason.
+type scouts struct {
+	refresh uint64 // since this one
+	sent    int
 }
 
 // A place says which group has, or is about to have, a shard.
@@ -32,6 +45,8 @@ type place struct {
 	group *group         // nil: not known
 	// owner should have it, by the config; nil: none.
 	owner *group
+	// scouted counts the groups that were asked for it without a reason, in turn.
+	scouted uint32
 }
 
 // A group is a replica group that was heard of.
@@ -41,6 +56,7 @@ type group struct {
 	replicas    []string
 	leader      string // empty: not known
 	turn        int    // of the next replica to try where no leader is known
+	scouts      scouts // for its shards
 }
 
 // A Hint says who holds a shard. GID or Incarnation may be zero: not known.
@@ -61,6 +77,10 @@ func (t *Table) Config() *shardcfg.Config { return t.config }
 // Learned counts what was learned about placement: a change means that a blind
 // operation may try again.
 func (t *Table) Learned() uint64 { return t.learned }
+
+// Refreshed tells that an attempt to learn a newer placement has ended, whatever it
+// brought. What was learned is told before.
+func (t *Table) Refreshed() { t.refreshes++ }
 
 // Stale reports whether a server mentioned a newer config than the table has.
 func (t *Table) Stale() bool {
@@ -106,8 +126,10 @@ func (t *Table) LearnConfig(c *shardcfg.Config) {
 	t.sweep()
 }
 
-// sweep forgets groups that neither the config lists nor any shard needs.
+// sweep forgets groups that neither the config lists nor any shard needs, and what
+// was suspected of addresses that are no one's.
 func (t *Table) sweep() {
+	defer t.sweepSuspects()
 	needed := make(map[*group]bool, len(t.groups))
 	for s := range t.places {
 		if g := t.places[s].group; g != nil {
@@ -121,6 +143,21 @@ func (t *Table) sweep() {
 		listed, ok := t.config.Groups[g.gid]
 		return !ok || g.incarnation != listed.Incarnation && !listed.Incarnation.IsZero()
 	})
+}
+
+func (t *Table) sweepSuspects() {
+	if len(t.suspects) == 0 {
+		return
+	}
+	kept := map[string]bool{}
+	for _, g := range t.groups {
+		for _, addr := range append(slices.Clone(g.replicas), g.leader) {
+			if t.suspects[addr] {
+				kept[addr] = true
+			}
+		}
+	}
+	t.suspects = kept
 }
 
 // LearnHint tells who holds a shard. A hint of an older epoch than the known one
@@ -177,6 +214,26 @@ func (t *Table) Home(op *Op) (shardcfg.ShardID, GroupAddresses) {
 		return shard, GroupAddresses{}
 	}
 	return shard, GroupAddresses{g.gid, g.incarnation, g.leader, slices.Clone(g.replicas)}
+}
+
+// Ward returns the name of the group that should serve an operation, as far as the
+// table knows; zero: none is known.
+func (t *Table) Ward(op *Op) Ward {
+	if t.shardCount == 0 {
+		return Ward{}
+	}
+	p := &t.places[op.slot.ShardOf(t.shardCount)]
+	if g := cmp.Or(p.group, p.owner); g != nil {
+		return Ward{g.gid, g.incarnation}
+	}
+	return Ward{}
+}
+
+// A Ward names a group whose operations are bounded together, apart from those of
+// the others.
+type Ward struct {
+	GID         shardcfg.GroupID
+	Incarnation shardcfg.Incarnation
 }
 
 // A GroupAddresses is a group with its addresses.

@@ -93,6 +93,7 @@ func (c *clerk) refresh() {
 					c.table.LearnHint(route.Hint{Shard: h.Shard, GID: h.Group, Incarnation: h.Incarnation, Epoch: h.Epoch, Replicas: h.Replicas})
 				}
 			}
+			c.table.Refreshed()
 			if c.table.Learned() == before {
 				c.rest = min(2*c.rest, refreshRestMax)
 			} else {
