@@ -122,65 +122,76 @@ func (f *fsm) wait(ctx context.Context, stop <-chan struct{}, index uint64) erro
 // Apply implements raft.FSM; Raft calls ApplyBatch instead.
 func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 
-// ApplyBatch implements raft.BatchingFSM: all entries in one batch of the store,
-// with the position they lead to.
+// ApplyBatch implements raft.BatchingFSM: the entries in as few batches of the
+// store as their size allows, each with the position that it leads to.
 //
 // On an error it stops the replica, and answers with something that is no result:
 // its callers are told that the outcome is unknown. So is everyone whose entry
 // comes after it; nothing is applied any more.
 func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
-	results, err := f.applyBatch(logs)
-	if err != nil {
-		f.r.fatal(err)
-		return make([]any, len(logs))
+	results := make([]any, len(logs))
+	for next := 0; next < len(logs); {
+		n, err := f.applySome(logs[next:], results[next:])
+		if err != nil {
+			f.r.fatal(err)
+			return make([]any, len(logs))
+		}
+		next += n
 	}
 	return results
 }
 
-func (f *fsm) applyBatch(logs []*raft.Log) (results []any, err error) {
+// batchBytesMax is where a batch of the store ends. It ends between two entries,
+// never inside one: an entry is applied as a whole or not at all.
+const batchBytesMax = 16 << 20
+
+// applySome applies entries in one batch, from the first on, until that is large
+// enough, and returns how many they were.
+func (f *fsm) applySome(logs []*raft.Log, results []any) (n int, err error) {
 	if err := f.r.failed(); err != nil {
-		return nil, err
+		return 0, err
 	}
-	results = make([]any, len(logs))
 	b, err := f.r.o.Store.NewBatch()
 	if err != nil {
-		return nil, fmt.Errorf("open a batch: %w", err)
+		return 0, fmt.Errorf("open a batch: %w", err)
 	}
 	defer b.Close()
 	step := &applyStep{f: f, batch: b}
 	step.at, step.members, _ = f.snapshotOf()
 	before := step.at.index
-	for i, l := range logs {
+	for n < len(logs) && b.Size() < batchBytesMax {
+		l := logs[n]
+		n++
 		if l.Index <= step.at.index {
 			continue // replayed by Raft; the state has it
 		}
 		done := f.r.guard.watch("apply of an entry") // a read of the store may hang in it
-		results[i], err = step.entry(l)
+		results[n-1], err = step.entry(l)
 		done()
 		if err != nil {
-			return nil, err
+			return 0, err
 		}
 	}
 	if step.at.index == before {
-		return results, nil
+		return n, nil
 	}
 	if err := b.Set(keyPosition, step.at.encode()); err != nil {
-		return nil, fmt.Errorf("write the applied index: %w", err)
+		return 0, fmt.Errorf("write the applied index: %w", err)
 	}
 	if err := f.r.failed(); err != nil {
-		return nil, err // it stalled, and what it read then is not to be trusted
+		return 0, err // it stalled, and what it read then is not to be trusted
 	}
 	done := f.r.guard.watch("commit of a batch")
 	err = b.Commit()
 	done()
 	if err != nil {
-		return nil, fmt.Errorf("commit entry %d: %w", step.at.index, err)
+		return 0, fmt.Errorf("commit entry %d: %w", step.at.index, err)
 	}
 	f.publish(step)
-	f.r.counters.applied.Add(uint64(len(logs)))
+	f.r.counters.applied.Add(uint64(n))
 	f.r.counters.batches.Add(1)
 	f.r.o.Machine.Applied(step.at.index)
-	return results, nil
+	return n, nil
 }
 
 func (f *fsm) publish(s *applyStep) {

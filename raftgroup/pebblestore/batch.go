@@ -45,6 +45,9 @@ func (b *batch) Set(key, value []byte) error {
 	if len(key) == 0 {
 		return store.ErrEmptyKey
 	}
+	if err := b.fits(len(key) + len(value)); err != nil {
+		return err
+	}
 	return b.b.Set(key, value, nil)
 }
 
@@ -55,6 +58,9 @@ func (b *batch) Delete(key []byte) error {
 	}
 	if len(key) == 0 {
 		return nil // as absent as can be, and poison to a table
+	}
+	if err := b.fits(len(key)); err != nil {
+		return err
 	}
 	return b.b.Delete(key, nil)
 }
@@ -73,7 +79,29 @@ func (b *batch) DeleteRange(lower, upper []byte) error {
 	if len(lower) == 0 {
 		lower = firstKey
 	}
+	if err := b.fits(len(lower) + len(upper)); err != nil {
+		return err
+	}
 	return b.b.DeleteRange(lower, upper, nil)
+}
+
+// writeOverheadBytes is more than Pebble adds to one write.
+const writeOverheadBytes = 16
+
+// fits returns an error if n bytes more are too many: Pebble panics at 4 GiB.
+func (b *batch) fits(n int) error {
+	if b.b.Len()+n+writeOverheadBytes > b.s.opts.BatchBytesMax {
+		return store.ErrBatchFull
+	}
+	return nil
+}
+
+// Size implements store.Batch.
+func (b *batch) Size() int {
+	if b.b == nil {
+		return 0
+	}
+	return b.b.Len()
 }
 
 // Commit implements store.Batch.

@@ -255,3 +255,42 @@ func TestFailedIteratorEnds(t *testing.T) {
 	must(t, snap.Close())
 	wantFailed(t, s, f)
 }
+
+// Claim: a batch that gets too large is refused as an error, where Pebble would
+// panic, and the store goes on without it.
+func TestFullBatchIsRefused(t *testing.T) {
+	s, err := Open(Options{Dir: t.TempDir(), BatchBytesMax: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	b, err := s.NewBatch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	value := make([]byte, 100<<10)
+	var n int
+	for err = nil; err == nil; n++ {
+		err = b.Set([]byte("k"), value)
+	}
+	if !errors.Is(err, store.ErrBatchFull) || n != 11 {
+		t.Fatalf("write %d: %v, want ErrBatchFull at the eleventh", n, err)
+	}
+	for b.Delete([]byte("k")) == nil {
+	}
+	if err := b.DeleteRange([]byte("a"), []byte("b")); !errors.Is(err, store.ErrBatchFull) {
+		t.Errorf("a range delete into a full batch: %v, want ErrBatchFull", err)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if b, err = s.NewBatch(); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(b.Set([]byte("k"), nil), b.Commit()); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := s.Get([]byte("k")); !ok || err != nil {
+		t.Errorf("after a full batch was closed: %v, %v", ok, err)
+	}
+}

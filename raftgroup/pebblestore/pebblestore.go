@@ -69,6 +69,8 @@ type Options struct {
 	// write, may take before the store counts as failed, not counting pauses of the
 	// process; 0 is 10 s, negative is no limit.
 	StallLimit time.Duration
+	// BatchBytesMax bounds one batch; 0 is store.BatchBytesMax.
+	BatchBytesMax int
 	// Logger hears of errors, and in debug level of what Pebble does; nil is
 	// silence.
 	Logger Logger

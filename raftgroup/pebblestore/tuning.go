@@ -8,6 +8,8 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/shoalkv/shoal/raftgroup/store"
 )
 
 // formatVersion is Pebble's newest on-disk format, written out so that an
@@ -23,6 +25,7 @@ func (o Options) withDefaults() Options {
 	o.MemTableBytes = cmp.Or(o.MemTableBytes, 4<<20)
 	o.OpenFilesMax = cmp.Or(o.OpenFilesMax, 500)
 	o.StallLimit = cmp.Or(o.StallLimit, 10*time.Second)
+	o.BatchBytesMax = cmp.Or(o.BatchBytesMax, store.BatchBytesMax)
 	if o.Logger == nil {
 		o.Logger = silence{}
 	}

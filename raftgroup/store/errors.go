@@ -7,6 +7,11 @@ var (
 	// open. It is a programmer's error: a store has one writer at a time.
 	ErrBatchOpen = errors.New("store: a batch is already open")
 
+	// ErrBatchFull is returned by the writes of a batch that has BatchBytesMax:
+	// such a batch can only be closed. Whoever commits batches of a sensible size
+	// never meets it; Pebble would panic at 4 GiB, again at every replay of the log.
+	ErrBatchFull = errors.New("store: the batch is full")
+
 	// ErrNeedBounds is returned by DeleteRange if a bound is nil.
 	ErrNeedBounds = errors.New("store: DeleteRange needs both bounds")
 

@@ -66,6 +66,7 @@ type memBatch struct {
 	tree   tree
 	owner  *owner
 	writes int
+	size   int
 	closed bool
 }
 
@@ -98,8 +99,20 @@ func (b *memBatch) Set(key, value []byte) error {
 	if len(key) == 0 {
 		return ErrEmptyKey
 	}
-	b.writes++
+	if err := b.grow(len(key) + len(value)); err != nil {
+		return err
+	}
 	b.tree.set(b.owner, key, value)
+	return nil
+}
+
+// grow counts one more write of n bytes.
+func (b *memBatch) grow(n int) error {
+	if b.size+n > BatchBytesMax {
+		return ErrBatchFull
+	}
+	b.size += n
+	b.writes++
 	return nil
 }
 
@@ -108,7 +121,9 @@ func (b *memBatch) Delete(key []byte) error {
 	if b.closed {
 		return ErrClosed
 	}
-	b.writes++
+	if err := b.grow(len(key)); err != nil {
+		return err
+	}
 	b.tree.delete(b.owner, key)
 	return nil
 }
@@ -121,10 +136,15 @@ func (b *memBatch) DeleteRange(lower, upper []byte) error {
 	if lower == nil || upper == nil {
 		return ErrNeedBounds
 	}
-	b.writes++
+	if err := b.grow(len(lower) + len(upper)); err != nil {
+		return err
+	}
 	b.tree.deleteRange(b.owner, lower, upper)
 	return nil
 }
+
+// Size implements Batch.
+func (b *memBatch) Size() int { return b.size }
 
 // Commit implements Batch.
 func (b *memBatch) Commit() error {

@@ -63,6 +63,9 @@ type Snapshot interface {
 	Close() error
 }
 
+// BatchBytesMax bounds what a batch may hold, as Batch.Size counts.
+const BatchBytesMax = 1 << 30
+
 // A Batch collects writes that become visible, and later durable, together. It
 // is also a Reader of the store as it will be once the batch is committed:
 // its own writes are seen. An iterator made from a batch sees the writes made
@@ -70,11 +73,16 @@ type Snapshot interface {
 // concurrent use.
 type Batch interface {
 	Reader
+	// Set, Delete and DeleteRange return ErrBatchFull where they would lead beyond
+	// BatchBytesMax.
 	Set(key, value []byte) error
 	// Delete of an absent key does nothing.
 	Delete(key []byte) error
 	// DeleteRange deletes every lower <= key < upper. Both bounds are needed.
 	DeleteRange(lower, upper []byte) error
+	// Size is the number of bytes that were written into the batch: of keys, of
+	// values and of bounds, overwritten ones too, and what the store adds to them.
+	Size() int
 	// Commit makes the batch visible in one step. It is durable only after the
 	// next successful Sync (or once the store chose to flush it); batches become
 	// durable in the order of their commits, never one without its forerunners.

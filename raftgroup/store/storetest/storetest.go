@@ -163,6 +163,11 @@ func testBatchVisibility(t *testing.T, s store.Store) {
 	check(t, b.Delete([]byte("e")))
 	wantAll(t, b, "a=new c=old d=2")
 	wantAll(t, s, "a=old b=old c=old")
+	before := b.Size()
+	check(t, b.Set([]byte("d"), []byte("2")))
+	if b.Size() < before+2 || before < len("anewbnever thered1d2e1e") {
+		t.Errorf("the batch counts %d bytes, and %d before its last two", b.Size(), before)
+	}
 	for key, value := range map[string]string{"a": "new", "b": "", "c": "old", "d": "2", "e": ""} {
 		wantGet(t, b, key, value)
 	}
