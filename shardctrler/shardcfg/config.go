@@ -114,3 +114,21 @@ func (c *Config) IsRetired(inc Incarnation) bool {
 	})
 	return found
 }
+
+// GroupsBytes is about what the groups take in an encoding of c; it is never less.
+func (c *Config) GroupsBytes() int {
+	n := 0
+	for _, g := range c.Groups {
+		n += groupOverheadBytes
+		for _, a := range g.Replicas {
+			n += addressOverheadBytes + len(a)
+		}
+	}
+	return n
+}
+
+// groupOverheadBytes and addressOverheadBytes are at least what the encoding adds.
+const (
+	groupOverheadBytes   = 10 + 1 + 1 + 16 + 3 + 1
+	addressOverheadBytes = 2
+)

@@ -7,17 +7,6 @@ import (
 	"math/bits"
 )
 
-// Limits of user data. Every other size limit derives from these.
-const (
-	KeyBytesMax   = 4 << 10 // a key has 1 to KeyBytesMax bytes
-	ValueBytesMax = 4 << 20 // a value has 0 to ValueBytesMax bytes
-
-	SlotCount     = 16384     // slots, as in Redis Cluster
-	ShardCountMax = SlotCount // a shard is at least one slot
-
-	ShardCountDefault = 1024
-)
-
 // Errors of CheckKey, CheckValue and CheckShardCount.
 var (
 	ErrKeyEmpty      = errors.New("key is empty")

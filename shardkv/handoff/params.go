@@ -1,6 +1,10 @@
 package handoff
 
-import "time"
+import (
+	"time"
+
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+)
 
 // Params tune a Driver. They are complete at construction; every field must be
 // positive. DefaultParams is the preset.
@@ -73,7 +77,7 @@ func DefaultParams() Params {
 		PauseBudget:      50 * time.Millisecond,
 		ThrottleRounds:   20,
 		ThrottleDelayMax: 100 * time.Millisecond,
-		FetchShardsMax:   256,
+		FetchShardsMax:   shardcfg.FetchShardsMax,
 		PageBytes:        1 << 20,
 		AtHandBytesMax:   8 << 20,
 		ProposalsMax:     1024,

@@ -6,7 +6,6 @@ import (
 	"github.com/shoalkv/shoal/raftgroup/entry"
 	"github.com/shoalkv/shoal/raftgroup/store"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
-	"github.com/shoalkv/shoal/shardkv/session"
 )
 
 // Config says whose machine it is. What Apply depends on must be the same on
@@ -29,7 +28,7 @@ type Config struct {
 // Defaults of Config.
 const (
 	SessionAheadMaxDefault   = 60_000
-	SessionResultsMaxDefault = 1024
+	SessionResultsMaxDefault = shardcfg.SessionResultsMax
 )
 
 // A Machine applies a group's log; see the package comment. It satisfies
@@ -52,9 +51,7 @@ type Machine struct {
 	batch store.Batch
 	clock uint64
 	dirty []*shard // whose records changed, in the order of their first change
-	// sessions are those met since the last flush; order is theirs by first use.
-	sessions map[sessionRef]*openSession
-	order    []*openSession
+	open  openState
 
 	hasher  hasher
 	scratch struct {
@@ -85,10 +82,10 @@ func New(cfg Config) *Machine {
 		cfg.SessionResultsMax = SessionResultsMaxDefault
 	}
 	return &Machine{
-		cfg:      cfg,
-		self:     Peer{Incarnation: cfg.Incarnation, Group: cfg.Group},
-		shards:   make([]*shard, cfg.ShardCount),
-		sessions: map[sessionRef]*openSession{},
+		cfg:    cfg,
+		self:   Peer{Incarnation: cfg.Incarnation, Group: cfg.Group},
+		shards: make([]*shard, cfg.ShardCount),
+		open:   newOpenState(),
 	}
 }
 
@@ -104,8 +101,7 @@ func (m *Machine) Reset(r store.Reader) error {
 	}
 	m.cluster, m.adopted = adopted.Cluster, adopted.Config
 	clear(m.shards)
-	clear(m.sessions)
-	m.order, m.dirty = nil, nil
+	m.open, m.dirty = newOpenState(), nil
 	for _, rec := range records {
 		if int(rec.Shard) >= m.cfg.ShardCount {
 			return fmt.Errorf("reset: %w: record of shard %d of %d", ErrState, rec.Shard, m.cfg.ShardCount)
@@ -125,10 +121,12 @@ func (m *Machine) Applied(index uint64) {
 // Apply applies the commands of e. Results are an Outcome for a Write, a
 // Verdict for every other command, and nil for raftgroup's own commands.
 //
-// Records of shards and sessions are written once for the whole entry: the
-// commands of one entry become visible together.
+// Records of shards, sessions and keys are written once for the whole entry: the
+// commands of one entry become visible together. What an entry reads and writes
+// beyond its own bytes is bounded by shardcfg.EffectBytesMax, and one record of
+// any legal size more: writes behind that are refused, with ReasonEntryFull.
 func (m *Machine) Apply(b store.Batch, e *entry.Entry) ([]any, error) {
-	m.batch, m.clock = b, e.Clock
+	m.batch, m.clock, m.open.effects = b, e.Clock, 0
 	defer func() { m.batch, m.scratch.write = nil, Write{} }()
 	results := make([]any, len(e.Commands))
 	for i, c := range e.Commands {
@@ -161,7 +159,7 @@ func (m *Machine) apply(c entry.Command) (any, error) {
 	}
 	// The other commands may move or delete copies, and end change logs. What
 	// writes have left open belongs to the copy, and to the log, as they were.
-	if err := m.flushSessions(); err != nil {
+	if err := m.flushOpen(); err != nil {
 		return nil, err
 	}
 	v, err := m.decide(cmd)
@@ -238,7 +236,7 @@ func (m *Machine) touch(sh *shard) {
 
 // flush writes what the entry left open.
 func (m *Machine) flush() error {
-	if err := m.flushSessions(); err != nil {
+	if err := m.flushOpen(); err != nil {
 		return err
 	}
 	for _, sh := range m.dirty {
@@ -249,66 +247,6 @@ func (m *Machine) flush() error {
 		sh.dirty = false
 	}
 	m.dirty = m.dirty[:0]
-	return nil
-}
-
-// sessionRef names a session's record.
-type sessionRef struct {
-	shard shardcfg.ShardID
-	key   session.Key
-}
-
-// openSession is a session's record while an entry is applied.
-type openSession struct {
-	sh  *shard
-	key session.Key
-	rec session.Record
-	// stored is what the store holds; nil: nothing.
-	stored []byte
-	// changed is the revision of the last change; 0: none.
-	changed shardcfg.Revision
-}
-
-// openSession returns a session's record, read at most once per flush.
-func (m *Machine) openSession(sh *shard, key session.Key) (*openSession, error) {
-	ref := sessionRef{sh.rec.Shard, key}
-	if s, ok := m.sessions[ref]; ok {
-		return s, nil
-	}
-	s := &openSession{sh: sh, key: key}
-	m.scratch.item = key.Append(append(m.scratch.item[:0], kindSession))
-	m.scratch.key = sh.rec.held().key(m.scratch.key[:0], m.scratch.item)
-	b, ok, err := m.batch.Get(m.scratch.key)
-	if err != nil {
-		return nil, err
-	}
-	if ok {
-		s.stored = b
-		if s.rec, err = session.Decode(b); err != nil {
-			return nil, fmt.Errorf("%w: shard %d session %v: %w", ErrState, sh.rec.Shard, key.ID, err)
-		}
-	}
-	m.sessions[ref] = s
-	m.order = append(m.order, s)
-	return s, nil
-}
-
-// flushSessions writes the session records that changed, each once, and forgets
-// them all.
-func (m *Machine) flushSessions() error {
-	for _, s := range m.order {
-		if s.changed == 0 {
-			continue
-		}
-		item := s.key.Append(append(m.scratch.item[:0], kindSession))
-		m.scratch.item = item
-		m.scratch.value = s.rec.Append(m.scratch.value[:0])
-		if err := m.put(s.sh, item, s.stored, m.scratch.value, s.changed); err != nil {
-			return err
-		}
-	}
-	clear(m.sessions)
-	m.order = m.order[:0]
 	return nil
 }
 

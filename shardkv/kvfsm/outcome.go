@@ -150,6 +150,9 @@ const (
 	ReasonOperation
 	// ReasonCreated: the shard had a token here before.
 	ReasonCreated
+	// ReasonEntryFull: the entry has as many effects as it may; the write belongs
+	// into another.
+	ReasonEntryFull
 )
 
 var reasonNames = [...]string{
@@ -158,6 +161,7 @@ var reasonNames = [...]string{
 	"source is retired", "no such staging", "staging kept", "a newer staging exists", "cursor has moved on",
 	"malformed items", "digest differs", "floor does not rise", "bad key length", "value too large",
 	"sequence without session", "too many unacknowledged results", "unknown operation", "token existed before",
+	"the log entry is full",
 }
 
 // String says the reason in words.

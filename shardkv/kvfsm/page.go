@@ -53,7 +53,7 @@ func (p *Page) Bytes() (n int) {
 
 // ReadPages answers a receiver's wants from a snapshot of any replica of the
 // holder, leader or not, for as many of them, from the first on, as fit into
-// bytesMax; at least one. A single item larger than that travels alone.
+// bytesMax; at least one. A change larger than that travels alone.
 //
 // No barrier and no leader are needed: a lagging replica that stands at exactly
 // (e, h, to) sends less, never something wrong. During the copy the tail's
@@ -125,7 +125,9 @@ func readCopy(r store.Reader, rec *Record, from Cursor, bytesMax int, p *Page) e
 
 // readTail adds the items last changed behind the cursor, with their present
 // values. A page ends between two revisions: half of one would lose the other
-// half, as the cursor can't say where it stopped.
+// half, as the cursor can't say where it stopped. So it may be as large as what
+// one revision changes, a record and a session (shardcfg.ChangeBytesMax), and no
+// larger: what does not fit beside others begins the next page.
 func readTail(r store.Reader, rec *Record, from Cursor, bytesMax int, p *Page) error {
 	held := rec.held()
 	it, err := r.Iterate(held.logByRevision(nil, from.Revision+1, nil), held.at(kindLogByRevision+1))
@@ -135,6 +137,9 @@ func readTail(r store.Reader, rec *Record, from Cursor, bytesMax int, p *Page) e
 	var (
 		size int
 		last = from.Revision // the revision of the item before
+		// whole is how many items there are up to the end of the revision before.
+		whole int
+		end   shardcfg.Revision
 	)
 	for it.Next() {
 		rev, item, _, err := parseLog(it.Key()[copyPrefixBytes:], it.Value())
@@ -145,13 +150,14 @@ func readTail(r store.Reader, rec *Record, from Cursor, bytesMax int, p *Page) e
 			it.Close()
 			return err
 		}
-		size += item.size()
-		if rev != last && len(p.Items) > 0 && size > bytesMax {
-			p.Next = Cursor{Tail: true, Revision: last}
+		if rev != last {
+			whole, end, last = len(p.Items), last, rev
+		}
+		if size += item.size(); whole > 0 && size > bytesMax {
+			p.Items, p.Next = p.Items[:whole], Cursor{Tail: true, Revision: end}
 			return it.Close()
 		}
 		p.Items = append(p.Items, item)
-		last = rev
 	}
 	// A replica that lags behind the cursor must not move it back.
 	p.Next = Cursor{Tail: true, Revision: max(from.Revision, rec.Revision)}

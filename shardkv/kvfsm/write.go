@@ -25,6 +25,9 @@ func (m *Machine) write(w *Write) (Outcome, error) {
 	if sh == nil || !sh.rec.Phase.Serves() {
 		return Outcome{Code: CodeWrongGroup, Where: m.where(s)}, nil
 	}
+	if m.open.full() {
+		return Outcome{Code: CodeBusy, Why: ReasonEntryFull}, nil
+	}
 	var ses *openSession
 	if w.Stamp.Sequence != 0 {
 		out, s, err := m.recognise(sh, w.Stamp)
@@ -75,66 +78,39 @@ func (m *Machine) recognise(sh *shard, stamp session.Stamp) (Outcome, *openSessi
 // execute checks the condition and acts. remembered says that a session will
 // remember the outcome.
 func (m *Machine) execute(sh *shard, w *Write, remembered bool) (Outcome, error) {
-	item := itemRecord(m.scratch.item[:0], w.Key)
-	m.scratch.item = item
-	m.scratch.key = sh.rec.held().key(m.scratch.key[:0], item)
-	old, exists, err := m.batch.Get(m.scratch.key)
+	r, err := m.openRecord(sh, w.Key)
 	if err != nil {
 		return Outcome{}, err
 	}
-	if !exists {
-		old = nil
-	}
-	var (
-		version shardcfg.Revision
-		content []byte
-	)
-	if exists {
-		if version, content, err = parseValue(old); err != nil {
-			return Outcome{}, err
-		}
-	}
-	mismatch := w.Condition.Set && w.Condition.Version != version
-	if mismatch || (w.Op == OpDelete && !exists) {
+	mismatch := w.Condition.Set && w.Condition.Version != r.version
+	if mismatch || (w.Op == OpDelete && !r.exists) {
 		if remembered {
 			sh.rec.Revision++
 			m.touch(sh)
 		}
 		if mismatch {
-			return Outcome{Code: CodeVersionMismatch, Version: version}, nil
+			return Outcome{Code: CodeVersionMismatch, Version: r.version}, nil
 		}
 		return Outcome{Code: CodeNotFound}, nil
 	}
-	if w.Op == OpDelete {
-		sh.rec.Revision++
-		sh.rec.RemovalRevision = sh.rec.Revision
-		return Outcome{Code: CodeOK}, m.remove(sh, item, old, sh.rec.Revision)
-	}
-	length := len(w.Value)
-	if w.Op == OpAppend {
-		if length += len(content); length > shardcfg.ValueBytesMax {
-			return Outcome{Code: CodeInvalid, Version: version, Why: ReasonValueSize}, nil
-		}
-	} else {
-		content = nil
+	length := r.length() + len(w.Value)
+	if w.Op == OpAppend && length > shardcfg.ValueBytesMax {
+		return Outcome{Code: CodeInvalid, Version: r.version, Why: ReasonValueSize}, nil
 	}
 	sh.rec.Revision++
-	value := appendValueHeader(m.scratch.value[:0], sh.rec.Revision)
-	value = append(append(value, content...), w.Value...)
-	m.scratch.value = value
-	out := Outcome{Code: CodeOK, Version: sh.rec.Revision}
-	if w.Op == OpAppend {
-		out.Length = uint64(length)
+	m.touch(sh)
+	switch w.Op {
+	case OpDelete:
+		sh.rec.RemovalRevision = sh.rec.Revision
+		m.removeRecord(r)
+		return Outcome{Code: CodeOK}, nil
+	case OpAppend:
+		m.appendToRecord(r, w.Value)
+		return Outcome{Code: CodeOK, Version: sh.rec.Revision, Length: uint64(length)}, nil
 	}
-	err = m.put(sh, item, old, value, sh.rec.Revision)
-	if cap(m.scratch.value) > scratchBytesMax {
-		m.scratch.value = nil
-	}
-	return out, err
+	m.putRecord(r, w.Value)
+	return Outcome{Code: CodeOK, Version: sh.rec.Revision}, nil
 }
-
-// scratchBytesMax bounds the buffer that is kept between commands.
-const scratchBytesMax = 64 << 10
 
 // where says what is known of a shard that is not served, by the record, else
 // by the adopted config.
@@ -213,7 +189,8 @@ func (m *Machine) prune(sh *shard, c *Prune) (Verdict, error) {
 		return Verdict{}, err
 	}
 	var gone []Item // an iterator of a batch may not outlive a write
-	for uint64(len(gone)) < uint64(c.Max) && it.Next() {
+	for uint64(len(gone)) < uint64(c.Max) && !m.open.full() && it.Next() {
+		m.open.effects += len(it.Value())
 		gone = append(gone, Item{
 			Key:   append([]byte(nil), it.Key()[copyPrefixBytes:]...),
 			Value: append([]byte(nil), it.Value()...),
