@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
+
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 )
 
 const (
@@ -28,7 +30,7 @@ const (
 	sweepEvery = 30 * time.Second
 	// receiveBytesMax bounds one received message: a packed answer, a page of a
 	// scan, a status with a row for every shard. Servers keep well below it.
-	receiveBytesMax = 32 << 20
+	receiveBytesMax = shardcfg.MessageBytesMax
 )
 
 // A pool holds one connection, and one lane, for each address.

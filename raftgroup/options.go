@@ -10,6 +10,7 @@ import (
 
 	"github.com/shoalkv/shoal/raftgroup/formation"
 	"github.com/shoalkv/shoal/raftgroup/store"
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 )
 
 // A LogStore keeps the log, the term and the vote of one replica, durably.
@@ -60,8 +61,8 @@ type Options struct {
 	// more, and its disk is not to be trusted. Nil ignores it, which only tests do.
 	OnFatal func(error)
 
-	// CommandBytesMax bounds the body of one command; 0 means 5 MiB: the largest
-	// value with its key, session and envelope.
+	// CommandBytesMax bounds the body of one command; 0 means
+	// shardcfg.CommandBytesMax.
 	CommandBytesMax int
 	// QueueBytesMax bounds the memory of the commands that are queued or in
 	// flight: their bodies, and about 200 bytes for each; 0 means 64 MiB. Beyond
@@ -120,7 +121,7 @@ func (o *Options) complete() error {
 		return errOptions
 	}
 	o.Timeout = cmp.Or(o.Timeout, 500*time.Millisecond)
-	o.CommandBytesMax = cmp.Or(o.CommandBytesMax, 5<<20)
+	o.CommandBytesMax = cmp.Or(o.CommandBytesMax, shardcfg.CommandBytesMax)
 	o.QueueBytesMax = cmp.Or(o.QueueBytesMax, 64<<20)
 	o.EntryBytesMax = cmp.Or(o.EntryBytesMax, 256<<10)
 	o.AppendBytesMax = cmp.Or(o.AppendBytesMax, 1<<20)

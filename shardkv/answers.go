@@ -19,8 +19,6 @@ const (
 	// holdBackMax bounds for how long an answer between groups is held back
 	// while it has nothing to say.
 	holdBackMax = 100 * time.Millisecond
-	// fetchBytesMax bounds what a receiver may ask for at once.
-	fetchBytesMax = 4 << 20
 )
 
 // Invite answers a holder from applied state. Where this replica leads, it also
@@ -166,7 +164,7 @@ func (s *Server) Fetch(ctx context.Context, r *kvpb.FetchRequest) (*kvpb.FetchRe
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	bytesMax := int(min(r.GetBytesMax(), fetchBytesMax))
+	bytesMax := int(min(r.GetBytesMax(), shardcfg.PageBytesMax))
 	if bytesMax == 0 {
 		bytesMax = s.opts.Moving.PageBytes
 	}

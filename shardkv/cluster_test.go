@@ -189,7 +189,7 @@ func (c *cluster) conn(address string) *grpc.ClientConn {
 		return conn
 	}
 	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(host.MessageBytesMax)))
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(shardcfg.MessageBytesMax)))
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -129,6 +129,9 @@ func fetchMessage(cluster shardcfg.ClusterID, f *handoff.Fetch) *kvpb.FetchReque
 }
 
 func toWants(m *kvpb.FetchRequest, shardCount int) ([]kvfsm.Want, error) {
+	if n := len(m.GetShards()); n > shardcfg.FetchShardsMax {
+		return nil, fmt.Errorf("pages of %d shards, at most %d may be asked for at once", n, shardcfg.FetchShardsMax)
+	}
 	wants := make([]kvfsm.Want, len(m.GetShards()))
 	for k, w := range m.GetShards() {
 		shard, err := toShard(w.GetShard(), shardCount)

@@ -9,7 +9,6 @@ import (
 
 	"github.com/shoalkv/shoal/raftgroup"
 	"github.com/shoalkv/shoal/raftgroup/entry"
-	"github.com/shoalkv/shoal/raftgroup/host"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
 	"github.com/shoalkv/shoal/shardkv/kvpb"
@@ -17,13 +16,12 @@ import (
 	"github.com/shoalkv/shoal/shardkv/session"
 )
 
-// responseBytesMax bounds the values that one response carries; a single value
-// of any legal size fits.
-const responseBytesMax = 8 << 20
-
-// outcomeBytesMax is about what an outcome takes in a response beside its value,
-// a redirect with the addresses of a group included.
-const outcomeBytesMax = 300
+const (
+	// outcomeBytesMax is what an outcome takes in a response at most beside its
+	// value and its redirect; textBytesMax of it is for people.
+	outcomeBytesMax = 384
+	textBytesMax    = 320
+)
 
 // execute answers every operation of m. part, if not nil, is called with the
 // operations that are answered while others have to wait.
@@ -163,7 +161,12 @@ func (n *node) misplaced(m *message, i int, p placement.Placing) {
 	if p.Wait {
 		return
 	}
-	n.redirect(m.answer(i), p)
+	r := n.places.redirect(p)
+	if !m.fits(redirectBytes(r)) {
+		m.fail(i, busyFull)
+		return
+	}
+	redirect(m.answer(i), r)
 }
 
 // write proposes writes as one list and fills in their outcomes.
@@ -285,7 +288,7 @@ func (n *node) read(ctx context.Context, m *message, reads []int) {
 		}
 		return
 	}
-	if err := n.readSnapshot(m, reads); err != nil {
+	if err := n.readSnapshot(ctx, m, reads); err != nil {
 		f := n.faultOf(err)
 		for _, i := range reads {
 			if !m.steps[i].answered {
@@ -304,15 +307,20 @@ func asRead(f fault) fault {
 	return f
 }
 
-func (n *node) readSnapshot(m *message, reads []int) (err error) {
+// readSnapshot reads what the response has room for. What does not fit is
+// refused, and nothing behind it is read: it would only be thrown away.
+func (n *node) readSnapshot(ctx context.Context, m *message, reads []int) (err error) {
 	snapshot, err := n.replica.Store().NewSnapshot()
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, snapshot.Close()) }()
-	room := min(responseBytesMax, host.MessageBytesMax-outcomeBytesMax*len(m.steps))
 	records := make(map[shardcfg.ShardID]*kvfsm.Record, min(len(reads), n.identity.ShardCount))
-	for k, i := range reads {
+	for _, i := range reads {
+		if m.full.Load() || ctx.Err() != nil {
+			m.fail(i, busyFull)
+			continue
+		}
 		record := records[m.steps[i].shard]
 		if record == nil {
 			r, err := kvfsm.ReadRecord(snapshot, m.steps[i].shard)
@@ -332,7 +340,7 @@ func (n *node) readSnapshot(m *message, reads []int) (err error) {
 			}
 			continue
 		}
-		if room -= len(found.Value); room < 0 && k > 0 {
+		if !m.fits(len(found.Value)) {
 			m.fail(i, busyFull)
 			continue
 		}

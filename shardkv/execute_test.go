@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/shoalkv/shoal/raftgroup"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
@@ -261,5 +263,54 @@ func TestValuesInFlightAreBounded(t *testing.T) {
 	}
 	if o := executeNow(t, s, &kvpb.ExecuteRequest{Operations: []*kvpb.Operation{getOp("a")}})[0]; o.GetCode() != kvpb.Code_OK {
 		t.Errorf("when all was sent: %v", o)
+	}
+}
+
+// Claim: gets read little more than the response has room for.
+func TestGetsReadWhatTheySend(t *testing.T) {
+	s, f := newFake(t, Limits{})
+	var reads []*kvpb.Operation
+	for _, key := range putIn(t, s, 0, 24, shardcfg.ValueBytesMax) {
+		reads = append(reads, getOp(key))
+	}
+	read := 0
+	f.store = countingStore{f.store, &read}
+	sent := 0
+	for _, o := range executeNow(t, s, &kvpb.ExecuteRequest{Operations: reads}) {
+		sent += len(o.GetValue())
+	}
+	if sent == 0 || read > sent+shardcfg.ValueBytesMax+1<<20 {
+		t.Errorf("%d bytes were read to send %d", read, sent)
+	}
+}
+
+// Claim: a unary response fits into a message though it is made in several rounds.
+func TestResponseOfSeveralRoundsIsBounded(t *testing.T) {
+	s, f := newFake(t, Limits{})
+	for shard := range shardcfg.ShardID(3) {
+		executeNow(t, s, &kvpb.ExecuteRequest{Operations: []*kvpb.Operation{putOp(keyIn(shard), string(largeValue))}})
+	}
+	// Shard 0 is frozen for group 2 and comes back, by a repair, while the message
+	// waits.
+	f.propose(t, &kvfsm.Adopt{Cluster: fakeCluster, Config: fakeConfigOf(2, 1, fakeShards, 0)})
+	f.freeze(t, 0)
+	answer := make(chan *kvpb.ExecuteResponse)
+	go func() {
+		r, _ := s.Execute(context.Background(), &kvpb.ExecuteRequest{Operations: []*kvpb.Operation{
+			getOp(keyIn(0)), getOp(keyIn(1)), getOp(keyIn(2))}})
+		answer <- r
+	}()
+	for s.parking.count() == 0 {
+		time.Sleep(time.Millisecond) // poll
+	}
+	c := fakeConfigOf(3, 1, fakeShards)
+	delete(c.Groups, 2)
+	c.Retired = []shardcfg.Incarnation{fakeOther}
+	f.propose(t, &kvfsm.Adopt{Cluster: fakeCluster, Config: c})
+	f.propose(t, &kvfsm.Thaw{Shard: 0, Epoch: shardcfg.Epoch{Num: 1}, Gen: 1})
+	r := <-answer
+	fits(t, "the response", proto.Size(r), shardcfg.MessageBytesMax)
+	if got := fmt.Sprint(codesOf(r.GetOutcomes())); got != "[BUSY OK OK]" {
+		t.Errorf("outcomes %s, want [BUSY OK OK]", got)
 	}
 }

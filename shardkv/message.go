@@ -2,6 +2,8 @@ package shardkv
 
 import (
 	"fmt"
+	"strings"
+	"sync/atomic"
 
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/kvpb"
@@ -25,6 +27,11 @@ type message struct {
 	// of them until they are sent, in bytes.
 	budgets []*budget
 	held    int64
+	// room is what the response that is being made has room for yet beside the
+	// outcomes themselves, in bytes: of values, and of redirects. full is set once
+	// something did not fit: nothing more is read for it.
+	room atomic.Int64
+	full atomic.Bool
 }
 
 // A step is how far one operation is.
@@ -45,7 +52,24 @@ func newMessage(r *kvpb.ExecuteRequest, size int64, budgets ...*budget) *message
 		m.outcomes[i] = &backing[i]
 		m.open[i] = i
 	}
+	m.refill()
 	return m
+}
+
+// refill makes room for a new response: the one before was sent.
+func (m *message) refill() {
+	m.room.Store(int64(min(shardcfg.ResponseBytesMax, shardcfg.MessageBytesMax-outcomeBytesMax*len(m.steps))))
+	m.full.Store(false)
+}
+
+// fits takes n bytes of the response, or reports false.
+func (m *message) fits(n int) bool {
+	if m.room.Add(int64(-n)) >= 0 {
+		return true
+	}
+	m.room.Add(int64(n))
+	m.full.Store(true)
+	return false
 }
 
 // check validates the operations and finds their shards. It answers the bad
@@ -103,7 +127,15 @@ func (m *message) release() {
 // fail answers operation i with a fault.
 func (m *message) fail(i int, f fault) {
 	o := m.answer(i)
-	o.Code, o.Message = f.code, f.message
+	o.Code, o.Message = f.code, clip(f.message)
+}
+
+// clip shortens a text to what an outcome has room for.
+func clip(text string) string {
+	if len(text) <= textBytesMax {
+		return text
+	}
+	return strings.ToValidUTF8(text[:textBytesMax-3], "") + "..."
 }
 
 // failOpen answers every open operation with the same fault.
@@ -148,6 +180,7 @@ func (m *message) unsent() []uint32 {
 			indexes = append(indexes, uint32(i))
 		}
 	}
+	m.refill()
 	return indexes
 }
 

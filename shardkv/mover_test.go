@@ -13,7 +13,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/shoalkv/shoal/raftgroup/entry"
-	"github.com/shoalkv/shoal/raftgroup/host"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/handoff"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
@@ -180,8 +179,8 @@ func TestAnswerFits(t *testing.T) {
 		answer.Shards = append(answer.Shards, handoff.Standing{Shard: shardcfg.ShardID(s), Ready: true,
 			Staging: &handoff.StagingState{Mark: kvfsm.Mark{Epoch: shardcfg.Epoch{Num: 1 << 40}, Handoff: 1 << 40}, Cursor: cursor, Bytes: 1 << 40}})
 	}
-	if n := proto.Size(inviteReplyMessage(&answer)); n > host.MessageBytesMax {
-		t.Errorf("the answer has %d bytes, at most %d can be sent", n, host.MessageBytesMax)
+	if n := proto.Size(inviteReplyMessage(&answer)); n > shardcfg.MessageBytesMax {
+		t.Errorf("the answer has %d bytes, at most %d can be sent", n, shardcfg.MessageBytesMax)
 	}
 }
 

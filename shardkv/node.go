@@ -16,7 +16,6 @@ import (
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
 	"github.com/shoalkv/shoal/shardkv/kvpb"
-	"github.com/shoalkv/shoal/shardkv/placement"
 )
 
 // A replica is what the server needs of raftgroup.Replica.
@@ -78,14 +77,22 @@ func (n *node) notLeader() fault {
 }
 
 // redirect answers an operation whose shard is elsewhere.
-func (n *node) redirect(o *kvpb.Outcome, p placement.Placing) {
-	o.Code = kvpb.Code_WRONG_GROUP
-	o.Redirect = n.places.redirect(p)
-	if p.Next.IsZero() && p.Next.Group == 0 {
+func redirect(o *kvpb.Outcome, r *kvpb.Redirect) {
+	o.Code, o.Redirect = kvpb.Code_WRONG_GROUP, r
+	if len(r.GetIncarnation()) == 0 && r.GetGid() == 0 {
 		o.Message = "this group does not hold the shard, and knows no group that does"
 	} else {
 		o.Message = "this group does not hold the shard"
 	}
+}
+
+// redirectBytes is what a redirect takes in a response at most.
+func redirectBytes(r *kvpb.Redirect) int {
+	n := 80
+	for _, a := range r.GetReplicas() {
+		n += len(a) + 3
+	}
+	return n
 }
 
 // faultOf puts an error of the replica into its family and code.

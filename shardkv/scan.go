@@ -23,7 +23,7 @@ const (
 // Scan answers with pages of shards, each as it was at one moment.
 func (s *Server) Scan(ctx context.Context, r *kvpb.ScanRequest) (*kvpb.ScanResponse, error) {
 	response := &kvpb.ScanResponse{Outcome: &kvpb.Outcome{}}
-	fail := func(f fault) { response.Outcome.Code, response.Outcome.Message = f.code, f.message }
+	fail := func(f fault) { response.Outcome.Code, response.Outcome.Message = f.code, clip(f.message) }
 	switch n := s.node.Load(); {
 	case n == nil:
 		fail(starting)
@@ -105,7 +105,7 @@ func (q *scanning) run(ctx context.Context) ([]*kvpb.ScanPage, fault) {
 		}
 		if t == nil {
 			var ok bool
-			if t, ok = q.n.parking.enter(q.moving, operationOverheadBytes); !ok {
+			if t, ok = q.n.parking.enter(q.moving, shardcfg.OperationBytes); !ok {
 				return nil, busyParked
 			}
 			continue // the shards may have changed before the ticket was in
@@ -203,10 +203,12 @@ func (q *scanning) page(snapshot store.Reader, from *kvpb.ScanFrom, page *kvpb.S
 	case at.Wait:
 		q.moving = append(q.moving, shard)
 		f := busyShard(shard)
+		q.bytes -= outcomeBytesMax
 		page.Outcome.Code, page.Outcome.Message = f.code, f.message
 	default:
-		q.bytes -= outcomeBytesMax
-		q.n.redirect(page.Outcome, at)
+		r := q.n.places.redirect(at)
+		q.bytes -= outcomeBytesMax + redirectBytes(r)
+		redirect(page.Outcome, r)
 	}
 	return nil
 }

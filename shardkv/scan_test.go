@@ -9,7 +9,6 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/shoalkv/shoal/raftgroup/host"
 	"github.com/shoalkv/shoal/raftgroup/store"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
@@ -31,8 +30,8 @@ func scanNow(t *testing.T, s *Server, r *kvpb.ScanRequest) *kvpb.ScanResponse {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := proto.Size(response); n > host.MessageBytesMax {
-		t.Errorf("the response has %d bytes, gRPC sends at most %d", n, host.MessageBytesMax)
+	if n := proto.Size(response); n > shardcfg.MessageBytesMax {
+		t.Errorf("the response has %d bytes, gRPC sends at most %d", n, shardcfg.MessageBytesMax)
 	}
 	return response
 }

@@ -191,7 +191,7 @@ func (s *Server) Drain() { s.drain.Do(func() { close(s.draining) }) }
 
 // refuse answers every operation of a request with one fault.
 func (s *Server) refuse(r *kvpb.ExecuteRequest, f fault) *kvpb.ExecuteResponse {
-	n := min(len(r.GetOperations()), operationsMax)
+	n := min(len(r.GetOperations()), shardcfg.OperationsMax)
 	backing := make([]kvpb.Outcome, n)
 	outcomes := make([]*kvpb.Outcome, n)
 	for i := range outcomes {

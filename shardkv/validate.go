@@ -7,17 +7,6 @@ import (
 	"github.com/shoalkv/shoal/shardkv/kvpb"
 )
 
-const (
-	// operationsMax bounds the operations of one request.
-	operationsMax = 16 << 10
-	// requestBytesMax bounds the keys and values of one request; a request of a
-	// single operation of any legal size fits.
-	requestBytesMax = 16 << 20
-	// operationOverheadBytes is what an operation is counted as beyond its key
-	// and value, so that a million empty ones are not free.
-	operationOverheadBytes = 64
-)
-
 // A fault is why a request, or one operation of it, is refused before it gets
 // near the log. The zero fault is none.
 type fault struct {
@@ -47,13 +36,13 @@ func checkCluster(asked []byte, own shardcfg.ClusterID) fault {
 // for the budgets.
 func checkRequest(r *kvpb.ExecuteRequest) (size int64, f fault) {
 	for _, op := range r.GetOperations() {
-		size += operationOverheadBytes + int64(len(op.GetKey())+len(valueOf(op)))
+		size += shardcfg.OperationBytes + int64(len(op.GetKey())+len(valueOf(op)))
 	}
 	switch n := len(r.GetOperations()); {
-	case n > operationsMax:
-		return size, invalid("request has %d operations, at most %d are allowed", n, operationsMax)
-	case size > requestBytesMax && n > 1:
-		return size, invalid("request has %d bytes, at most %d are allowed in more than one operation", size, requestBytesMax)
+	case n > shardcfg.OperationsMax:
+		return size, invalid("request has %d operations, at most %d are allowed", n, shardcfg.OperationsMax)
+	case size > shardcfg.RequestBytesMax && n > 1:
+		return size, invalid("request has %d bytes, at most %d are allowed in more than one operation", size, shardcfg.RequestBytesMax)
 	}
 	if s := r.GetSession(); s != nil {
 		if id, ok := shardcfg.To128[shardcfg.SessionID](s.GetId()); !ok || id == (shardcfg.SessionID{}) {

@@ -17,11 +17,6 @@ import (
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 )
 
-// MessageBytesMax bounds a gRPC message in either direction: two of the largest
-// records (a page of a handoff may hold one that travels alone, behind a full
-// page) and room for their envelopes.
-const MessageBytesMax = 2*(shardcfg.ValueBytesMax+shardcfg.KeyBytesMax) + 1<<20
-
 const (
 	// backoffMax caps the wait between two attempts to reconnect: a replica that
 	// is back is found within a second.
@@ -85,7 +80,7 @@ func (h *Host) Dial(addr string) (*grpc.ClientConn, error) {
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{
 			Time: keepaliveTime, Timeout: keepaliveTimeout, PermitWithoutStream: true,
 		}),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MessageBytesMax), grpc.MaxCallSendMsgSize(MessageBytesMax)),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(shardcfg.MessageBytesMax), grpc.MaxCallSendMsgSize(shardcfg.MessageBytesMax)),
 		grpc.WithMaxHeaderListSize(headerBytesMax),
 		grpc.WithUnaryInterceptor(fence.UnaryClient(h.self)),
 		grpc.WithStreamInterceptor(fence.StreamClient(h.self)),
@@ -124,8 +119,8 @@ func (h *Host) dial(ctx context.Context, addr string) (net.Conn, error) {
 // newGRPC makes the server with its limits.
 func (h *Host) newGRPC() *grpc.Server {
 	return grpc.NewServer(
-		grpc.MaxRecvMsgSize(MessageBytesMax),
-		grpc.MaxSendMsgSize(MessageBytesMax),
+		grpc.MaxRecvMsgSize(shardcfg.MessageBytesMax),
+		grpc.MaxSendMsgSize(shardcfg.MessageBytesMax),
 		grpc.MaxConcurrentStreams(streamsPerConnection),
 		grpc.MaxHeaderListSize(headerBytesMax),
 		grpc.ConnectionTimeout(h.opts.SniffTimeout),

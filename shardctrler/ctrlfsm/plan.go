@@ -87,10 +87,22 @@ func planJoin(v View, c *shardcfg.Config, j Join) (*Refusal, error) {
 	if len(c.Groups) > shardcfg.GroupsMax {
 		return refuse(BadRequest, "more than %d groups", shardcfg.GroupsMax), nil
 	}
+	if ref := checkSize(c); ref != nil {
+		return ref, nil
+	}
 	if changed {
 		c.Shards = shardcfg.Assign(c)
 	}
 	return nil, nil
+}
+
+// checkSize refuses a configuration that would be too large for a command of a
+// group's log, or for a message.
+func checkSize(c *shardcfg.Config) *Refusal {
+	if n := c.GroupsBytes(); n > shardcfg.GroupsBytesMax {
+		return refuse(BadRequest, "the addresses of all groups have %d bytes together, at most %d are allowed", n, shardcfg.GroupsBytesMax)
+	}
+	return nil
 }
 
 func checkJoinGroup(g JoinGroup) *Refusal {
@@ -316,7 +328,7 @@ func planBind(v View, c *shardcfg.Config, b Bind) (*Refusal, error) {
 		g.Replicas = b.Replicas
 	}
 	c.Groups[b.Group] = g
-	return nil, nil
+	return checkSize(c), nil
 }
 
 func planDrained(v View, c *shardcfg.Config, d Drained) (*Refusal, error) {

@@ -281,7 +281,8 @@ func (x *RebalanceResponse) GetBytesPerSecond() uint64 {
 	return 0
 }
 
-// At most 16,384 operations; at most 16 MiB, unless it is one operation.
+// At most 16,384 operations; at most 8 MiB of keys and values, with 64
+// bytes for each operation, unless it is one operation.
 type ExecuteRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The cluster that the client means; empty: not known yet. A mismatch refuses
