@@ -28,11 +28,17 @@ type client struct {
 	seq     uint64
 	where   map[shardcfg.ShardID]string
 	pauses  time.Duration // the longest time that one operation took
+	// fixed: a session that has expired is not followed by another.
+	fixed bool
 }
 
 func (c *cluster) client(shards int) *client {
 	return &client{c: c, shards: shards, where: map[shardcfg.ShardID]string{},
-		session: &kvpb.Session{Id: random16(), BirthMs: uint64(time.Now().UnixMilli()), AckedBelow: 1}}
+		session: newSession(1)}
+}
+
+func newSession(ackedBelow uint64) *kvpb.Session {
+	return &kvpb.Session{Id: random16(), BirthMs: uint64(time.Now().UnixMilli()), AckedBelow: ackedBelow}
 }
 
 // do runs one operation until it is done, or refused for good.
@@ -47,6 +53,7 @@ func (k *client) do(t *testing.T, op *kvpb.Operation) *kvpb.Outcome {
 	request := &kvpb.ExecuteRequest{Session: k.session, Operations: []*kvpb.Operation{op}}
 	begun := time.Now()
 	var last string
+	unresolved := false // an attempt may have been executed
 	for i := 0; time.Since(begun) < 15*time.Second; i++ {
 		address := k.where[shard]
 		if address == "" {
@@ -60,13 +67,19 @@ func (k *client) do(t *testing.T, op *kvpb.Operation) *kvpb.Outcome {
 		r, err := kvpb.NewKVClient(k.c.conn(address)).Execute(ctx, request)
 		cancel()
 		if err != nil {
-			last = err.Error()
+			last, unresolved = err.Error(), true
 			delete(k.where, shard)
 			time.Sleep(5 * time.Millisecond) // poll
 			continue
 		}
 		o := r.GetOutcomes()[0]
 		last = fmt.Sprint(o)
+		unresolved = unresolved || o.GetCode() == kvpb.Code_OUTCOME_UNKNOWN
+		if o.GetCode() == kvpb.Code_SESSION_EXPIRED && !unresolved && !k.fixed {
+			k.session = newSession(k.seq)
+			request.Session = k.session
+			continue
+		}
 		switch o.GetCode() {
 		case kvpb.Code_WRONG_GROUP:
 			delete(k.where, shard)
@@ -120,11 +133,14 @@ type appenders struct {
 	wg     sync.WaitGroup
 	mu     sync.Mutex
 	keys   map[string]string
-	worst  time.Duration
+	// unknown are tokens whose sessions ended before it was told whether they were
+	// appended.
+	unknown map[string]bool
+	worst   time.Duration
 }
 
 func startAppenders(t *testing.T, c *cluster, shards, clients, keysEach int) *appenders {
-	a := &appenders{c: c, shards: shards, stop: make(chan struct{}), keys: map[string]string{}}
+	a := &appenders{c: c, shards: shards, stop: make(chan struct{}), keys: map[string]string{}, unknown: map[string]bool{}}
 	for n := range clients {
 		a.wg.Go(func() {
 			k := c.client(shards)
@@ -139,7 +155,15 @@ func startAppenders(t *testing.T, c *cluster, shards, clients, keysEach int) *ap
 				}
 				key := fmt.Sprintf("append-%d-%d", n, i%keysEach)
 				token := fmt.Sprintf("%d.%d;", n, i)
-				if o := k.do(t, appendTo(key, token)); o.GetCode() != kvpb.Code_OK {
+				switch o := k.do(t, appendTo(key, token)); o.GetCode() {
+				case kvpb.Code_OK:
+				case kvpb.Code_SESSION_EXPIRED:
+					a.mu.Lock()
+					a.unknown[token] = true
+					a.mu.Unlock()
+					k.session = newSession(k.seq)
+					continue
+				default:
 					t.Errorf("append to %s: %v", key, o)
 					return
 				}
@@ -169,7 +193,16 @@ func (a *appenders) check(t *testing.T) {
 	a.wg.Wait()
 	k := a.c.client(a.shards)
 	for key, want := range a.keys {
-		if o := k.do(t, get(key)); string(o.GetValue()) != want {
+		o := k.do(t, get(key))
+		var known strings.Builder
+		for token := range strings.SplitAfterSeq(string(o.GetValue()), ";") {
+			if a.unknown[token] {
+				delete(a.unknown, token) // once at most
+				continue
+			}
+			known.WriteString(token)
+		}
+		if known.String() != want {
 			t.Errorf("%s holds %q, acknowledged were %q", key, o.GetValue(), want)
 		}
 	}

@@ -193,6 +193,7 @@ func TestSessionsExpire(t *testing.T) {
 	c.join(1)
 	c.waitSettled(shards)
 	k := c.client(shards)
+	k.fixed = true
 	for i := range 8 {
 		if o := k.do(t, put(fmt.Sprint("k", i), "v")); o.GetCode() != kvpb.Code_OK {
 			t.Fatalf("a young session's write: %v", o)

@@ -31,6 +31,14 @@ func newHolder(t *testing.T) *holder {
 // apply applies a command that must take effect.
 func (h *holder) apply(c kvfsm.Command) {
 	h.t.Helper()
+	if v := h.try(c); !v.Done {
+		h.t.Fatalf("%T: %v", c, v.Why)
+	}
+}
+
+// try applies a command; a write counts as done.
+func (h *holder) try(c kvfsm.Command) kvfsm.Verdict {
+	h.t.Helper()
 	b, err := h.store.NewBatch()
 	if err != nil {
 		h.t.Fatal(err)
@@ -44,20 +52,34 @@ func (h *holder) apply(c kvfsm.Command) {
 	if err := b.Commit(); err != nil {
 		h.t.Fatal(err)
 	}
-	if v, ok := results[0].(kvfsm.Verdict); ok && !v.Done {
-		h.t.Fatalf("%T: %v", c, v.Why)
+	if v, ok := results[0].(kvfsm.Verdict); ok {
+		return v
 	}
+	return kvfsm.Verdict{Done: true}
 }
 
 // adopt adopts a config of three groups that gives the shard to owner.
 func (h *holder) adopt(num shardcfg.ConfigNum, owner int) {
 	h.t.Helper()
+	h.apply(&kvfsm.Adopt{Cluster: shardcfg.ClusterID{1}, Config: threeGroups(num, owner)})
+}
+
+// retire adopts a config that names a group as destroyed.
+func (h *holder) retire(num shardcfg.ConfigNum, destroyed int) {
+	h.t.Helper()
+	c := threeGroups(num, 3)
+	delete(c.Groups, shardcfg.GroupID(destroyed))
+	c.Retired = []shardcfg.Incarnation{incOf(destroyed)}
+	h.apply(&kvfsm.Adopt{Cluster: shardcfg.ClusterID{1}, Config: c})
+}
+
+func threeGroups(num shardcfg.ConfigNum, owner int) *shardcfg.Config {
 	c := &shardcfg.Config{Num: num, Shards: []shardcfg.GroupID{shardcfg.GroupID(owner)},
 		Groups: map[shardcfg.GroupID]shardcfg.Group{}, Pins: map[shardcfg.ShardID]shardcfg.Pin{}}
 	for gid := 1; gid <= 3; gid++ {
 		c.Groups[shardcfg.GroupID(gid)] = shardcfg.Group{Incarnation: incOf(gid), Replicas: []string{"a:1"}, Weight: 1, State: shardcfg.GroupMember}
 	}
-	h.apply(&kvfsm.Adopt{Cluster: shardcfg.ClusterID{1}, Config: c})
+	return c
 }
 
 func (h *holder) put(key string) {
@@ -130,8 +152,8 @@ func TestCreateAnewLeavesNothing(t *testing.T) {
 		t.Fatalf("only %d keys are stored before", stored())
 	}
 	h.apply(&kvfsm.Create{Claimer: incOf(1), Gen: 1})
-	if n := stored(); n != 0 {
-		t.Errorf("%d keys are left", n)
+	if n := stored(); n != 1 {
+		t.Errorf("%d keys are stored; want only the session floor", n)
 	}
 }
 

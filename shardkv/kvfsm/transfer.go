@@ -33,7 +33,10 @@ func (m *Machine) create(sh *shard, c *Create) (Verdict, error) {
 	r.Copy = r.CopyLast
 	sh.floorKnown = false
 	m.touch(sh)
-	return done, nil
+	if c.Gen == 0 {
+		return done, nil
+	}
+	return done, m.expireSessions(sh)
 }
 
 // revisionOf is the revision that a token of a repair's generation begins at. It
@@ -68,7 +71,7 @@ func (m *Machine) thaw(sh *shard, c *Thaw) (Verdict, error) {
 	r.Revision = max(r.Revision, revisionOf(c.Gen))
 	r.RemovalRevision = r.Revision
 	m.touch(sh)
-	return done, nil
+	return done, m.expireSessions(sh)
 }
 
 // start: Serving; exactly this config is adopted, and names another owner. A

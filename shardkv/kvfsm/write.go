@@ -164,13 +164,29 @@ func (m *Machine) raiseFloor(sh *shard, c *RaiseFloor) (Verdict, error) {
 	if c.Floor <= floor || c.Floor > m.clock {
 		return refuse(ReasonFloor), nil
 	}
+	return done, m.setFloor(sh, floor, c.Floor)
+}
+
+// setFloor replaces the session floor of a held copy, as a change of the shard.
+func (m *Machine) setFloor(sh *shard, was, floor uint64) error {
 	var old []byte
-	if floor != 0 {
-		old = binary.BigEndian.AppendUint64(nil, floor)
+	if was != 0 {
+		old = binary.BigEndian.AppendUint64(nil, was)
 	}
 	sh.rec.Revision++
-	sh.floor = c.Floor
-	return done, m.put(sh, metaFloor, old, binary.BigEndian.AppendUint64(nil, c.Floor), sh.rec.Revision)
+	sh.floor, sh.floorKnown = floor, true
+	return m.put(sh, metaFloor, old, binary.BigEndian.AppendUint64(nil, floor), sh.rec.Revision)
+}
+
+// expireSessions lets every session be too old that was born before now: what they
+// wrote last may have been executed by a group that was destroyed, and be known to
+// nobody any more, so that a retry must not execute it again.
+func (m *Machine) expireSessions(sh *shard) error {
+	floor, err := m.floor(sh)
+	if err != nil || floor >= m.clock {
+		return err
+	}
+	return m.setFloor(sh, floor, m.clock)
 }
 
 // prune: the shard is held; only sessions below the floor go, which can't be
