@@ -111,6 +111,9 @@ func (p *Process) signal(s syscall.Signal) error {
 	return nil
 }
 
+// Pause stops the process where it stands, until it is killed.
+func (p *Process) Pause() error { return p.signal(syscall.SIGSTOP) }
+
 // Kill ends the process with SIGKILL and waits until it is gone.
 func (p *Process) Kill() error {
 	if err := p.signal(syscall.SIGKILL); err != nil {

@@ -26,7 +26,7 @@ import (
 
 // A Scenario is one acceptance scenario.
 type Scenario struct {
-	// Name is S1 to S9.
+	// Name is S1 to S10.
 	Name string
 	// Claim is what must hold, in one sentence.
 	Claim string
@@ -45,6 +45,7 @@ var All = []Scenario{
 	{"S7", "wiped disk: a replica under its old label on an empty disk stops with exit 5 and names the repair, which works", wipedDisk},
 	{"S8", "bad input: typed errors, no panic, nothing harmed", badInput},
 	{"S9", "a group is destroyed: clients of other shards do not notice; retired and repaired, its shards serve again, and take the data back", groupDestroyed},
+	{"S10", "one disk of three is left of a group: salvaged and reformed it serves again, with every write that the replica had stored, and repeats none", oneDiskLeft},
 }
 
 // A Scale says how large a run is.

@@ -25,7 +25,7 @@ var rows = []struct {
 	{"3", []string{"raftgroup", "raftgroup/transport", "raftgroup/logstore", "raftgroup/pebblestore",
 		"raftgroup/formation", "raftgroup/host", "raftgroup/host/fence", "raftgroup/failpoint", "raftgroup/stall",
 		"raftgroup/raftpb", "shardctrler/ctrlpb", "shardkv/kvpb", "clerk/route"}},
-	{"4", []string{"shardctrler", "shardkv", "clerk"}},
+	{"4", []string{"shardctrler", "shardkv", "shardkv/salvage", "clerk"}},
 	{"5", []string{"cmd", "integration"}},
 }
 

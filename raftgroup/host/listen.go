@@ -95,6 +95,28 @@ func lockDir(dir string) (*dirLock, error) {
 	return l, nil
 }
 
+// LockStopped keeps the data directory of a stopped replica from being started, and
+// changes nothing in it. release must be called. A *LockedError says that a process
+// uses it.
+func LockStopped(dir string) (release func() error, err error) {
+	path := filepath.Join(dir, lockFile)
+	file, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return func() error { return nil }, nil // a copy: no process ever used it
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock data directory: %w", err)
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		defer file.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, &LockedError{Dir: dir, PID: lockHolder(path)}
+		}
+		return nil, fmt.Errorf("lock data directory: %w", &fs.PathError{Op: "flock", Path: path, Err: err})
+	}
+	return file.Close, nil
+}
+
 // createDir creates dir and whatever is missing above it, durably: what is fsynced
 // below it later is lost all the same if its own name is.
 func createDir(dir string, sync func(string) error) error {

@@ -48,6 +48,12 @@ func ReadScan(r store.Reader, q Scan) (ScanPage, error) {
 	if !rec.Phase.Serves() {
 		return ScanPage{Code: CodeWrongGroup, Where: rec.where()}, nil
 	}
+	return ScanHeld(r, &rec, q)
+}
+
+// ScanHeld reads one page of the copy that a shard's record names, in whatever
+// phase: for who reads what a group left behind. q's shard is not looked at.
+func ScanHeld(r store.Reader, rec *Record, q Scan) (ScanPage, error) {
 	held := rec.held()
 	lower := held.at(kindRecord, q.Prefix...)
 	upper := store.PrefixEnd(lower)

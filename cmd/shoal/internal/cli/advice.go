@@ -18,9 +18,10 @@ var advices = map[ctrlpb.Reason]string{
 	ctrlpb.Reason_REPLICA_MISMATCH: "start the replicas that are meant, or name others; --force does not ask them",
 	ctrlpb.Reason_CLUSTER_MISMATCH: "look at --controllers",
 	ctrlpb.Reason_GROUP_SILENT:     "start its replicas, or retire it if their disks are gone",
-	ctrlpb.Reason_GROUP_ALIVE:      "a group that lives can leave; --force retires it all the same",
-	ctrlpb.Reason_REQUEST_EXPIRED:  "run the command again",
-	ctrlpb.Reason_STALE_REPORT:     "run the command again",
+	ctrlpb.Reason_GROUP_ALIVE: "a group that serves can leave; if a majority of its disks is gone, stop the replicas that are left, " +
+		"keep their directories for 'shoal reform', and run the command again",
+	ctrlpb.Reason_REQUEST_EXPIRED: "run the command again",
+	ctrlpb.Reason_STALE_REPORT:    "run the command again",
 }
 
 // advice is what to do about a refused change, as a part of the message; empty
