@@ -27,7 +27,10 @@ type Repairing struct {
 	Shards []shardcfg.ShardID
 	// Plan changes nothing.
 	Plan bool
-	// LossAccepted lets shards begin anew, empty, whose data was destroyed.
+	// LossAccepted lets shards serve again though acknowledged writes are lost, or may
+	// be: those whose data was destroyed begin anew, empty, and those that were frozen
+	// for a group that was destroyed serve from the copy that was left. Without it,
+	// nothing is repaired.
 	LossAccepted bool
 }
 
@@ -39,8 +42,8 @@ type ShardFate struct {
 	Fate string
 	// Group is who it concerns: who serves it, or will; 0: nobody.
 	Group shardcfg.GroupID
-	// Granted: a group was told to serve it. Without that, a shard that is lost
-	// waits for Repairing.LossAccepted, and nothing was changed for the others.
+	// Granted: a group was told to serve it. Without that, a shard that is lost or
+	// thawed waits for Repairing.LossAccepted, and nothing was changed for the others.
 	Granted bool
 }
 

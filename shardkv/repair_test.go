@@ -104,7 +104,9 @@ func (c *cluster) repair(lossAccepted bool) (fates map[ctrlpb.Fate]int, err erro
 
 // Claim: if a group is destroyed between the freeze and the install of its
 // shards, the copies that they were frozen from serve again once the group is
-// retired and the shards are repaired, with every write that was acknowledged.
+// retired and the shards are repaired, with every write that was acknowledged; but
+// not before a person has accepted that writes may be lost, because nobody that is
+// left can say that the group had acknowledged none.
 func TestDestinationDestroyed(t *testing.T) {
 	const shards = 8
 	c := newCluster(t, 1, shards)
@@ -141,9 +143,14 @@ func TestDestinationDestroyed(t *testing.T) {
 	}
 	c.join(3)
 	n := frozen()
-	fates, err := c.repair(false)
-	if err != nil || fates[ctrlpb.Fate_THAWED] != n || fates[ctrlpb.Fate_LOST] != 0 {
-		t.Fatalf("%d shards are frozen; repaired: %v, %v", n, fates, err)
+	for _, accepted := range []bool{false, true} {
+		fates, err := c.repair(accepted)
+		if err != nil || fates[ctrlpb.Fate_THAWED] != n || fates[ctrlpb.Fate_LOST] != 0 {
+			t.Fatalf("%d shards are frozen; repaired: %v, %v", n, fates, err)
+		}
+		if !accepted && frozen() != n {
+			t.Fatalf("%d shards of %d stay frozen, and nobody accepted a loss", frozen(), n)
+		}
 	}
 	c.waitSettled(shards)
 	load.check(t)

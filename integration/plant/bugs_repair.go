@@ -28,7 +28,7 @@ var repairBugs = []bug{
 		"if errors.Is(err, fs.ErrNotExist) {\n\t\treturn func() error { return nil }, nil // a copy", "if true {\n\t\treturn func() error { return nil }, nil // a copy"),
 		catchers: []catcher{tests("./shardkv/salvage", "TestRefusals")}},
 	{name: "a loss is not asked about", edits: one("shardctrler/ctrlfsm/judge.go",
-		"f == FateLost && lossAccepted", "f == FateLost"), catchers: []catcher{controller}},
+		"return lossAccepted && (f == FateThawed || f == FateLost)", "return f == FateThawed || lossAccepted && f == FateLost"), catchers: []catcher{controller}},
 	{name: "a copy thaws though its receiver lives", edits: one("shardctrler/ctrlfsm/judge.go",
 		"case newest.Holding == HoldsFrozen && c.IsRetired(newest.To) &&", "case newest.Holding == HoldsFrozen &&"),
 		catchers: []catcher{controller, explorer("tiny-loss")}},

@@ -141,7 +141,7 @@ type RepairShards struct {
 	Num shardcfg.ConfigNum
 	// Asked are the groups that answered, in ascending order.
 	Asked []shardcfg.Incarnation
-	// LossAccepted lets lost shards begin anew.
+	// LossAccepted lets frozen copies thaw and lost shards begin anew.
 	LossAccepted bool
 	Cases        []RepairCase
 }

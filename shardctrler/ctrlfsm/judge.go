@@ -55,8 +55,9 @@ const (
 	FateMoving
 	// FateGranted: an earlier repair was granted, and will be carried out.
 	FateGranted
-	// FateThawed: its receiver was destroyed, and the frozen copy serves again.
-	// What the receiver acknowledged, if it installed the shard, is lost.
+	// FateThawed: its receiver was destroyed, and the frozen copy serves again, if
+	// the operator accepts that: what the receiver acknowledged, if it installed the
+	// shard, is lost, and nobody that is left can say whether it did.
 	FateThawed
 	// FateLost: the group that had the token was destroyed, and the data with it.
 	// The shard begins anew, empty, if the operator accepts that.
@@ -84,10 +85,10 @@ func (f Fate) String() string {
 	return fmt.Sprintf("fate %d", uint8(f))
 }
 
-// Repairable reports whether a repair is granted for it; a lost shard only if
-// the operator accepts the loss.
+// Repairable reports whether a repair is granted for it: never, unless the operator
+// accepts that writes which were acknowledged may be lost.
 func (f Fate) Repairable(lossAccepted bool) bool {
-	return f == FateThawed || f == FateLost && lossAccepted
+	return lossAccepted && (f == FateThawed || f == FateLost)
 }
 
 // A Case is all that is known of one shard: who may create its first token, the

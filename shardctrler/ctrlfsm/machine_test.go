@@ -209,7 +209,7 @@ func checkRepairs(t *rapid.T, d *dialogue, c Command, res Result, latest *shardc
 			t.Fatalf("%+v is granted to a group that is not there", v)
 		case err != nil || stored != v.Granted:
 			t.Fatalf("granted %+v, stored %+v, %v", v, stored, err)
-		case v.Fate == FateLost && !r.LossAccepted:
+		case !r.LossAccepted:
 			t.Fatalf("%+v, though the loss was not accepted", v)
 		}
 		gens[v.Granted.Gen] = v.Granted

@@ -1471,7 +1471,7 @@ type RepairRequest struct {
 	Cluster       []byte                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	Shards        []uint32               `protobuf:"varint,2,rep,packed,name=shards,proto3" json:"shards,omitempty"`                          // empty: all that need it
 	Plan          bool                   `protobuf:"varint,3,opt,name=plan,proto3" json:"plan,omitempty"`                                     // grant nothing
-	LossAccepted  bool                   `protobuf:"varint,4,opt,name=loss_accepted,json=lossAccepted,proto3" json:"loss_accepted,omitempty"` // begin anew, empty, the shards whose data was destroyed
+	LossAccepted  bool                   `protobuf:"varint,4,opt,name=loss_accepted,json=lossAccepted,proto3" json:"loss_accepted,omitempty"` // serve again though acknowledged writes are lost, or may be
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

@@ -106,14 +106,15 @@ func (a *app) repairCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "repair [SHARD...]",
 		Short: "Let shards be served again that waited for retired groups",
-		Long: `Asks every group what it has of the shards that are not served, and lets them be
-served again as far as that is safe:
+		Long: `Asks every group what it has of the shards that are not served, and says what can
+become of each. With --accept-data-loss they are served again as far as possible:
 
   thawed     the shard was frozen on its way to a group that was retired; the copy
              that it was frozen from serves again. Writes that the lost group
-             acknowledged, if it had begun to serve the shard, are lost
-  lost       the group that had the shard was retired, and the data is gone. With
-             --accept-data-loss the shard begins anew, empty
+             acknowledged, if it had begun to serve the shard, are lost: nobody
+             that is left can say whether it had
+  lost       the group that had the shard was retired, and the data is gone: the
+             shard begins anew, empty
   moving     it is on its way to a group that lives: nothing to repair
   granted    an earlier repair is being carried out
   ownerless  like lost, but no group is a member that could begin it anew
@@ -122,13 +123,13 @@ served again as far as that is safe:
 
 Retire every group that is destroyed first. Every other one must answer, else the
 exit code is 3 and nothing is done. Repeating it is safe. The exit code is 5 if a
-shard stays lost.`,
-		Example: "  shoal repair --plan\n  shoal repair --wait\n  shoal repair --accept-data-loss 17 18",
+shard waits for --accept-data-loss.`,
+		Example: "  shoal repair --plan\n  shoal repair --accept-data-loss --wait\n  shoal repair --accept-data-loss 17 18",
 		Args:    arguments(0, -1),
 	}
 	f := cmd.Flags()
 	f.BoolVar(&o.Plan, "plan", false, "change nothing, and print what was found")
-	f.BoolVar(&o.LossAccepted, "accept-data-loss", false, "let shards begin anew, empty, whose data is gone")
+	f.BoolVar(&o.LossAccepted, "accept-data-loss", false, "let shards serve again though acknowledged writes are lost, or may be")
 	w.flags(f, "every shard is where it should be")
 	cmd.RunE = a.clerkCommand(func(ctx context.Context, c *clerk.Clerk, args []string) error {
 		for _, arg := range args {
@@ -166,8 +167,11 @@ func (a *app) printFates(fates []clerk.ShardFate) error {
 	for _, f := range fates {
 		results = append(results, fateResult(f))
 		repair := ""
-		if f.Granted {
+		switch {
+		case f.Granted:
 			repair = "granted"
+		case f.Fate == "thawed" || f.Fate == "lost":
+			repair = "needs --accept-data-loss"
 		}
 		rows = append(rows, []string{fmt.Sprint(f.Shard), f.Fate, gidText(f.Group), repair})
 	}
@@ -189,6 +193,9 @@ func leftLost(fates []clerk.ShardFate) error {
 		}
 	}
 	var left []string
+	if n := counts["thawed"]; n > 0 {
+		left = append(left, output.Plural(n, "shard")+" frozen for a retired group: --accept-data-loss lets them serve again, without what that group acknowledged")
+	}
 	if n := counts["lost"]; n > 0 {
 		left = append(left, output.Plural(n, "shard")+" lost with their group: --accept-data-loss lets them begin anew, empty")
 	}
