@@ -38,6 +38,8 @@ type guard struct {
 		// base stands in for the entry of an installed snapshot's index while the
 		// log holds entries of another history behind it; index 0: none.
 		base raft.Log
+		// config is the newest configuration in the log; index 0: none.
+		config members
 		// appended counts bytes and entries since the log was last cut.
 		appendedBytes   int64
 		appendedEntries uint64
@@ -69,6 +71,9 @@ func newGuard(r *Replica) (*guard, error) {
 		}
 		g.mu.tail.append(&l)
 		g.noteClock(&l)
+		if err := g.noteConfigurationLocked(&l); err != nil {
+			return nil, err
+		}
 	}
 	g.mu.appendedBytes, g.mu.appendedEntries = g.mu.tail.bytes, uint64(len(g.mu.tail.entries))
 	return g, nil
@@ -194,10 +199,13 @@ func (g *guard) StoreLogs(logs []*raft.Log) error {
 	}
 	g.mu.Lock()
 	before := g.mu.tail.bytes
+	var bad error
 	for _, l := range logs {
 		g.mu.tail.append(l)
 		g.noteClock(l)
+		bad = errors.Join(bad, g.noteConfigurationLocked(l))
 	}
+	config := g.mu.config
 	g.mu.appendedBytes += g.mu.tail.bytes - before
 	g.mu.appendedEntries += uint64(len(logs))
 	due := g.mu.appendedBytes >= g.r.o.SnapshotLogBytes || g.mu.appendedEntries >= g.r.o.SnapshotLogEntries
@@ -205,13 +213,19 @@ func (g *guard) StoreLogs(logs []*raft.Log) error {
 	if due {
 		poke(g.r.compact)
 	}
-	return nil
+	if bad = errors.Join(bad, g.r.checkAddress(config)); bad != nil {
+		g.r.fatal(bad)
+	}
+	return bad
 }
 
 // DeleteRange implements raft.LogStore. Raft's cut of a prefix leaves what an
 // open transfer, or a replica that was away for a moment, will ask for. A suffix
 // goes as it is told: it is of another history.
 func (g *guard) DeleteRange(low, high uint64) error {
+	if low == 0 {
+		return nil // the log was empty when Raft asked for its beginning
+	}
 	held, isHeld := g.r.snapshots.heldFrom()
 	g.mu.Lock()
 	t := &g.mu.tail
@@ -239,6 +253,9 @@ func (g *guard) delete(low, high uint64) error {
 	g.mu.Lock()
 	g.mu.tail.deleteRange(low, high)
 	g.mu.cuts++
+	if g.mu.config.index >= low && g.mu.config.index <= high {
+		g.mu.config = members{} // it was applied, or is of another history
+	}
 	g.mu.Unlock()
 	return g.run("cut of the log", func() error { return g.inner.DeleteRange(low, high) })
 }

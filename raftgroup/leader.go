@@ -185,6 +185,7 @@ func (r *Replica) lead(lead *leadership) {
 	}
 	r.leads.mu.Unlock()
 	r.recordLabels(lead.ctx)
+	r.recordAddresses(lead)
 }
 
 // commitNoop returns the term of a no-op that was applied.

@@ -37,12 +37,12 @@ func (r *Replica) AddLearner(ctx context.Context, m formation.Member) error {
 	present := false
 	for _, s := range current.config.Servers {
 		switch {
-		case string(s.ID) == m.ServerID && string(s.Address) == m.Address:
+		case string(s.ID) == m.ServerID && r.addressOf(s) == m.Address:
 			present = true
 		case string(s.ID) == m.ServerID:
 			return &RefusedError{Reason: fmt.Sprintf("member %s has the address %s, which can't become %s in place: two disks could vote as one; "+
 				"replace the member with an empty replica", m.ServerID, s.Address, m.Address)}
-		case string(s.Address) == m.Address:
+		case string(s.Address) == m.Address, r.addressOf(s) == m.Address:
 			return &RefusedError{Reason: "another member has the address " + m.Address}
 		}
 	}

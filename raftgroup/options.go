@@ -43,6 +43,9 @@ type Options struct {
 	Streams raft.StreamLayer
 	// Advertise is this replica's address, host:port, as the others know it.
 	Advertise string
+	// Renumbered are the addresses that members were given while the group was
+	// stopped; nil: none. See formation.Renumber.
+	Renumbered Renumbering
 	// Resolve, if set, overrides the address of a peer.
 	Resolve func(serverID string) (addr string, ok bool)
 	// Timeout is heartbeat, election and leader lease timeout in one; 0 means
@@ -94,6 +97,11 @@ type Options struct {
 	// unsafe switches containments off, for the tests that prove them.
 	unsafe unsafeSwitches
 }
+
+// A Renumbering says which addresses of a configuration stand for others, by the
+// server id of the member. A configuration that has a third address for it
+// overrules it.
+type Renumbering map[string]formation.AddressMove
 
 // unsafeSwitches switch off one containment each. Only tests of this package
 // set them, to see that the fault they guard against shows: an upgrade of Raft

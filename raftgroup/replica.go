@@ -21,6 +21,7 @@
 // Files: packer.go proposals; read.go read barriers; leader.go leadership;
 // fsm.go and position.go applying; snapshot.go and sink.go snapshots;
 // failstop.go and logtail.go the log store's guard; members.go membership;
+// address.go and renumber.go who is where;
 // upkeep.go cutting the log and restarting Raft. Package transport stamps what
 // is acknowledged.
 //
@@ -38,12 +39,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 
 	"github.com/shoalkv/shoal/raftgroup/entry"
+	"github.com/shoalkv/shoal/raftgroup/formation"
 	"github.com/shoalkv/shoal/raftgroup/store"
 	"github.com/shoalkv/shoal/raftgroup/transport"
 )
@@ -119,7 +122,10 @@ func Open(o Options) (*Replica, error) {
 	if err := r.openTransport(); err != nil {
 		return nil, r.closeStreams(err)
 	}
-	err := r.bootstrap()
+	err := r.checkAddress(r.latest())
+	if err == nil {
+		err = r.bootstrap()
+	}
 	if err == nil {
 		r.packer = newPacker(r)
 		err = r.startRaft()
@@ -186,19 +192,11 @@ func (r *Replica) bootstrap() error {
 	if err != nil {
 		return fmt.Errorf("look for a log: %w", err)
 	}
-	var first raft.Configuration
-	founder := false
-	for _, m := range r.o.Identity.Founders {
-		founder = founder || m.ServerID == r.o.Identity.ServerID
-		first.Servers = append(first.Servers, raft.Server{
-			Suffrage: raft.Voter,
-			ID:       raft.ServerID(m.ServerID),
-			Address:  raft.ServerAddress(m.Address),
-		})
-	}
-	if !founder {
+	founder := func(m formation.Member) bool { return m.ServerID == r.o.Identity.ServerID }
+	if !slices.ContainsFunc(r.o.Identity.Founders, founder) {
 		return nil
 	}
+	first := r.founders()
 	if exists {
 		return r.mendBootstrap(first)
 	}

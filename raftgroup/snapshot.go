@@ -264,6 +264,9 @@ func (s *snapshots) adopt(in *received) error {
 	if err := f.load(s.r.o.Store); err != nil {
 		return err
 	}
+	if err := s.r.checkAddress(in.header.members); err != nil {
+		return err
+	}
 	return s.r.guard.rebase(in.header.index, in.header.term)
 }
 

@@ -125,7 +125,7 @@ func (r *Replica) Status() Status {
 
 func (r *Replica) memberStatus(server raft.Server, leaderID string, lead *leadership) MemberStatus {
 	m := MemberStatus{Role: RoleFollower}
-	m.Label, m.ServerID, m.Address = r.labelOf(string(server.ID)), string(server.ID), string(server.Address)
+	m.Label, m.ServerID, m.Address = r.labelOf(string(server.ID)), string(server.ID), r.addressOf(server)
 	switch {
 	case server.Suffrage != raft.Voter:
 		m.Role = RoleLearner

@@ -2,11 +2,9 @@ package shardctrler
 
 import (
 	"context"
-	"errors"
-	"net"
 	"slices"
-	"strconv"
 
+	"github.com/shoalkv/shoal/raftgroup/formation"
 	"github.com/shoalkv/shoal/shardctrler/ctrlfsm"
 	"github.com/shoalkv/shoal/shardctrler/ctrlpb"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
@@ -258,17 +256,9 @@ func (s *Server) accept(req changeRequest) (*replica, ctrlfsm.RequestID, error) 
 	return r, ctrlfsm.RequestID{ID: id, BirthMS: m.GetBirthMs()}, nil
 }
 
-var errNoPort = errors.New("no port from 1 to 65535")
-
 func checkAddress(a string) error {
-	host, port, err := net.SplitHostPort(a)
-	if err == nil {
-		if n, portErr := strconv.ParseUint(port, 10, 16); portErr != nil || n == 0 || host == "" {
-			err = errNoPort
-		}
-	}
-	if err != nil {
-		return refuse(ctrlfsm.BadRequest, "%q is not host:port: %v", a, err)
+	if err := formation.CheckAddress(a); err != nil {
+		return refuse(ctrlfsm.BadRequest, "%v", err)
 	}
 	return nil
 }

@@ -88,6 +88,55 @@ func (e *DamagedError) Error() string {
 		"start it without --peers, then run: shoal replicas GID replace ID ADDR", e.Path, e.Problem)
 }
 
+// An AddressError stops a replica that is not at the address that its group has
+// for it: its directory was copied or moved, or its settings were changed.
+type AddressError struct {
+	Group  shardcfg.GroupID
+	Label  string
+	Own    string // where the replica says that others reach it
+	Listed string // where the group has it
+}
+
+func (e *AddressError) Error() string {
+	name := groupName(e.Group)
+	return fmt.Sprintf("%s has its replica %q at %s, but this process is at %s. It would be a second replica under one name, so it neither votes nor serves. "+
+		"Start it with --advertise %s if that reaches this process. To give the replica another address, replace it: start an empty one there, then run: "+
+		"shoal replicas %s replace %s ADDR. If the addresses of the whole group changed, stop its replicas and run on each: shoal renumber DIR ID=ADDR,...",
+		groupNoun(e.Group), e.Label, e.Listed, e.Own, e.Listed, name, e.Label)
+}
+
+// A CopyError stops a replica at whose address another process answers under the
+// same server id: one directory is a copy of the other.
+type CopyError struct {
+	Group   shardcfg.GroupID
+	Label   string
+	Address string // at which the other process answers
+	Peer    string // who found out, by its label
+}
+
+func (e *CopyError) Error() string {
+	return fmt.Sprintf("another process answers as replica %q of %s at %s, as replica %q found: this data directory is a copy of that one's. "+
+		"Two of them could vote as one, so this one stops. Delete this directory; to have one replica more, start an empty one, then run: shoal replicas %s add ADDR",
+		e.Label, groupNoun(e.Group), e.Address, e.Peer, groupName(e.Group))
+}
+
+// An OlderCopyError stops a replica whose log ends before an entry that it had
+// acknowledged to its leader: the directory was put back from an older copy.
+type OlderCopyError struct {
+	Group        shardcfg.GroupID
+	Label        string
+	Address      string // of this replica
+	Leader       string // to whom, by its server id
+	Acknowledged uint64 // newest entry that it had acknowledged
+	Last         uint64 // newest entry that it has
+}
+
+func (e *OlderCopyError) Error() string {
+	return fmt.Sprintf("replica %q of %s has acknowledged entry %d to %s, but its log ends at %d: the data directory was put back from an older copy. "+
+		"It has forgotten writes, and perhaps votes. Empty the directory, start the replica without --peers, then run: shoal replicas %s replace %s %s",
+		e.Label, groupNoun(e.Group), e.Acknowledged, e.Leader, e.Last, groupName(e.Group), e.Label, e.Address)
+}
+
 // A UsageError says that a replica was started with options that can't be
 // right. The command line exits with code 2 for it.
 type UsageError struct{ Problem string }
@@ -99,6 +148,9 @@ func (*DirectoryError) refused() {}
 func (*PeerError) refused()      {}
 func (*ConflictError) refused()  {}
 func (*DamagedError) refused()   {}
+func (*AddressError) refused()   {}
+func (*CopyError) refused()      {}
+func (*OlderCopyError) refused() {}
 
 // groupName is what the command line calls the group.
 func groupName(g shardcfg.GroupID) string {

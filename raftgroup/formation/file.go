@@ -53,6 +53,9 @@ type record struct {
 	Ballot uint64 `json:"ballot"`
 	// Identity is nil in phaseEmpty.
 	Identity *Identity `json:"identity,omitempty"`
+	// Renumbered are the addresses that members of the group were given while it
+	// was stopped, by their server ids.
+	Renumbered map[string]AddressMove `json:"renumbered,omitempty"`
 }
 
 func (r *record) formed() bool { return r.Phase == phaseFormed || r.Phase == phaseStarted }

@@ -176,7 +176,7 @@ func (f *Former) Hello(context.Context, *raftpb.HelloRequest) (*raftpb.HelloRepl
 	r := f.rec.Load()
 	reply := &raftpb.HelloReply{
 		Label: r.Label, Group: uint64(r.Group), ServerId: r.ServerID, Ballot: r.Ballot,
-		Version: f.opts.Version, FeatureLevel: uint32(entry.FeatureLevel),
+		Version: f.opts.Version, FeatureLevel: uint32(entry.FeatureLevel), Address: f.opts.Advertise,
 	}
 	if r.formed() {
 		reply.Formed, reply.Identity = true, r.Identity.Proto()

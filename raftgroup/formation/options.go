@@ -28,7 +28,8 @@ type Options struct {
 	// Peers are the addresses (host:port) of the group's replicas by their
 	// labels, this one included. Empty: wait to be added to a formed group.
 	Peers map[string]string
-	// Advertise is this replica's address as others reach it.
+	// Advertise is this replica's address as others reach it. Empty: its entry
+	// of Peers, which it must not contradict.
 	Advertise string
 	// ShardCount is what controllers found their cluster with. Groups learn it.
 	ShardCount int
@@ -103,8 +104,11 @@ func (o Options) complete() (Options, error) {
 	seen := map[string]string{}
 	for _, label := range o.peerLabels() {
 		address := o.Peers[label]
-		if len(label) > labelBytesMax || !labelPattern.MatchString(label) || address == "" {
+		if len(label) > labelBytesMax || !labelPattern.MatchString(label) {
 			return usage("peer %q=%q is not ID=ADDR", label, address)
+		}
+		if err := CheckAddress(address); err != nil {
+			return usage("peer %q: %v", label, err)
 		}
 		if other, twice := seen[address]; twice {
 			return usage("peers %q and %q have the same address %s", other, label, address)
@@ -113,6 +117,9 @@ func (o Options) complete() (Options, error) {
 	}
 	if o.Advertise == "" {
 		o.Advertise = own
+	}
+	if o.Advertise != own {
+		return usage("this replica is at %s, its peers have %q at %s: they must be the same", o.Advertise, o.Label, own)
 	}
 	if o.Group == 0 {
 		if err := shardcfg.CheckShardCount(o.ShardCount); err != nil {

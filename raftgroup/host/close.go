@@ -59,7 +59,8 @@ func (h *Host) close(ctx context.Context) error {
 // handOver moves leadership away, if this replica has it and somebody else can
 // take it. It failing costs an election, nothing else.
 func (h *Host) handOver(ctx context.Context, r *runningReplica) {
-	if _, self := r.replica.Leader(); !self || len(r.members()) < 2 {
+	_, self := r.replica.Leader()
+	if _, members := r.replica.Members(); !self || len(members) < 2 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, transferWait)

@@ -333,14 +333,14 @@ func TestLostStores(t *testing.T) {
 			t.Fatalf("two hosts on one directory: %v", err)
 		}
 		h.close()
-		again := newTestHost(t, "1", dir, "127.0.0.1:0", nil)
+		again := newTestHost(t, "1", dir, h.Addr(), nil)
 		again.run(7, nil)
 		expectLog(t, again, "a")
 		again.close()
 		if err := os.RemoveAll(filepath.Join(dir, lost)); err != nil {
 			t.Fatal(err)
 		}
-		damaged := newTestHost(t, "1", dir, "127.0.0.1:0", nil)
+		damaged := newTestHost(t, "1", dir, h.Addr(), nil)
 		damaged.run(7, nil)
 		<-damaged.done
 		var refused *formation.DamagedError

@@ -26,13 +26,14 @@
 // Row 3 of the layers: it may use gRPC, the network, the file system, the clock.
 // Goroutines: New starts the one that accepts connections, and it one for each
 // connection until its protocol is known; Serve one that runs the gRPC server;
-// Options.HTTP one that runs the HTTP server; Replica one that follows the members
-// and one that asks whether the replica was removed. Close waits for all of them.
+// Options.HTTP one that runs the HTTP server; Replica one that asks whether
+// the replica was removed. Close waits for all of them.
 package host
 
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -62,7 +63,8 @@ type Options struct {
 	// choose. Off loopback it needs Insecure, as long as there is no TLS.
 	Listen string
 	// Advertise is the address that others reach this host at; empty: where it
-	// listens.
+	// listens, which must then be a certain address. Its host must be one, and its
+	// port not 0.
 	Advertise string
 	// Insecure permits to listen off loopback without TLS.
 	Insecure bool
@@ -102,6 +104,7 @@ type Host struct {
 	log       hclog.Logger
 	listener  net.Listener
 	advertise string
+	process   processID
 	lock      *dirLock
 
 	mux      *mux
@@ -132,7 +135,7 @@ type Host struct {
 }
 
 // New locks the data directory and opens the listener. Errors include
-// *InsecureError, *ListenError and *LockedError.
+// *formation.UsageError, *InsecureError, *ListenError and *LockedError.
 func New(o Options) (*Host, error) {
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
@@ -143,6 +146,9 @@ func New(o Options) (*Host, error) {
 		return nil, &formation.UsageError{Problem: "a data directory is needed"}
 	}
 	if err := checkListen(o.Listen, o.Insecure); err != nil {
+		return nil, err
+	}
+	if err := checkAdvertise(o); err != nil {
 		return nil, err
 	}
 	lock, err := lockDir(o.DataDir)
@@ -161,6 +167,7 @@ func New(o Options) (*Host, error) {
 	if h.advertise == "" {
 		h.advertise = listener.Addr().String()
 	}
+	rand.Read(h.process[:]) // never fails
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.pool.init(h)
 	h.mux = newMux(h)

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/shoalkv/shoal/raftgroup/formation"
 )
 
 // An InsecureError refuses to listen where strangers could connect. The command
@@ -62,6 +64,21 @@ func checkListen(address string, insecure bool) error {
 	return nil
 }
 
+// checkAdvertise refuses an address that nobody can reach.
+func checkAdvertise(o Options) error {
+	if o.Advertise != "" {
+		if err := formation.CheckAddress(o.Advertise); err != nil {
+			return &formation.UsageError{Problem: fmt.Sprintf("others can't reach this replica: %v", err)}
+		}
+		return nil
+	}
+	host, _, err := net.SplitHostPort(o.Listen)
+	if ip := net.ParseIP(host); err == nil && (host == "" || ip != nil && ip.IsUnspecified()) {
+		return &formation.UsageError{Problem: fmt.Sprintf("this replica listens at %s, where others can't reach it: say at which address they can", o.Listen)}
+	}
+	return nil
+}
+
 // A dirLock is held on a data directory by the process that uses it. The kernel
 // drops it when the process ends, however it ends.
 type dirLock struct{ file *os.File }
@@ -72,6 +89,11 @@ func lockDir(dir string) (*dirLock, error) {
 	if err := createDir(dir, syncDir); err != nil {
 		return nil, fmt.Errorf("create data directory: %w", err)
 	}
+	return lockExisting(dir)
+}
+
+// lockExisting locks a directory that is there.
+func lockExisting(dir string) (*dirLock, error) {
 	path := filepath.Join(dir, lockFile)
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {

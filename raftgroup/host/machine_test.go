@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -73,6 +74,8 @@ func (b *syncBuffer) String() string {
 	defer b.mu.Unlock()
 	return b.b.String()
 }
+
+func (b *syncBuffer) contains(text string) bool { return strings.Contains(b.String(), text) }
 
 // A testHost is a host with the replica that it was started for.
 type testHost struct {

@@ -217,6 +217,9 @@ func (s *membershipService) adopt(ctx context.Context, r *runningReplica, req *r
 	if formation.LabelOf(member.ServerID) != member.Label {
 		return refuse("says that it is server %q", member.ServerID)
 	}
+	if own := hello.GetAddress(); own != member.Address {
+		return refuse("says that others reach it at %s: name it by that address, or start it with --advertise %s", own, member.Address)
+	}
 	if gid := shardcfg.GroupID(hello.GetGroup()); gid != r.identity.Group {
 		return refuse("belongs to group %d, this is group %d", gid, r.identity.Group)
 	}

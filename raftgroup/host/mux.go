@@ -152,6 +152,16 @@ func (m *mux) serveRaft(conn net.Conn) error {
 	if err != nil {
 		return err
 	}
+	a := streams.answer(p)
+	if _, err := conn.Write(a.append(nil)); err != nil {
+		return err
+	}
+	if p.kind == kindQuestion {
+		return conn.Close()
+	}
+	if a.code != answerWelcome {
+		return fmt.Errorf("stream of %q at %s refused: %s", p.source, p.address, a.reason())
+	}
 	if err := conn.SetDeadline(time.Time{}); err != nil {
 		return err
 	}

@@ -31,6 +31,44 @@ func streamIdentity(label string) formation.Identity {
 	}
 }
 
+// A fakeMember is a replica for streams without one behind them.
+type fakeMember struct {
+	index     uint64
+	members   []formation.Member
+	forgotten error
+	stopped   chan error // of capacity 1
+}
+
+func (m *fakeMember) Members() (uint64, []formation.Member)          { return m.index, m.members }
+func (m *fakeMember) Acknowledged(string) (term, index uint64)       { return 3, 17 }
+func (m *fakeMember) CheckAcknowledged(string, uint64, uint64) error { return m.forgotten }
+func (m *fakeMember) Stop(reason error)                              { m.stopped <- reason }
+
+// openStreams makes the streams of a host for a replica that knows the members
+// of a configuration at index 10.
+func openStreams(h *testHost, id formation.Identity, members ...formation.Member) (*raftStreams, *fakeMember) {
+	id.Founders = members
+	streams := newRaftStreams(h.Host, id, newPeerBook(id, nil))
+	m := &fakeMember{index: 10, members: members, stopped: make(chan error, 1)}
+	streams.open(m)
+	return streams, m
+}
+
+// sendStream opens a connection with a preamble, and returns the answer to it.
+func sendStream(t *testing.T, addr string, p preamble) (net.Conn, answer) {
+	t.Helper()
+	conn := dialRaw(t, addr)
+	if _, err := conn.Write(p.append(nil)); err != nil {
+		t.Fatal(err)
+	}
+	conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	a, err := readAnswer(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn, a
+}
+
 // expectClosed checks that the other side hangs up without a word.
 func expectClosed(t *testing.T, conn net.Conn, what string) {
 	t.Helper()
@@ -81,7 +119,7 @@ func expectHello(t *testing.T, h *testHost) {
 // and holds up nobody meanwhile.
 func TestSlowPeers(t *testing.T) {
 	h := newTestHost(t, "1", t.TempDir(), "127.0.0.1:0", func(o *Options) { o.SniffTimeout = 300 * time.Millisecond })
-	hello := preamble{cluster: shardcfg.ClusterID{1}, target: "x", source: "y"}.append(nil)
+	hello := preamble{kind: kindStream, cluster: shardcfg.ClusterID{1}, target: "x", source: "y"}.append(nil)
 	var slow []net.Conn
 	for _, start := range []string{"", "P", http2Preface[:20], preambleMagic, string(hello[:len(hello)-1])} {
 		conn := dialRaw(t, h.Addr())
@@ -130,9 +168,12 @@ func TestConnectionLimit(t *testing.T) {
 // cluster, incarnation, replica or version, or for nobody, is closed and logged.
 func TestPreamble(t *testing.T) {
 	h := newTestHost(t, "1", t.TempDir(), "127.0.0.1:0", nil)
-	id := streamIdentity("1")
-	streams := newRaftStreams(h.Host, id, newPeerBook(id))
-	good := preamble{cluster: id.Cluster, incarnation: id.Incarnation, target: id.ServerID, source: "2.x"}
+	other := newTestHost(t, "2", t.TempDir(), "127.0.0.1:0", nil)
+	id, otherID := streamIdentity("1"), streamIdentity("2")
+	streams, _ := openStreams(h, id)
+	openStreams(other, otherID)
+	good := preamble{kind: kindStream, cluster: id.Cluster, incarnation: id.Incarnation, process: other.process,
+		target: id.ServerID, source: otherID.ServerID, address: other.Addr()}
 	for what, change := range map[string]func(*preamble){
 		"this is cluster":     func(p *preamble) { p.cluster[15]++ },
 		"does not live here":  func(p *preamble) { p.incarnation[0]++ },
@@ -154,9 +195,9 @@ func TestPreamble(t *testing.T) {
 		logged := func() bool { return strings.Contains(strings.ReplaceAll(h.logs.String(), `\"`, `"`), what) }
 		eventually(t, "a line of log: "+what, logged)
 	}
-	conn := dialRaw(t, h.Addr())
-	if _, err := conn.Write(append(good.append(nil), "hello"...)); err != nil {
-		t.Fatal(err)
+	conn, welcome := sendStream(t, h.Addr(), good)
+	if _, err := conn.Write([]byte("hello")); err != nil || welcome.code != answerWelcome {
+		t.Fatal(welcome, err)
 	}
 	accepted, err := streams.Accept()
 	if err != nil {
@@ -194,12 +235,11 @@ func TestStreams(t *testing.T) {
 	idA, idB := streamIdentity("1"), streamIdentity("2")
 	members := []formation.Member{
 		{Label: "1", ServerID: idA.ServerID, Address: "elsewhere:1"}, {Label: "2", ServerID: idB.ServerID, Address: b.Addr()}}
-	idB.Founders = members
-	streamsA := newRaftStreams(a.Host, idA, newPeerBook(idA))
+	streamsA, _ := openStreams(a, idA, members...)
 	defer streamsA.Close()
-	book := newPeerBook(idB)
-	streamsB := newRaftStreams(b.Host, idB, book)
+	streamsB, _ := openStreams(b, idB, members...)
 	defer streamsB.Close()
+	book := streamsB.peers
 	name, ok := book.resolve(idA.ServerID)
 	if !ok || name != idA.ServerID+"@elsewhere:1" {
 		t.Fatalf("resolved to %q", name)
@@ -295,7 +335,7 @@ func TestListen(t *testing.T) {
 			t.Errorf("%s: %v", address, err)
 		}
 	}
-	open := newTestHost(t, "1", t.TempDir(), ":0", func(o *Options) { o.Insecure = true })
+	open := newTestHost(t, "1", t.TempDir(), ":0", func(o *Options) { o.Insecure, o.Advertise = true, "127.0.0.1:1" })
 	_, port, _ := net.SplitHostPort(open.Addr())
 	var busy *ListenError
 	dir := t.TempDir()

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -52,8 +51,8 @@ type runningReplica struct {
 	store    *pebblestore.Store
 	peers    *peerBook
 	removal  *removalWatch
-	cancel   context.CancelFunc // of the goroutines that follow the members and watch for a removal
-	done     chan struct{}      // closed when both have ended
+	cancel   context.CancelFunc // of the goroutine that watches for a removal
+	done     chan struct{}      // closed when it has ended
 }
 
 // formerSlot serves Formation for the former that Replica puts into it.
@@ -154,7 +153,8 @@ func (h *Host) openReplica(ctx context.Context, former *formation.Former, id for
 			return nil, err
 		}
 	}
-	r := &runningReplica{identity: id, peers: newPeerBook(id), done: make(chan struct{})}
+	renumbered := former.Renumbered()
+	r := &runningReplica{identity: id, peers: newPeerBook(id, renumbered), done: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.closeStores())
@@ -177,9 +177,10 @@ func (h *Host) openReplica(ctx context.Context, former *formation.Former, id for
 	if err != nil {
 		return nil, err
 	}
+	streams := newRaftStreams(h, id, r.peers)
 	options := raftgroup.Options{
 		Identity: id, Store: r.store, Machine: machine, Log: r.log,
-		Streams: newRaftStreams(h, id, r.peers), Advertise: h.Advertise(), Resolve: r.peers.resolve,
+		Streams: streams, Advertise: h.Advertise(), Resolve: r.peers.resolve, Renumbered: renumbered,
 		Timeout: o.Timeout, Logger: h.log.Named("raft"), OnFatal: h.fatal,
 	}
 	if o.Tune != nil {
@@ -188,15 +189,13 @@ func (h *Host) openReplica(ctx context.Context, former *formation.Former, id for
 	if r.replica, err = raftgroup.Open(options); err != nil {
 		return nil, errors.Join(err, options.Streams.Close())
 	}
-	followCtx, cancel := context.WithCancel(context.Background())
+	streams.open(r.replica)
+	watchCtx, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
 	r.removal = &removalWatch{host: h, replica: r}
-	var running sync.WaitGroup
-	running.Go(func() { r.peers.follow(followCtx, r.members) })
-	running.Go(func() { r.removal.run(followCtx) })
 	go func() {
 		defer close(r.done)
-		running.Wait()
+		r.removal.run(watchCtx)
 	}()
 	return r, nil
 }
@@ -219,16 +218,6 @@ func (h *Host) checkStores(id formation.Identity) error {
 		return fmt.Errorf("look for the state: %w", err)
 	}
 	return nil
-}
-
-// members is the group's configuration as this replica knows it.
-func (r *runningReplica) members() []formation.Member {
-	found := r.replica.Status().Members
-	members := make([]formation.Member, len(found))
-	for i, m := range found {
-		members[i] = m.Member
-	}
-	return members
 }
 
 // close stops the replica and closes its stores. If the replica does not stop

@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"strings"
 	"sync"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/shoalkv/shoal/raftgroup"
 	"github.com/shoalkv/shoal/raftgroup/formation"
 )
 
@@ -20,12 +22,15 @@ type raftStreams struct {
 	identity formation.Identity
 	queue    *connQueue
 	peers    *peerBook
+
+	opened chan struct{} // closed when member is set
+	member member
 }
 
 var _ raft.StreamLayer = (*raftStreams)(nil)
 
 func newRaftStreams(h *Host, id formation.Identity, peers *peerBook) *raftStreams {
-	s := &raftStreams{host: h, identity: id, peers: peers}
+	s := &raftStreams{host: h, identity: id, peers: peers, opened: make(chan struct{})}
 	s.queue = newConnQueue(textAddr(h.Advertise()))
 	h.mux.addRoute(s)
 	return s
@@ -57,23 +62,31 @@ func (s *raftStreams) Dial(address raft.ServerAddress, timeout time.Duration) (n
 	}
 	ctx, cancel := context.WithTimeout(s.host.ctx, timeout)
 	defer cancel()
-	conn, err := s.host.dial(ctx, addr)
+	conn, err := s.stream(ctx, target, addr)
 	if err != nil {
 		return nil, fmt.Errorf("open Raft stream to %s: %w", addr, err)
 	}
-	hello := preamble{
-		cluster: s.identity.Cluster, incarnation: s.identity.Incarnation,
-		target: target, source: s.identity.ServerID,
-	}.append(nil)
-	deadline, _ := ctx.Deadline()
-	if err = conn.SetDeadline(deadline); err == nil {
-		if _, err = conn.Write(hello); err == nil {
-			err = conn.SetDeadline(time.Time{})
-		}
-	}
+	return conn, nil
+}
+
+// stream opens a stream to the replica of a server id, and waits until it is
+// welcome.
+func (s *raftStreams) stream(ctx context.Context, target, addr string) (net.Conn, error) {
+	m, err := s.running(ctx)
 	if err != nil {
+		return nil, err
+	}
+	p := preamble{kind: kindStream, cluster: s.identity.Cluster, incarnation: s.identity.Incarnation,
+		process: s.host.process, target: target, source: s.identity.ServerID, address: s.host.Advertise()}
+	p.config, _ = m.Members()
+	p.term, p.acknowledged = m.Acknowledged(target)
+	conn, a, err := s.call(ctx, addr, p)
+	if err != nil {
+		return nil, err
+	}
+	if a.code != answerWelcome {
 		conn.Close()
-		return nil, fmt.Errorf("open Raft stream to %s: %w", addr, err)
+		return nil, s.heed(m, a, target)
 	}
 	return conn, nil
 }
@@ -82,37 +95,33 @@ func (s *raftStreams) Dial(address raft.ServerAddress, timeout time.Duration) (n
 // peerBook.resolve gives to Raft's transport. No server id contains it.
 const targetSeparator = "@"
 
-// A peerBook knows the addresses of the group's members by their server ids. It
-// begins with the founders and follows the group's configuration: a miss wakes
-// the goroutine that rereads it.
+// A peerBook knows the addresses of the group's members by their server ids: the
+// founders, then what the group's newest configuration says. It does not forget
+// one that was removed, and has to be told.
 type peerBook struct {
 	self string
-	miss chan struct{} // of capacity 1
 
 	mu struct {
 		sync.Mutex
-		addresses map[string]string // server id -> address
+		addresses map[string]string                              // server id -> address
+		source    func() (index uint64, list []formation.Member) // nil before open
 	}
 }
 
-func newPeerBook(id formation.Identity) *peerBook {
-	b := &peerBook{self: id.ServerID, miss: make(chan struct{}, 1)}
-	b.learn(id.Founders)
+func newPeerBook(id formation.Identity, renumbered raftgroup.Renumbering) *peerBook {
+	b := &peerBook{self: id.ServerID}
+	b.mu.addresses = make(map[string]string)
+	for _, m := range id.Founders {
+		b.mu.addresses[m.ServerID] = renumbered.Address(m.ServerID, m.Address)
+	}
 	return b
 }
 
-// learn replaces what the book knows, except by nothing.
-func (b *peerBook) learn(members []formation.Member) {
-	if len(members) == 0 {
-		return
-	}
-	addresses := make(map[string]string, len(members))
-	for _, m := range members {
-		addresses[m.ServerID] = m.Address
-	}
+// open says where the group's configuration is found.
+func (b *peerBook) open(source func() (uint64, []formation.Member)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.mu.addresses = addresses
+	b.mu.source = source
 }
 
 // resolve names a member and its address for Dial. The replica itself keeps
@@ -122,59 +131,43 @@ func (b *peerBook) resolve(serverID string) (string, bool) {
 		return "", false
 	}
 	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.learnLocked()
 	address, ok := b.mu.addresses[serverID]
-	b.mu.Unlock()
-	if !ok {
-		b.wake()
-		return "", false
-	}
-	return serverID + targetSeparator + address, true
+	return serverID + targetSeparator + address, ok
 }
 
 // at finds the one member at an address; empty if there is none, or two.
 func (b *peerBook) at(address string) string {
 	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.learnLocked()
 	found := ""
 	for id, a := range b.mu.addresses {
 		if a != address || id == b.self {
 			continue
 		}
 		if found != "" {
-			found = ""
-			break
+			return ""
 		}
 		found = id
-	}
-	b.mu.Unlock()
-	if found == "" {
-		b.wake()
 	}
 	return found
 }
 
-func (b *peerBook) wake() {
-	select {
-	case b.miss <- struct{}{}:
-	default:
+// learnLocked takes in the newest configuration. Whoever else was at an address
+// of it is there no more.
+func (b *peerBook) learnLocked() {
+	if b.mu.source == nil {
+		return
 	}
-}
-
-// follow rereads the group's members after a miss, at most once per interval,
-// until ctx ends.
-func (b *peerBook) follow(ctx context.Context, members func() []formation.Member) {
-	const interval = 100 * time.Millisecond
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-b.miss:
+	_, members := b.mu.source()
+	for _, m := range members {
+		if b.mu.addresses[m.ServerID] == m.Address {
+			continue
 		}
-		b.learn(members())
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(interval):
-		}
+		maps.DeleteFunc(b.mu.addresses, func(_, a string) bool { return a == m.Address })
+		b.mu.addresses[m.ServerID] = m.Address
 	}
 }
 

@@ -271,6 +271,7 @@ type HelloReply struct {
 	FeatureLevel  uint32                 `protobuf:"varint,7,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"` // highest that it understands
 	Peers         []string               `protobuf:"bytes,8,rep,name=peers,proto3" json:"peers,omitempty"`                                    // labels of the peers that an empty replica was started with
 	Ballot        uint64                 `protobuf:"varint,9,opt,name=ballot,proto3" json:"ballot,omitempty"`                                 // highest ballot that it has prepared
+	Address       string                 `protobuf:"bytes,10,opt,name=address,proto3" json:"address,omitempty"`                               // at which it says that others reach it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -366,6 +367,13 @@ func (x *HelloReply) GetBallot() uint64 {
 		return x.Ballot
 	}
 	return 0
+}
+
+func (x *HelloReply) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
 }
 
 type FoundRequest struct {
@@ -928,7 +936,7 @@ const file_raftgroup_raftpb_group_proto_rawDesc = "" +
 	"\fhealth_known\x18\a \x01(\bR\vhealthKnown\":\n" +
 	"\fHelloRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\x04R\x05group\x12\x14\n" +
-	"\x05label\x18\x02 \x01(\tR\x05label\"\x8f\x02\n" +
+	"\x05label\x18\x02 \x01(\tR\x05label\"\xa9\x02\n" +
 	"\n" +
 	"HelloReply\x12\x14\n" +
 	"\x05label\x18\x01 \x01(\tR\x05label\x12\x14\n" +
@@ -939,7 +947,9 @@ const file_raftgroup_raftpb_group_proto_rawDesc = "" +
 	"\aversion\x18\x06 \x01(\tR\aversion\x12#\n" +
 	"\rfeature_level\x18\a \x01(\rR\ffeatureLevel\x12\x14\n" +
 	"\x05peers\x18\b \x03(\tR\x05peers\x12\x16\n" +
-	"\x06ballot\x18\t \x01(\x04R\x06ballot\"\xaa\x01\n" +
+	"\x06ballot\x18\t \x01(\x04R\x06ballot\x12\x18\n" +
+	"\aaddress\x18\n" +
+	" \x01(\tR\aaddress\"\xaa\x01\n" +
 	"\fFoundRequest\x123\n" +
 	"\bidentity\x18\x01 \x01(\v2\x17.shoal.raft.v1.IdentityR\bidentity\x12\x14\n" +
 	"\x05label\x18\x02 \x01(\tR\x05label\x12\x1b\n" +

@@ -20,6 +20,7 @@
 //   - lets votes be recorded by server id, not by address alone;
 //   - cuts off a peer that falls silent in the middle of a message;
 //   - passes pre-vote through, which is silently off if a transport lacks it;
+//   - refuses a peer that has forgotten what it acknowledged;
 //   - keeps each peer's matching index and last contact, which Raft hides.
 //
 // Row 3 of the layers: hashicorp/raft may be imported. It starts no goroutine;
@@ -67,6 +68,12 @@ var ErrRetired = errors.New("transport: the replica was removed from its group, 
 // the new term would store what is newer than the term it remembers, and could not
 // be started again.
 var ErrDeposed = errors.New("transport: the message is of an earlier term than what it carries")
+
+// ErrForgotten is returned for a message to a peer whose answer shows that its log
+// ends before what it had acknowledged to this leader, in the same term: its disk
+// was put back from an older copy. It has forgotten entries that count as
+// committed, and perhaps a vote, so that what it acknowledges is worth nothing.
+var ErrForgotten = errors.New("transport: the peer has forgotten entries that it had acknowledged")
 
 // ErrNoPreVote is returned by Wrap for a transport without pre-vote.
 var ErrNoPreVote = errors.New("transport: the transport does not support pre-vote")
@@ -200,9 +207,15 @@ func (t *Transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, a
 	t.cut(args)
 	// The stamp must be read before the message can leave.
 	stamp := t.round.Load()
+	stored := t.stored(id, args.Term)
 	var answer raft.AppendEntriesResponse
 	if err := t.inner.AppendEntries(id, t.resolve(id, target), args, &answer); err != nil {
 		return err
+	}
+	if answer.Term == args.Term && answer.LastLog < stored {
+		// The peer finds out by itself when it is called anew.
+		t.closeStreams()
+		return ErrForgotten
 	}
 	*resp = answer
 	t.record(id, args, &answer, stamp)
@@ -225,6 +238,14 @@ func (t *Transport) cut(args *raft.AppendEntriesRequest) {
 		}
 	}
 	args.LeaderCommitIndex = min(args.LeaderCommitIndex, args.PrevLogEntry+uint64(len(args.Entries)))
+}
+
+// stored returns the newest entry that the peer has acknowledged in the term.
+func (t *Transport) stored(id raft.ServerID, term uint64) uint64 {
+	if p := t.Peer(id); p.MatchTerm == term {
+		return p.Match
+	}
+	return 0
 }
 
 func (t *Transport) record(id raft.ServerID, args *raft.AppendEntriesRequest, answer *raft.AppendEntriesResponse, stamp uint64) {
@@ -339,11 +360,16 @@ func (t *Transport) Close() error { return nil }
 
 // Shut closes the inner transport and its connections, for good.
 func (t *Transport) Shut() error {
-	if n, ok := t.inner.(interface{ CloseStreams() }); ok {
-		n.CloseStreams()
-	}
+	t.closeStreams()
 	if c, ok := t.inner.(raft.WithClose); ok {
 		return c.Close()
 	}
 	return nil
+}
+
+// closeStreams closes the connections to the peers, so that each is called anew.
+func (t *Transport) closeStreams() {
+	if n, ok := t.inner.(interface{ CloseStreams() }); ok {
+		n.CloseStreams()
+	}
 }

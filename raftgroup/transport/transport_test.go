@@ -93,7 +93,7 @@ func TestRounds(t *testing.T) {
 // never claim more committed than they prove to be stored.
 func TestCut(t *testing.T) {
 	f := &fakeTransport{handler: func(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-		resp.Term, resp.Success = args.Term, true
+		resp.Term, resp.Success, resp.LastLog = args.Term, true, args.PrevLogEntry
 		return nil
 	}}
 	w := wrap(t, f, Options{AppendBytesMax: 10_000, Resolve: func(id string) (string, bool) { return "other:" + id, id == "p" }})
@@ -161,6 +161,48 @@ func TestDeposedLeaderSendsNothingNewer(t *testing.T) {
 	args := raft.InstallSnapshotRequest{Term: 3, LastLogIndex: 9, LastLogTerm: 4}
 	if err := w.InstallSnapshot("p", "addr", &args, &raft.InstallSnapshotResponse{}, nil); err != ErrDeposed {
 		t.Fatalf("a snapshot of a later term: %v", err)
+	}
+}
+
+// Claim: a peer whose answer shows that its log ends before what it acknowledged in
+// the same term is refused, and counts for nothing; an answer that was given before
+// the acknowledgement is no such sign, nor one of another term.
+func TestForgetfulPeer(t *testing.T) {
+	f := &fakeTransport{}
+	w := wrap(t, f, Options{})
+	send := func(term, prev, answerTerm, last uint64) error {
+		f.handler = func(_ *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+			resp.Term, resp.LastLog, resp.Success = answerTerm, last, last >= prev
+			return nil
+		}
+		return w.AppendEntries("p", "addr", &raft.AppendEntriesRequest{Term: term, PrevLogEntry: prev}, &raft.AppendEntriesResponse{})
+	}
+	if err := send(3, 9, 3, 9); err != nil || w.Peer("p").Match != 9 {
+		t.Fatal(err)
+	}
+	round := w.BeginRound()
+	if err := send(3, 0, 3, 8); err != ErrForgotten || w.Acknowledged("p", 3, round) {
+		t.Fatalf("a heartbeat that is answered from an older log: %v", err)
+	}
+	if err := send(3, 8, 3, 8); err != ErrForgotten || w.Acknowledged("p", 3, round) {
+		t.Fatalf("an older log that fits: %v", err)
+	}
+	if err := send(3, 9, 4, 2); err != nil {
+		t.Fatalf("a peer of a later term: %v", err)
+	}
+	if err := send(4, 2, 4, 2); err != nil || w.Peer("p").Match != 2 {
+		t.Fatalf("a leader of a later term: %v", err)
+	}
+	// An answer that is overtaken by a later one.
+	f.handler = func(_ *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+		if err := send(4, 5, 4, 5); err != nil {
+			t.Fatal(err)
+		}
+		resp.Term, resp.LastLog = 4, 2
+		return nil
+	}
+	if err := w.AppendEntries("p", "addr", &raft.AppendEntriesRequest{Term: 4}, &raft.AppendEntriesResponse{}); err != nil {
+		t.Fatalf("an answer that was overtaken: %v", err)
 	}
 }
 

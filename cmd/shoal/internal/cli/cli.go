@@ -163,7 +163,7 @@ did not hold; 5 refused.`,
 	add(groupRunning, a.devCommand(), a.controllerCommand(), a.serverCommand(), a.versionCommand())
 	add(groupData, a.getCommand(), a.putCommand(), a.appendCommand(), a.deleteCommand(), a.scanCommand(),
 		a.importCommand(), a.exportCommand(), a.locateCommand())
-	add(groupAdmin, a.joinCommand(), a.leaveCommand(), a.moveCommand(), a.unpinCommand(), a.retireCommand(), a.repairCommand(), a.salvageCommand(), a.reformCommand(), a.rebalanceCommand(), a.replicasCommand(),
+	add(groupAdmin, a.joinCommand(), a.leaveCommand(), a.moveCommand(), a.unpinCommand(), a.retireCommand(), a.repairCommand(), a.salvageCommand(), a.reformCommand(), a.rebalanceCommand(), a.replicasCommand(), a.renumberCommand(),
 		a.configCommand(), a.statusCommand(), a.healthCommand(), a.shardsCommand())
 	add(groupMeasure, a.benchCommand(), a.checkCommand())
 	root.InitDefaultHelpCmd()

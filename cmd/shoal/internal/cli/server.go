@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/shoalkv/shoal/cmd/shoal/internal/replica"
+	"github.com/shoalkv/shoal/raftgroup/formation"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 )
 
@@ -112,7 +113,7 @@ func (m *memory) check() error {
 func replicaFlags(f *pflag.FlagSet, o *replica.Options) {
 	f.StringVar(&o.ID, "id", "", "the replica's `label`, unique in its group")
 	f.StringVar(&o.Listen, "listen", "", "`HOST:PORT` to listen at")
-	f.StringVar(&o.Advertise, "advertise", "", "`HOST:PORT` at which others reach it, if not where it listens")
+	f.StringVar(&o.Advertise, "advertise", "", "`HOST:PORT` at which others reach it (default: its entry in --peers, else where it listens)")
 	f.StringVar(&o.Data, "data", "", "data `directory`, made if need be")
 	f.Var(&peerList{addresses: &o.Peers}, "peers", "all replicas of the group, this one included: `ID=ADDR,...`")
 	f.StringVar(&o.HTTP, "http", "", "`HOST:PORT` for /metrics, /live, /ready and /debug/pprof; off unless given")
@@ -164,19 +165,28 @@ func (a *app) runReplica(ctx context.Context, o replica.Options, m memory) error
 // checkReplicaAddresses refuses what can't be an address, before anything is
 // written to the data directory.
 func checkReplicaAddresses(o replica.Options) error {
-	for _, f := range []struct{ name, address string }{{"listen", o.Listen}, {"advertise", o.Advertise}, {"http", o.HTTP}} {
+	for _, f := range []struct{ name, address string }{{"listen", o.Listen}, {"http", o.HTTP}} {
 		if f.address == "" {
 			continue
 		}
-		if _, port, err := net.SplitHostPort(f.address); err != nil || !isPort(port, 0) {
+		if _, port, err := net.SplitHostPort(f.address); err != nil || !isPort(port) {
 			return fmt.Errorf("--%s: %q is no address: it is HOST:PORT", f.name, f.address)
+		}
+	}
+	own := o.Peers[o.ID]
+	if o.Advertise != "" {
+		if err := formation.CheckAddress(o.Advertise); err != nil {
+			return fmt.Errorf("--advertise: %w", err)
+		}
+		if own != "" && own != o.Advertise {
+			return fmt.Errorf("--advertise says that this replica is at %s, --peers that %q is at %s: they must be the same", o.Advertise, o.ID, own)
 		}
 	}
 	seen := map[string]string{}
 	for _, id := range slices.Sorted(maps.Keys(o.Peers)) {
 		address := o.Peers[id]
-		if _, port, err := net.SplitHostPort(address); err != nil || !isPort(port, 1) {
-			return fmt.Errorf("--peers: %q of %q is no address: it is HOST:PORT", address, id)
+		if err := formation.CheckAddress(address); err != nil {
+			return fmt.Errorf("--peers: %q: %w", id, err)
 		}
 		if other, twice := seen[address]; twice {
 			return fmt.Errorf("--peers: %s is the address of both %q and %q", address, other, id)
@@ -186,10 +196,10 @@ func checkReplicaAddresses(o replica.Options) error {
 	return nil
 }
 
-// isPort reports whether a port is a number from least to 65535.
-func isPort(port string, least uint64) bool {
-	n, err := strconv.ParseUint(port, 10, 16)
-	return err == nil && n >= least
+// isPort reports whether a port is a number; 0 lets the system choose one.
+func isPort(port string) bool {
+	_, err := strconv.ParseUint(port, 10, 16)
+	return err == nil
 }
 
 // serverLogLevel is the least level of what a server logs.

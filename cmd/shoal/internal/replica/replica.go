@@ -8,6 +8,7 @@
 package replica
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -40,7 +41,7 @@ type Options struct {
 	Shards int
 
 	Listen    string // host:port
-	Advertise string // as others reach it; empty: as it listens
+	Advertise string // as others reach it; empty: as Peers says, else as it listens
 	Data      string // directory
 	HTTP      string // address for metrics, probes and profiles; empty: none
 	Insecure  bool   // permits to listen off loopback without TLS
@@ -82,7 +83,7 @@ func Start(o Options) (*Replica, error) {
 	r := &Replica{done: make(chan struct{})}
 	failed := make(chan struct{})
 	h, err := host.New(host.Options{
-		Listen: o.Listen, Advertise: o.Advertise, Insecure: o.Insecure, HTTP: o.HTTP,
+		Listen: o.Listen, Advertise: cmp.Or(o.Advertise, o.Peers[o.ID]), Insecure: o.Insecure, HTTP: o.HTTP,
 		DataDir: o.Data, Version: o.Version, Logger: o.Logger, Store: o.Store,
 		OnFatal: func(err error) {
 			r.fail(err)
@@ -161,6 +162,15 @@ func (r *Replica) Close(ctx context.Context) (err error) {
 	})
 	<-r.done
 	return err
+}
+
+// A Renumbered is a member whose group is renumbered.
+type Renumbered = host.Renumbered
+
+// Renumber tells a stopped replica where the members of its group are from now on;
+// see host.Renumber.
+func Renumber(dir string, addresses map[string]string) ([]Renumbered, error) {
+	return host.Renumber(dir, addresses)
 }
 
 // Refused reports whether an error of a replica says that starting it could
