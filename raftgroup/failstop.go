@@ -226,15 +226,13 @@ func (g *guard) DeleteRange(low, high uint64) error {
 	if low == 0 {
 		return nil // the log was empty when Raft asked for its beginning
 	}
-	held, isHeld := g.r.snapshots.heldFrom()
+	needs, trailing := g.r.holds.needs(), g.r.trailingBytes()
 	g.mu.Lock()
 	t := &g.mu.tail
 	if t.has(high) && high < t.last() && low <= t.first {
 		// The entry at the snapshot's index stays: the next message names it.
-		high = min(high-1, t.keepFrom(g.r.o.TrailingLogBytes)-1)
-		if isHeld && held > 0 && !g.r.o.unsafe.noClamp {
-			high = min(high, held-1)
-		}
+		high = min(high-1, t.keepFrom(trailing)-1)
+		high = g.r.holds.clamp(t, needs, high)
 		low = t.first
 	}
 	if high >= t.last() {

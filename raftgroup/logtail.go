@@ -102,11 +102,18 @@ func (t *logTail) deleteRange(low, high uint64) {
 	}
 }
 
+// keepEntriesMax bounds the entries that keepFrom leaves: their sizes are in
+// memory, 16 bytes each, and all of them are read at the start.
+const keepEntriesMax = 512 << 10
+
 // keepFrom returns the lowest index from which the newest entries take up no
-// more than n bytes; at least the newest stays.
+// more than n bytes; at least the newest stays, and at most keepEntriesMax do.
 func (t *logTail) keepFrom(n int64) uint64 {
-	i := t.last()
-	for left := n; i > t.first; i-- {
+	i, lowest := t.last(), t.first
+	if len(t.entries) > keepEntriesMax {
+		lowest = t.last() - keepEntriesMax + 1
+	}
+	for left := n; i > lowest; i-- {
 		left -= int64(t.entries[i-t.first].size)
 		if left < int64(t.entries[i-1-t.first].size) {
 			break

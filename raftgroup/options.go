@@ -83,9 +83,14 @@ type Options struct {
 	// 131072 entries.
 	SnapshotLogBytes   int64
 	SnapshotLogEntries uint64
-	// TrailingLogBytes of the newest entries stay in the log, so that a replica
-	// that was away for a moment needs no snapshot; 0 means 16 MiB.
+	// TrailingLogBytes of the newest entries, or half of the store's size if that is
+	// more, stay in the log, so that a replica that was away for a while needs no
+	// copy of the store; 0 means 16 MiB. At most 512 Ki entries stay.
 	TrailingLogBytes int64
+	// LogBytesMax bounds what stays in the log, besides SnapshotLogBytes: half of it
+	// whatever the store's size, all of it for the receivers of snapshots, until they
+	// follow by entries; 0 means 1 GiB.
+	LogBytesMax int64
 	// CacheBytesMax bounds the newest entries that are kept in memory; 0 means
 	// 16 MiB.
 	CacheBytesMax int64
@@ -136,6 +141,7 @@ func (o *Options) complete() error {
 	o.SnapshotLogBytes = cmp.Or(o.SnapshotLogBytes, 64<<20)
 	o.SnapshotLogEntries = cmp.Or(o.SnapshotLogEntries, 128<<10)
 	o.TrailingLogBytes = cmp.Or(o.TrailingLogBytes, 16<<20)
+	o.LogBytesMax = cmp.Or(o.LogBytesMax, 1<<30)
 	o.CacheBytesMax = cmp.Or(o.CacheBytesMax, 16<<20)
 	o.StallLimit = cmp.Or(o.StallLimit, 10*time.Second)
 	if o.Clock == nil {

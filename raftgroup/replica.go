@@ -20,8 +20,8 @@
 //
 // Files: packer.go proposals; read.go read barriers; leader.go leadership;
 // fsm.go and position.go applying; snapshot.go and sink.go snapshots;
-// failstop.go and logtail.go the log store's guard; members.go membership;
-// address.go and renumber.go who is where;
+// failstop.go and logtail.go the log store's guard; holds.go what the log keeps;
+// members.go membership; address.go and renumber.go who is where;
 // upkeep.go cutting the log and restarting Raft. Package transport stamps what
 // is acknowledged.
 //
@@ -61,6 +61,7 @@ type Replica struct {
 	clock     entryClock
 	fsm       *fsm
 	snapshots *snapshots
+	holds     *holds
 	guard     *guard
 	transport *transport.Transport
 	packer    *packer
@@ -114,7 +115,7 @@ func Open(o Options) (*Replica, error) {
 		closed:     make(chan struct{}),
 	}
 	r.fsm = &fsm{r: r, swap: make(chan struct{}, 1)}
-	r.snapshots = newSnapshots(r)
+	r.snapshots, r.holds = newSnapshots(r), newHolds(r)
 	r.reader = &reader{r: r}
 	if err := r.openState(); err != nil {
 		return nil, r.closeStreams(err)
@@ -182,6 +183,7 @@ func (r *Replica) openTransport() (err error) {
 		Advertise:      r.o.Advertise,
 		Resolve:        r.o.Resolve,
 		AppendBytesMax: r.o.AppendBytesMax,
+		SilenceMax:     3 * r.o.Timeout,
 	})
 	return err
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/shoalkv/shoal/raftgroup/store"
+	"github.com/shoalkv/shoal/raftgroup/transport"
 )
 
 // A stream of a snapshot is, in big-endian order:
@@ -33,6 +34,7 @@ const (
 var (
 	errSnapshotStream = errors.New("the stream of a snapshot is damaged")
 	errSnapshotOlder  = errors.New("the snapshot is older than the machine")
+	errNotFrozen      = errors.New("the snapshot is not frozen yet")
 	errStoreSwapped   = errors.New("the store was replaced while it was made durable")
 
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -47,9 +49,8 @@ type snapshots struct {
 
 	mu struct {
 		sync.Mutex
-		received  map[string]*received
-		serial    uint64
-		transfers map[uint64]uint64 // serial -> index that the receiver will stand at
+		received map[string]*received
+		serial   uint64
 	}
 }
 
@@ -67,7 +68,6 @@ type header struct {
 func newSnapshots(r *Replica) *snapshots {
 	s := &snapshots{r: r}
 	s.mu.received = make(map[string]*received)
-	s.mu.transfers = make(map[uint64]uint64)
 	return s
 }
 
@@ -106,79 +106,81 @@ func (s *snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	return meta(in.header, 0), &receivedReader{s: s, id: id, in: in}, nil
 }
 
-// openLive freezes the store and streams it. The log keeps what follows the
-// frozen state until the stream is closed.
+// openLive promises the machine's state. It is frozen when the transport knows
+// that the receiver is there, and to which replica it goes.
 func (s *snapshots) openLive() (*raft.SnapshotMeta, io.ReadCloser, error) {
-	serial := s.hold(s.r.fsm.position().index)
-	cp, err := s.r.o.Store.Checkpoint()
+	at, m, _ := s.r.fsm.snapshotOf()
+	out := &liveReader{s: s, meta: meta(header{index: at.index, term: at.term, members: m}, 0)}
+	return out.meta, out, nil
+}
+
+// A liveReader is the stream of the machine's own state. One goroutine uses it,
+// which is Raft's for the receiver.
+type liveReader struct {
+	s    *snapshots
+	meta *raft.SnapshotMeta // Raft reads the index from it when the state was sent
+
+	pipe *io.PipeReader // nil: not frozen
+	done chan struct{}  // closed once the checkpoint is freed
+	to   raft.ServerID
+}
+
+var _ transport.Snapshot = (*liveReader)(nil)
+
+// Freeze implements transport.Snapshot. The log keeps what follows the frozen
+// state; holds says how long.
+func (l *liveReader) Freeze(to raft.ServerID, req *raft.InstallSnapshotRequest) error {
+	l.s.r.holds.begin(to, l.s.r.fsm.position().index)
+	l.to = to
+	cp, err := l.s.r.o.Store.Checkpoint()
 	if err != nil {
-		s.release(serial)
+		l.s.r.holds.end(to)
 		err = fmt.Errorf("checkpoint: %w", err)
-		s.r.fatal(err)
-		return nil, nil, err
+		l.s.r.fatal(err)
+		return err
 	}
 	h, err := headerOf(cp.Reader())
 	if err != nil {
 		cp.Close()
-		s.release(serial)
-		return nil, nil, err
+		l.s.r.holds.end(to)
+		return err
 	}
 	head := h.encode()
+	*l.meta = *meta(h, int64(len(head))+cp.Size())
+	req.LastLogIndex, req.LastLogTerm, req.Size = l.meta.Index, l.meta.Term, l.meta.Size
+	req.Configuration, req.ConfigurationIndex = raft.EncodeConfiguration(l.meta.Configuration), l.meta.ConfigurationIndex
 	pr, pw := io.Pipe()
-	out := &liveReader{PipeReader: pr, done: make(chan struct{})}
+	l.pipe, l.done = pr, make(chan struct{})
 	go func() {
-		defer close(out.done)
+		defer close(l.done)
 		_, err := pw.Write(head)
 		if err == nil {
 			_, err = cp.WriteTo(pw)
 		}
 		pw.CloseWithError(err)
 		cp.Close()
-		s.release(serial)
 	}()
-	s.r.counters.snapshotsSent.Add(1)
-	return meta(h, int64(len(head))+cp.Size()), out, nil
+	l.s.r.counters.snapshotsSent.Add(1)
+	return nil
 }
 
-// liveReader is the stream of a checkpoint. Its Close returns once the
-// checkpoint is freed.
-type liveReader struct {
-	*io.PipeReader
-	done chan struct{}
-}
-
-func (l *liveReader) Close() error {
-	err := l.PipeReader.Close()
-	<-l.done
-	return err
-}
-
-// hold keeps the log from index on.
-func (s *snapshots) hold(index uint64) (serial uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.mu.serial++
-	s.mu.transfers[s.mu.serial] = index
-	return s.mu.serial
-}
-
-func (s *snapshots) release(serial uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.mu.transfers, serial)
-}
-
-// heldFrom returns the lowest index that an open transfer needs, and whether
-// there is one.
-func (s *snapshots) heldFrom() (index uint64, held bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, i := range s.mu.transfers {
-		if !held || i < index {
-			index, held = i, true
-		}
+// Read implements io.Reader.
+func (l *liveReader) Read(p []byte) (int, error) {
+	if l.pipe == nil {
+		return 0, errNotFrozen
 	}
-	return index, held
+	return l.pipe.Read(p)
+}
+
+// Close implements io.Closer. It returns once the checkpoint is freed.
+func (l *liveReader) Close() error {
+	if l.pipe == nil {
+		return nil
+	}
+	err := l.pipe.Close()
+	<-l.done
+	l.s.r.holds.sent(l.to)
+	return err
 }
 
 func headerOf(r store.Reader) (header, error) {

@@ -17,7 +17,7 @@ import (
 
 // smallLog makes the log be cut early and short.
 func smallLog(_ *node, o *Options) {
-	o.SnapshotLogBytes, o.TrailingLogBytes = 4<<10, 1<<10
+	o.SnapshotLogBytes, o.TrailingLogBytes, o.LogBytesMax = 4<<10, 1<<10, 2<<10
 }
 
 // fill proposes n commands of some hundred bytes, one entry each, on whoever
@@ -130,13 +130,27 @@ func conflictBehindSnapshot(t *testing.T, unsafe, crashed bool) {
 	}
 }
 
-// take returns the stream of n's present state.
-func (n *node) take() (*raft.SnapshotMeta, []byte) {
+// freeze opens n's present state as Raft and the transport would.
+func (n *node) freeze(to raft.ServerID) (*raft.SnapshotMeta, io.ReadCloser) {
 	n.c.t.Helper()
 	meta, rc, err := n.replica.snapshots.Open(liveID)
 	if err != nil {
 		n.c.t.Fatal(err)
 	}
+	var req raft.InstallSnapshotRequest
+	if err := rc.(*liveReader).Freeze(to, &req); err != nil {
+		n.c.t.Fatal(err)
+	}
+	if req.LastLogIndex != meta.Index || req.LastLogTerm != meta.Term || req.Size != meta.Size {
+		n.c.t.Fatalf("the request says %+v, raft is told %+v", req, meta)
+	}
+	return meta, rc
+}
+
+// take returns the stream of n's present state.
+func (n *node) take() (*raft.SnapshotMeta, []byte) {
+	n.c.t.Helper()
+	meta, rc := n.freeze("receiver")
 	b, err := io.ReadAll(rc)
 	if err != nil {
 		n.c.t.Fatal(err)
@@ -208,7 +222,7 @@ func TestRefusedSnapshots(t *testing.T) {
 				if adopted := valueOf(n.store, "a") == "old"; adopted != unsafe || (err == nil) != unsafe {
 					t.Fatalf("an older snapshot was adopted: %v (%v), want %v", adopted, err, unsafe)
 				}
-				if open := len(n.replica.snapshots.mu.received) + len(n.replica.snapshots.mu.transfers); open != 0 {
+				if open := len(n.replica.snapshots.mu.received); open != 0 {
 					t.Fatalf("%d snapshots are left over", open)
 				}
 			})
@@ -280,39 +294,6 @@ func TestReplayAfterPowerLoss(t *testing.T) {
 		}
 		c.stopAll()
 	})
-}
-
-// Claim: while a snapshot is being sent, the log keeps what its receiver will ask
-// for next.
-func TestOpenTransferHoldsTheLog(t *testing.T) {
-	for name, unsafe := range map[string]bool{"contained": false, "noClamp": true} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				c := newCluster(t, 1)
-				c.tune = func(n *node, o *Options) {
-					smallLog(n, o)
-					o.unsafe.noClamp = unsafe
-				}
-				c.startAll()
-				defer c.stopAll()
-				n := c.leader()
-				n.fill(10)
-				meta, rc, err := n.replica.snapshots.Open(liveID)
-				if err != nil {
-					t.Fatal(err)
-				}
-				cuts := n.replica.Status().Counters.Snapshots
-				n.fill(100)
-				c.eventually("two cuts", func() bool { return n.replica.Status().Counters.Snapshots > cuts+1 })
-				if held := n.replica.Status().FirstIndex <= meta.Index; held == unsafe {
-					t.Fatalf("the log begins at %d, the transfer stands at %d", n.replica.Status().FirstIndex, meta.Index)
-				}
-				rc.Close()
-				n.fill(100)
-				c.eventually("cut", func() bool { return n.replica.Status().FirstIndex > meta.Index })
-			})
-		})
-	}
 }
 
 // Claim: Raft does not cut the log for a store that a snapshot has replaced

@@ -34,6 +34,9 @@ const (
 	streamBytesMax = 1 << 50
 
 	copyBufferSize = 256 << 10
+	// receiveBytesPerSync is how much of a file is received before the disk is told
+	// to begin to write it.
+	receiveBytesPerSync = 1 << 20
 )
 
 // streamFile is one file of a checkpoint.
@@ -259,10 +262,12 @@ func (in *streamReader) file(dir string, seen map[string]bool) (string, error) {
 		return name, fmt.Errorf("%w: longer than the stream", store.ErrBadStream)
 	}
 	in.left -= size
-	out, err := in.fs.Create(in.fs.PathJoin(dir, name), writeCategory)
+	file, err := in.fs.Create(in.fs.PathJoin(dir, name), writeCategory)
 	if err != nil {
 		return name, err
 	}
+	// Synced as it grows: the sender waits while the rest is.
+	out := vfs.NewSyncingFile(file, vfs.SyncingFileOptions{BytesPerSync: receiveBytesPerSync})
 	crc, err := in.data(out, size)
 	if err == nil {
 		err = out.Sync()

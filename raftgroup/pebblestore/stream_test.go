@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -209,7 +210,8 @@ func TestDiskFailsDuringTransfer(t *testing.T) {
 			return op.Kind == errorfs.OpFileWrite && strings.Contains(op.Path, stateName(3))
 		},
 		"receive sync": func(op errorfs.Op) bool {
-			return op.Kind == errorfs.OpFileSync && strings.Contains(op.Path, stateName(3)+"/")
+			syncs := []errorfs.OpKind{errorfs.OpFileSync, errorfs.OpFileSyncData, errorfs.OpFileSyncTo}
+			return slices.Contains(syncs, op.Kind) && strings.Contains(op.Path, stateName(3)+"/")
 		},
 		"receive readback": func(op errorfs.Op) bool {
 			return op.Kind == errorfs.OpFileReadAt && strings.Contains(op.Path, stateName(3))

@@ -16,22 +16,48 @@ import (
 // heartbeats, one for entries, and one to spare.
 const poolConnsMax = 3
 
-// silences is how many timeouts a peer may be silent in the middle of a message.
-const silences = 2
+// What a peer may take, in timeouts of a message.
+const (
+	// sendSilences is for how long a sender may be silent in the middle of a message:
+	// that of a snapshot checks each table before it goes on.
+	sendSilences = 5
+	// takeSilences is for how long a receiver may take nothing in the middle of a
+	// snapshot: it syncs and checks each table before it goes on.
+	takeSilences = 15
+	// adoptSilences is for how long it may be silent when it has all of a snapshot,
+	// besides what adoptBytesPerSecond allows.
+	adoptSilences       = 30
+	adoptBytesPerSecond = 16 << 20
+)
+
+const (
+	// pieceBytes is what must leave within one bound: a slow link is not a dead one.
+	pieceBytes = 16 << 10
+	// sizeUnit is the size of a snapshot for which Raft allows one timeout, which is
+	// how a connection learns the size. No snapshot is so small.
+	sizeUnit = 1 << 10
+	// adoptUnit is what adoptBytesPerSecond makes of it.
+	adoptUnit = time.Second / (adoptBytesPerSecond / sizeUnit)
+)
 
 // Network makes the transport of a real network over streams, without
-// pipelining. Each request has timeout to be sent and answered, a snapshot so
-// much for each 256 KiB. A peer that is silent for two timeouts in the middle of
-// a message is cut off.
+// pipelining. Every 16 KiB of a request have timeout to be sent, and the answer
+// has it from then on. A snapshot's receiver has more, and its answer so much
+// besides as it needs to read and write the size at 16 MiB/s. Raft's own bound, a
+// timeout for each 256 KiB of the whole, is hours for a large snapshot, and lets
+// no message through a link that is slow. A peer that is silent for five timeouts
+// in the middle of a message is cut off.
 func Network(streams raft.StreamLayer, timeout time.Duration, logger hclog.Logger) raft.Transport {
-	return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream:                  newTracked(streams, silences*timeout),
+	t := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream:                  newTracked(streams, timeout),
 		MaxPool:                 poolConnsMax,
 		MaxRPCsInFlight:         1,
 		Timeout:                 timeout,
 		Logger:                  quietClose{logger},
 		MsgpackUseNewTimeFormat: true,
 	})
+	t.TimeoutScale = sizeUnit
+	return t
 }
 
 // quietClose is a Logger to which the end of a stream is no error, whichever side
@@ -64,7 +90,7 @@ func (l quietClose) Error(msg string, args ...any) {
 // replica would neither vote nor follow until the system gives the connection up.
 type tracked struct {
 	raft.StreamLayer
-	silence time.Duration // bound of a pause within an incoming message
+	timeout time.Duration // of a message
 
 	mu struct {
 		sync.Mutex
@@ -73,8 +99,8 @@ type tracked struct {
 	}
 }
 
-func newTracked(inner raft.StreamLayer, silence time.Duration) *tracked {
-	t := &tracked{StreamLayer: inner, silence: silence}
+func newTracked(inner raft.StreamLayer, timeout time.Duration) *tracked {
+	t := &tracked{StreamLayer: inner, timeout: timeout}
 	t.mu.conns = make(map[*trackedConn]struct{})
 	return t
 }
@@ -89,7 +115,7 @@ func (t *tracked) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &accepted{trackedConn: tc, silence: t.silence}, nil
+	return &accepted{trackedConn: tc, silence: sendSilences * t.timeout}, nil
 }
 
 // Dial implements raft.StreamLayer.
@@ -102,7 +128,7 @@ func (t *tracked) Dial(address raft.ServerAddress, timeout time.Duration) (net.C
 	if err != nil {
 		return nil, err
 	}
-	return tc, nil
+	return &dialled{trackedConn: tc, timeout: t.timeout}, nil
 }
 
 func (t *tracked) track(c net.Conn) (*trackedConn, error) {
@@ -175,4 +201,52 @@ func (c *accepted) Read(p []byte) (int, error) {
 func (c *accepted) Write(p []byte) (int, error) {
 	c.within = false
 	return c.Conn.Write(p)
+}
+
+// dialled is a connection to a peer. Raft's transport sets the deadline of a
+// request, writes it and reads the answer, in one goroutine.
+type dialled struct {
+	*trackedConn
+	timeout time.Duration // of a message
+	// piece is what pieceBytes of the present request have to leave, answer what its
+	// answer has after that; 0: no bound.
+	piece, answer time.Duration
+}
+
+// SetDeadline implements net.Conn: it sets the bounds of the next request, which
+// count from progress, not from the request's beginning.
+func (c *dialled) SetDeadline(deadline time.Time) error {
+	c.piece, c.answer = 0, 0
+	if !deadline.IsZero() {
+		c.piece, c.answer = bounds(c.timeout, time.Until(deadline))
+	}
+	return c.Conn.SetDeadline(time.Time{})
+}
+
+// bounds returns the bounds of a request for which Raft allows budget in all: a
+// timeout for a message, and one for each sizeUnit of a snapshot.
+func bounds(timeout, budget time.Duration) (piece, answer time.Duration) {
+	units := (budget + timeout/2) / timeout
+	if units <= 1 {
+		return timeout, timeout
+	}
+	return takeSilences * timeout, adoptSilences*timeout + units*adoptUnit
+}
+
+// Write implements net.Conn.
+func (c *dialled) Write(p []byte) (n int, err error) {
+	for err == nil && n < len(p) {
+		if c.piece > 0 {
+			if err := c.Conn.SetWriteDeadline(time.Now().Add(c.piece)); err != nil {
+				return n, err
+			}
+		}
+		var took int
+		took, err = c.Conn.Write(p[n:min(n+pieceBytes, len(p))])
+		n += took
+	}
+	if err == nil && c.answer > 0 {
+		err = c.Conn.SetReadDeadline(time.Now().Add(c.answer))
+	}
+	return n, err
 }

@@ -19,6 +19,7 @@
 //     entries than it proves to be in the follower's log;
 //   - lets votes be recorded by server id, not by address alone;
 //   - cuts off a peer that falls silent in the middle of a message;
+//   - lets a snapshot be frozen only for a receiver that is there;
 //   - passes pre-vote through, which is silently off if a transport lacks it;
 //   - refuses a peer that has forgotten what it acknowledged;
 //   - keeps each peer's matching index and last contact, which Raft hides.
@@ -50,6 +51,9 @@ type Options struct {
 	// AppendBytesMax bounds the entries of one message; it holds one at least.
 	// 0 means no bound.
 	AppendBytesMax int
+	// SilenceMax is for how long a peer may have been silent that is sent a
+	// snapshot; 0 means no bound.
+	SilenceMax time.Duration
 }
 
 // ErrMuted is returned by every message after Mute.
@@ -74,6 +78,9 @@ var ErrDeposed = errors.New("transport: the message is of an earlier term than w
 // was put back from an older copy. It has forgotten entries that count as
 // committed, and perhaps a vote, so that what it acknowledges is worth nothing.
 var ErrForgotten = errors.New("transport: the peer has forgotten entries that it had acknowledged")
+
+// ErrSilent is returned for a snapshot to a peer that has not answered lately.
+var ErrSilent = errors.New("transport: the receiver of the snapshot does not answer")
 
 // ErrNoPreVote is returned by Wrap for a transport without pre-vote.
 var ErrNoPreVote = errors.New("transport: the transport does not support pre-vote")
@@ -105,6 +112,8 @@ type Peer struct {
 	MatchTerm, Match uint64
 	// Contact is when the peer last answered anything.
 	Contact time.Time
+	// Failing: the message that ended last was not answered.
+	Failing bool
 }
 
 var (
@@ -210,6 +219,7 @@ func (t *Transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, a
 	stored := t.stored(id, args.Term)
 	var answer raft.AppendEntriesResponse
 	if err := t.inner.AppendEntries(id, t.resolve(id, target), args, &answer); err != nil {
+		t.failed(id)
 		return err
 	}
 	if answer.Term == args.Term && answer.LastLog < stored {
@@ -251,7 +261,7 @@ func (t *Transport) stored(id raft.ServerID, term uint64) uint64 {
 func (t *Transport) record(id raft.ServerID, args *raft.AppendEntriesRequest, answer *raft.AppendEntriesResponse, stamp uint64) {
 	t.mu.Lock()
 	p := t.mu.peers[id]
-	p.Contact = time.Now()
+	p.Contact, p.Failing = time.Now(), false
 	if answer.Term == args.Term {
 		if p.Term != args.Term {
 			p.Term, p.Round = args.Term, stamp
@@ -271,6 +281,21 @@ func (t *Transport) record(id raft.ServerID, args *raft.AppendEntriesRequest, an
 	case t.wake <- struct{}{}:
 	default:
 	}
+}
+
+// failed notes that a message to the peer was not answered.
+func (t *Transport) failed(id raft.ServerID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.mu.peers[id]
+	p.Failing = true
+	t.mu.peers[id] = p
+}
+
+// silent reports whether the peer has not answered lately.
+func (t *Transport) silent(id raft.ServerID) bool {
+	p := t.Peer(id)
+	return p.Failing || t.options.SilenceMax > 0 && time.Since(p.Contact) > t.options.SilenceMax
 }
 
 func (t *Transport) resolve(id raft.ServerID, target raft.ServerAddress) raft.ServerAddress {
@@ -307,15 +332,36 @@ func (t *Transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, 
 	return t.preVote.RequestPreVote(id, t.resolve(id, target), args, resp)
 }
 
-// InstallSnapshot implements raft.Transport.
+// A Snapshot is a state that is frozen only when it is about to be sent. Raft opens
+// one for a peer whether the peer is there or not, every ten seconds.
+type Snapshot interface {
+	io.Reader
+	// Freeze fixes the state that is sent to the peer, and describes it in the
+	// request.
+	Freeze(to raft.ServerID, req *raft.InstallSnapshotRequest) error
+}
+
+// InstallSnapshot implements raft.Transport. It freezes data if that is a Snapshot.
 func (t *Transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
 	if err := t.allowed(); err != nil {
 		return err
 	}
+	if t.silent(id) {
+		return ErrSilent
+	}
+	if s, ok := data.(Snapshot); ok {
+		if err := s.Freeze(id, args); err != nil {
+			return err
+		}
+	}
 	if args.LastLogTerm > args.Term {
 		return ErrDeposed
 	}
-	return t.inner.InstallSnapshot(id, t.resolve(id, target), args, resp, snapshotReader{data, t})
+	err := t.inner.InstallSnapshot(id, t.resolve(id, target), args, resp, snapshotReader{data, t})
+	if err != nil {
+		t.failed(id)
+	}
+	return err
 }
 
 // TimeoutNow implements raft.Transport.

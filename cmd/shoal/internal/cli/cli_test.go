@@ -249,6 +249,7 @@ func TestUsageAndUnreachable(t *testing.T) {
 		{args: []string{"controller", "--id", "a", "--data", "x", "--listen", "127.0.0.1:1", "--peers", "a=h:1", "--peers", "a=h:2"}, code: 2, stderr: "--peers: \"a\" is given twice"},
 		{args: []string{"controller", "--id", "a", "--data", "x", "--listen", "127.0.0.1:1", "--peers", "h:1"}, code: 2, stderr: "--peers: \"h:1\" is not ID=ADDR"},
 		{args: []string{"server", "--group", "1", "--memtable", "1"}, code: 2, stderr: "--memtable"},
+		{args: []string{"server", "--group", "1", "--log-max", "1MiB"}, code: 2, stderr: "--log-max"},
 		{args: []string{"server", "--group", "1", "--cache", "much"}, code: 2, stderr: "no size"},
 		{args: []string{"replicas", "1", "destroy", "x"}, code: 2, stderr: "add, remove or replace"},
 		{args: []string{"replicas", "1", "add"}, code: 2, stderr: "takes 1"},

@@ -23,7 +23,7 @@ import (
 const drainMax = 10 * time.Second
 
 func (a *app) controllerCommand() *cobra.Command {
-	o, m := replica.Options{}, memory{cache: controllerCache, memtable: controllerMemtable}
+	o, m := replica.Options{}, limits{cache: controllerCache, memtable: controllerMemtable, logMax: logMax}
 	cmd := &cobra.Command{
 		Use:   "controller --id ID --listen ADDR --data DIR --peers ID=ADDR,...",
 		Short: "Run one controller replica",
@@ -50,7 +50,7 @@ second signal ends it at once.`,
 }
 
 func (a *app) serverCommand() *cobra.Command {
-	o, m := replica.Options{}, memory{cache: serverCache, memtable: serverMemtable}
+	o, m := replica.Options{}, limits{cache: serverCache, memtable: serverMemtable, logMax: logMax}
 	var group uint64
 	cmd := &cobra.Command{
 		Use:   "server --group GID --id ID --listen ADDR --data DIR --peers ID=ADDR,...",
@@ -93,19 +93,26 @@ const (
 	controllerMemtable = 1 << 20
 )
 
-// memory is what a replica's store may use of it.
-type memory struct{ cache, memtable byteSize }
+// logMax is how much log a replica keeps for others, by default.
+const logMax = 1 << 30
 
-func (m *memory) flags(f *pflag.FlagSet) {
+// limits are what a replica may use of memory and disk.
+type limits struct{ cache, memtable, logMax byteSize }
+
+func (m *limits) flags(f *pflag.FlagSet) {
 	f.Var(&m.cache, "cache", "memory for blocks that were read, in `bytes`: 268435456, 256MiB")
 	f.Var(&m.memtable, "memtable", "memory for writes before they go to a table file, in `bytes`, up to three times: 16MiB")
+	f.Var(&m.logMax, "log-max", "disk for the log that spares replicas a copy, in `bytes`: those that were away get up to half of it")
 }
 
-// check refuses sizes that a store could not work with.
-func (m *memory) check() error {
-	const memtableMin, memtableMax = 256 << 10, 1 << 30
+// check refuses sizes that a replica could not work with.
+func (m *limits) check() error {
+	const memtableMin, memtableMax, logMaxMin = 256 << 10, 1 << 30, 32 << 20
 	if m.memtable < memtableMin || m.memtable > memtableMax {
 		return usagef("--memtable is %s: it is 256KiB to 1GiB", &m.memtable)
+	}
+	if m.logMax < logMaxMin {
+		return usagef("--log-max is %s: it is 32MiB at least", &m.logMax)
 	}
 	return nil
 }
@@ -122,11 +129,12 @@ func replicaFlags(f *pflag.FlagSet, o *replica.Options) {
 }
 
 // runReplica runs one replica until ctx ends or it fails.
-func (a *app) runReplica(ctx context.Context, o replica.Options, m memory) error {
+func (a *app) runReplica(ctx context.Context, o replica.Options, m limits) error {
 	if err := m.check(); err != nil {
 		return err
 	}
 	o.Store.CacheBytes, o.Store.MemTableBytes = max(1, int64(m.cache)), int(m.memtable)
+	o.LogBytesMax = int64(m.logMax)
 	for _, f := range []struct{ name, value string }{{"id", o.ID}, {"listen", o.Listen}, {"data", o.Data}} {
 		if f.value == "" {
 			return usagef("--%s is needed", f.name)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/shoalkv/shoal/raftgroup"
 	"github.com/shoalkv/shoal/raftgroup/formation"
 	"github.com/shoalkv/shoal/raftgroup/host"
 	"github.com/shoalkv/shoal/raftgroup/pebblestore"
@@ -46,6 +47,9 @@ type Options struct {
 	HTTP      string // address for metrics, probes and profiles; empty: none
 	Insecure  bool   // permits to listen off loopback without TLS
 	LogStore  string // kind; empty: the default
+	// LogBytesMax bounds what the replica's log keeps for others; 0: the default of
+	// raftgroup.Options.
+	LogBytesMax int64
 
 	Version string
 	Logger  hclog.Logger // nil: silence
@@ -115,13 +119,15 @@ func Start(o Options) (*Replica, error) {
 }
 
 func newServer(h *host.Host, o Options) (server, error) {
+	tune := func(t *raftgroup.Options) { t.LogBytesMax = o.LogBytesMax }
 	if o.Group == 0 {
 		return shardctrler.New(h, shardctrler.Options{
-			Label: o.ID, Peers: o.Peers, ShardCount: o.Shards, LogStore: o.LogStore,
+			Label: o.ID, Peers: o.Peers, ShardCount: o.Shards, LogStore: o.LogStore, Tune: tune,
 		}), nil
 	}
 	return shardkv.New(h, shardkv.Options{
 		Group: o.Group, Label: o.ID, Peers: o.Peers, Controllers: o.Controllers, LogStore: o.LogStore, Logger: o.Logger,
+		Tune: tune,
 	})
 }
 
