@@ -55,4 +55,12 @@ var foundBugs = []bug{
 		catchers: []catcher{tests("./shardkv/kvfsm", "TestTailPageIsBounded")}},
 	{name: "gets are read though the response is full", edits: one("shardkv/execute.go",
 		"if m.full.Load() || ctx.Err() != nil {", "if ctx.Err() != nil {"), catchers: []catcher{tests("./shardkv", "TestGetsReadWhatTheySend")}},
+	{name: "the log is not compared with where it had ended", edits: one("raftgroup/logstore/checked.go",
+		"want.last > 0 && (!ok || end.sum != want.sum) {", "ok && end.sum != want.sum {"), catchers: []catcher{tests("./raftgroup/logstore", "TestFlips")}},
+	{name: "an append is acknowledged before the hard state tells of it", edits: one("raftgroup/logstore/slots.go",
+		"return s.disk.sync(s.f)", "return nil"), catchers: []catcher{tests("./raftgroup/logstore", "TestDurability")}},
+	{name: "the hard state tells of an append before the log has it", edits: one("raftgroup/logstore/checked.go",
+		"\tif err := s.b.StoreLogs(sealed); err != nil {", "\tif err := s.hard.update(func(h *hardState) {\n\t\th.log = extent{max(h.log.first, 1), end.index, end.sum, s.generation}\n"+
+			"\t}); err != nil {\n\t\treturn err\n\t}\n\tif err := s.b.StoreLogs(sealed); err != nil {"),
+		catchers: []catcher{tests("./raftgroup/logstore", "TestDurability")}},
 }

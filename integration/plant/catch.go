@@ -165,6 +165,10 @@ func (c catcher) run(ctx context.Context, dir, edited string) (noticed string, e
 	if !c.program {
 		command.Dir = c.pkg
 	}
+	if edited != "" {
+		// What a test builds has the bug as well.
+		command.Env = append(os.Environ(), "GOFLAGS="+os.Getenv("GOFLAGS")+" -overlay="+edited)
+	}
 	command.WaitDelay = time.Second
 	out, err := command.CombinedOutput()
 	text := string(out)

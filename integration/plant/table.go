@@ -24,7 +24,7 @@ the repair of shards whose groups were destroyed, four of the 32 among them; *ex
 Not planted: Install without its comparison of epochs, which changes
 nothing (a staging never outlives the epoch it was begun for); mistakes that the design excludes (configs adopted in order, handoffs that are side
 effects of applying a config, locks held across calls, client-coordinated transactions). A missing fsync of a real disk shows only when power is lost:
-the log store's is left to the library, and the store's is planted where a file system is modelled.
+the log store's and the store's are planted, where tests run on a disk that loses what was not synced.
 
 | Source | Bug | File | Caught by | After (s) | Commit |
 |---|---|---|---|---|---|

@@ -320,10 +320,14 @@ func TestPartly(t *testing.T) {
 	}
 }
 
-// TestLostStores: a replica that has run, and lost its log or its state but not
-// its identity, is refused; so is one that runs already.
+// TestLostStores: a replica that has run, and lost its log, its votes or its state
+// but not its identity, or has damage in them, is refused; so is one that runs
+// already.
 func TestLostStores(t *testing.T) {
-	for _, lost := range []string{"raft.db", formation.StateDir} {
+	for lost, damage := range map[string]func(path string) error{
+		"raft.db": os.Remove, "hardstate": os.Remove, formation.StateDir: os.RemoveAll,
+		"raft.db ": cutShort, "hardstate ": cutShort, formation.StateDir + "/CURRENT": cutShort,
+	} {
 		dir := t.TempDir()
 		h := newTestHost(t, "1", dir, "127.0.0.1:0", nil)
 		h.run(7, map[string]string{"1": h.Addr()})
@@ -337,7 +341,7 @@ func TestLostStores(t *testing.T) {
 		again.run(7, nil)
 		expectLog(t, again, "a")
 		again.close()
-		if err := os.RemoveAll(filepath.Join(dir, lost)); err != nil {
+		if err := damage(filepath.Join(dir, strings.TrimSpace(lost))); err != nil {
 			t.Fatal(err)
 		}
 		damaged := newTestHost(t, "1", dir, h.Addr(), nil)
@@ -349,6 +353,8 @@ func TestLostStores(t *testing.T) {
 		}
 	}
 }
+
+func cutShort(path string) error { return os.Truncate(path, 10) }
 
 // TestCloseWhileForming: a host that still waits for its peers closes at once,
 // its Replica ends with an error, and the directory is free.

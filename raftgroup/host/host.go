@@ -20,7 +20,8 @@
 //
 //	lock           held by the process that uses the directory; its process id
 //	identity.json  who this replica is (package formation)
-//	raft.db        the log, the term and the vote (package logstore)
+//	raft.db        the log (package logstore)
+//	hardstate      the term, the vote, and where the log ends (package logstore)
 //	state/         the machine's state (package pebblestore)
 //
 // Row 3 of the layers: it may use gRPC, the network, the file system, the clock.

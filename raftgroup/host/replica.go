@@ -160,14 +160,16 @@ func (h *Host) openReplica(ctx context.Context, former *formation.Former, id for
 			err = errors.Join(err, r.closeStores())
 		}
 	}()
-	if r.log, err = logstore.Open(id.LogStore, h.opts.DataDir, logstore.Options{}); err != nil {
-		return nil, err
+	if r.log, err = logstore.Open(id.LogStore, h.opts.DataDir, logstore.Options{Warn: func(err error) {
+		h.log.Warn("damage that does no harm: the log store keeps two copies of it", "error", err)
+	}}); err != nil {
+		return nil, h.damage(err)
 	}
 	storeOptions := h.opts.Store
 	storeOptions.Dir = filepath.Join(h.opts.DataDir, formation.StateDir)
 	storeOptions.Logger, storeOptions.OnFatal = h.log.Named("store"), h.fatal
 	if r.store, err = pebblestore.Open(storeOptions); err != nil {
-		return nil, err
+		return nil, h.damage(err)
 	}
 	// Only now may Raft vote: from here on, a store that is missing is a loss.
 	if err := former.MarkStarted(ctx); err != nil {
@@ -218,6 +220,25 @@ func (h *Host) checkStores(id formation.Identity) error {
 		return fmt.Errorf("look for the state: %w", err)
 	}
 	return nil
+}
+
+// damage makes a *formation.DamagedError of an error about bytes that are not what
+// was written: starting again will not help.
+func (h *Host) damage(err error) error {
+	if errors.Is(err, logstore.ErrCorrupt) || errors.Is(err, pebblestore.ErrDamaged) {
+		return &formation.DamagedError{Path: h.opts.DataDir, Problem: err.Error()}
+	}
+	return err
+}
+
+// members is the group's configuration as this replica knows it.
+func (r *runningReplica) members() []formation.Member {
+	found := r.replica.Status().Members
+	members := make([]formation.Member, len(found))
+	for i, m := range found {
+		members[i] = m.Member
+	}
+	return members
 }
 
 // close stops the replica and closes its stores. If the replica does not stop

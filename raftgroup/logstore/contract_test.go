@@ -12,7 +12,7 @@ import (
 )
 
 // TestBolt: the bolt log store passes the contract; a crash is a copy of its
-// file at that moment.
+// files at that moment.
 func TestBolt(t *testing.T) {
 	dirs := map[logstore.LogStore]string{}
 	open := func(t *testing.T, dir string) logstore.LogStore {
@@ -28,7 +28,9 @@ func TestBolt(t *testing.T) {
 		Open: func(t *testing.T) logstore.LogStore { return open(t, t.TempDir()) },
 		Crash: func(t *testing.T, s logstore.LogStore) logstore.LogStore {
 			dir := t.TempDir()
-			copyFile(t, filepath.Join(dirs[s], "raft.db"), filepath.Join(dir, "raft.db"))
+			for _, name := range []string{"raft.db", "hardstate"} {
+				copyFile(t, filepath.Join(dirs[s], name), filepath.Join(dir, name))
+			}
 			return open(t, dir)
 		},
 	})

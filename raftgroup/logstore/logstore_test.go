@@ -1,7 +1,6 @@
 package logstore
 
 import (
-	"bytes"
 	"errors"
 	"testing"
 
@@ -19,22 +18,37 @@ func openBoltTest(t *testing.T, dir string) LogStore {
 	return s
 }
 
-// TestFailedVoteWrite: after a write of the vote failed, nobody knows what is on
-// disk, so the store answers nothing about votes any more.
-func TestFailedVoteWrite(t *testing.T) {
-	b := newMemory()
-	s, err := newChecked(KindMemory, b)
+// memoryStore is a store on backend and slots that tests can damage.
+func memoryStore(t *testing.T) (*checked, *memory, *slotMemory) {
+	t.Helper()
+	s, err := open(KindMemory, "", Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return s, s.b.(*memory), s.hard.slots.(*slotMemory)
+}
+
+// reopen opens a store on a backend and slots that another left behind.
+func reopen(b *memory, slots *slotMemory) (*checked, error) {
+	hard, _, err := openHardStates(slots)
+	if err != nil {
+		return nil, err
+	}
+	return newChecked(KindMemory, b, hard)
+}
+
+// TestFailedVoteWrite: after a write of the vote failed, nobody knows what is on
+// disk, so the store answers nothing about votes any more.
+func TestFailedVoteWrite(t *testing.T) {
+	s, _, slots := memoryStore(t)
 	if err := s.SetUint64([]byte(nameCurrentTerm), 3); err != nil {
 		t.Fatal(err)
 	}
-	b.Close()
+	slots.Close()
 	if err := s.SetUint64([]byte(nameCurrentTerm), 4); err == nil {
 		t.Fatal("a failed write was answered as done")
 	}
-	b.mu.closed = false
+	slots.mu.closed = false
 	if n, err := s.GetUint64([]byte(nameCurrentTerm)); err == nil {
 		t.Fatalf("the store answers term %d after a failed write", n)
 	}
@@ -43,55 +57,79 @@ func TestFailedVoteWrite(t *testing.T) {
 	}
 }
 
-// TestDamage: one changed bit in an entry or in the vote is found when it is
-// read, and never handed to Raft.
-func TestDamage(t *testing.T) {
-	b := newMemory()
-	s, err := newChecked(KindMemory, b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.SetUint64([]byte(nameCurrentTerm), 3); err != nil {
-		t.Fatal(err)
-	}
-	entry := raft.Log{Index: 7, Term: 3, Type: raft.LogCommand, Data: []byte("data"), Extensions: []byte("x")}
-	if err := s.StoreLog(&entry); err != nil {
-		t.Fatal(err)
-	}
-	for name, damage := range map[string]func(*raft.Log){
-		"data":       func(l *raft.Log) { l.Data = []byte("dat\x60") },
-		"cut":        func(l *raft.Log) { l.Data = l.Data[:2] },
-		"term":       func(l *raft.Log) { l.Term++ },
-		"type":       func(l *raft.Log) { l.Type = raft.LogConfiguration },
-		"index":      func(l *raft.Log) { l.Index++ },
-		"extensions": func(l *raft.Log) { l.Extensions = bytes.Clone(l.Extensions); l.Extensions[0]++ },
-		"checksum":   func(l *raft.Log) { l.Extensions = nil },
+// TestFailedAppend: after an append or a deletion failed, the store takes no
+// others: nobody knows where its log ends.
+func TestFailedAppend(t *testing.T) {
+	for name, do := range map[string]func(s *checked) error{
+		"append":     func(s *checked) error { return s.StoreLog(&raft.Log{Index: 3, Term: 1}) },
+		"truncation": func(s *checked) error { return s.DeleteRange(2, 2) },
+		"cut":        func(s *checked) error { return s.DeleteRange(1, 1) },
 	} {
-		d := b.clone()
-		log := d.mu.logs[7]
-		log.Data = bytes.Clone(log.Data)
-		damage(&log)
-		d.mu.logs[7] = log
-		damaged, err := newChecked(KindMemory, d)
-		if err != nil {
-			t.Fatal(err)
+		for _, of := range []string{"log", "hard state"} {
+			s, b, slots := memoryStore(t)
+			if err := s.StoreLogs([]*raft.Log{{Index: 1, Term: 1}, {Index: 2, Term: 1}}); err != nil {
+				t.Fatal(err)
+			}
+			if of == "log" {
+				b.Close()
+			} else {
+				slots.Close()
+			}
+			if err := do(s); !errors.Is(err, ErrClosed) {
+				t.Errorf("%s, while the %s can't be written: %v", name, of, err)
+			}
+			b.mu.closed, slots.mu.closed = false, false
+			if s.StoreLog(&raft.Log{Index: 3, Term: 1}) == nil || s.DeleteRange(1, 1) == nil && name != "cut" {
+				t.Errorf("after the %s failed at the %s, the store took another write", name, of)
+			}
+		}
+	}
+}
+
+// TestDamage: an entry that is not the one that was stored is found when it is
+// read, in a store that runs as in one that is opened, and never handed to Raft:
+// a changed bit, an entry that is gone, an older one of the same index.
+func TestDamage(t *testing.T) {
+	for name, damage := range map[string]func(l *raft.Log, logs map[uint64]raft.Log){
+		"data":       func(l *raft.Log, _ map[uint64]raft.Log) { l.Data = []byte("dat\x60") },
+		"cut":        func(l *raft.Log, _ map[uint64]raft.Log) { l.Data = l.Data[:2] },
+		"term":       func(l *raft.Log, _ map[uint64]raft.Log) { l.Term++ },
+		"type":       func(l *raft.Log, _ map[uint64]raft.Log) { l.Type = raft.LogConfiguration },
+		"time":       func(l *raft.Log, _ map[uint64]raft.Log) { l.AppendedAt = l.AppendedAt.Add(1) },
+		"index":      func(l *raft.Log, _ map[uint64]raft.Log) { l.Index++ },
+		"extensions": func(l *raft.Log, _ map[uint64]raft.Log) { l.Extensions[0]++ },
+		"checksum":   func(l *raft.Log, _ map[uint64]raft.Log) { l.Extensions = nil },
+		"older": func(l *raft.Log, _ map[uint64]raft.Log) {
+			old, _ := seal(&raft.Log{Index: 7, Term: 2, Data: []byte("old")}, 77, 0)
+			*l = *old
+		},
+		"gone":       func(_ *raft.Log, logs map[uint64]raft.Log) { delete(logs, 7) },
+		"last gone":  func(_ *raft.Log, logs map[uint64]raft.Log) { delete(logs, 7); delete(logs, 8) },
+		"all gone":   func(_ *raft.Log, logs map[uint64]raft.Log) { clear(logs) },
+		"first gone": func(_ *raft.Log, logs map[uint64]raft.Log) { delete(logs, 6); delete(logs, 7) },
+	} {
+		s, b, slots := memoryStore(t)
+		for i := uint64(6); i <= 8; i++ {
+			entry := raft.Log{Index: i, Term: 3, Type: raft.LogCommand, Data: []byte("data"), Extensions: []byte("x")}
+			if err := s.StoreLog(&entry); err != nil {
+				t.Fatal(err)
+			}
+		}
+		damaged := b.clone()
+		for _, of := range []*memory{b, damaged} {
+			stored := of.mu.logs[7]
+			log := copyLog(&stored)
+			damage(&log, of.mu.logs)
+			if _, there := of.mu.logs[7]; there {
+				of.mu.logs[7] = log
+			}
 		}
 		var got raft.Log
-		if err := damaged.GetLog(7, &got); !errors.Is(err, ErrCorrupt) {
-			t.Errorf("%s: got %v, want %v", name, err, ErrCorrupt)
+		if err := s.GetLog(7, &got); !errors.Is(err, ErrCorrupt) || got.Index != 0 || got.Data != nil {
+			t.Errorf("%s: got %+v, %v, want %v", name, got, err, ErrCorrupt)
 		}
-		if got.Index != 0 || got.Data != nil {
-			t.Errorf("%s: a damaged entry was handed out: %+v", name, got)
-		}
-	}
-	vote := b.mu.values[string(keyVoteRecord)]
-	for i := range vote {
-		d := b.clone()
-		changed := bytes.Clone(vote)
-		changed[i] ^= 0x10
-		d.mu.values[string(keyVoteRecord)] = changed
-		if _, err := newChecked(KindMemory, d); !errors.Is(err, ErrCorrupt) {
-			t.Errorf("byte %d of the vote: got %v, want %v", i, err, ErrCorrupt)
+		if _, err := reopen(damaged, slots.clone()); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s: opened: %v, want %v", name, err, ErrCorrupt)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -88,14 +89,13 @@ func expect(t *testing.T, s logstore.LogStore, want []*raft.Log) {
 			continue
 		}
 		must(t, err)
-		if got.Index != i || got.Term != log.Term || got.Type != log.Type || !bytes.Equal(got.Data, log.Data) || !bytes.Equal(got.Extensions, log.Extensions) {
+		if got.Index != i || !got.AppendedAt.Equal(log.AppendedAt) || got.Term != log.Term || !got.AppendedAt.Equal(log.AppendedAt) || got.Type != log.Type || !bytes.Equal(got.Data, log.Data) || !bytes.Equal(got.Extensions, log.Extensions) {
 			t.Fatalf("entry %d is %+v, want %+v", i, got, *log)
 		}
 	}
 }
 
-// log: what is appended is read back, of every type and size; the newer of two
-// entries of one index counts.
+// log: what is appended is read back, of every type and size, with its time.
 func (s Subject) log(t *testing.T) {
 	store := s.Open(t)
 	expect(t, store, nil)
@@ -104,9 +104,11 @@ func (s Subject) log(t *testing.T) {
 	logs[1].Type, logs[2].Type = raft.LogNoop, raft.LogConfiguration
 	logs[1].Data, logs[3].Extensions = nil, []byte("extension")
 	logs[4].Data = bytes.Repeat([]byte{0xa5}, 1<<20)
+	logs[4].AppendedAt = time.Now()
 	must(t, store.StoreLog(logs[0]))
 	must(t, store.StoreLogs(logs[1:]))
 	expect(t, store, logs)
+	must(t, store.DeleteRange(4, 5))
 	must(t, store.StoreLogs(Entries(4, 6, 2)))
 	expect(t, store, append(logs[:3:3], Entries(4, 6, 2)...))
 }
@@ -194,15 +196,15 @@ func (s Subject) slices(t *testing.T) {
 	clear(got.Data)
 	expect(t, store, want)
 
-	key, value := []byte("key"), []byte("value")
-	must(t, store.Set(key, value))
-	clear(value)
-	read, err := store.Get(key)
+	candidate := []byte("a:1")
+	must(t, store.SetUint64(currentTerm, 1))
+	must(t, store.SetUint64(lastVoteTerm, 1))
+	must(t, store.Set(lastVoteCand, candidate))
+	clear(candidate)
+	read, err := store.Get(lastVoteCand)
 	must(t, err)
 	clear(read)
-	if read, err = store.Get(key); err != nil || string(read) != "value" {
-		t.Fatalf("got %q, %v", read, err)
-	}
+	expectBallot(t, store, Ballot{1, 1, "a:1"})
 }
 
 // unsafeAppends: a batch that is no run of a log is refused as a whole.
@@ -216,6 +218,7 @@ func (s Subject) unsafeAppends(t *testing.T) {
 		"term falls":  {Entries(3, 3, 5)[0], Entries(4, 4, 4)[0]},
 		"index zero":  Entries(0, 1, 5),
 		"term zero":   Entries(3, 3, 0),
+		"over others": Entries(2, 4, 5),
 		"hole at end": append(Entries(3, 9, 5), Entries(11, 11, 5)...),
 	} {
 		if err := store.StoreLogs(batch); !errors.Is(err, logstore.ErrMisuse) {
@@ -223,10 +226,15 @@ func (s Subject) unsafeAppends(t *testing.T) {
 		}
 	}
 	expect(t, store, Entries(1, 2, 5))
+	must(t, store.StoreLogs(Entries(3, 5, 5)))
+	if err := store.DeleteRange(2, 4); !errors.Is(err, logstore.ErrMisuse) {
+		t.Errorf("deletion from the middle: got %v, want %v", err, logstore.ErrMisuse)
+	}
+	expect(t, store, Entries(1, 5, 5))
 }
 
-// values: other values are kept as they are, and an unknown one is "not found",
-// in the words that Raft looks for.
+// values: a value that was never set is "not found", in the words that Raft looks
+// for, and no others are kept than Raft's.
 func (s Subject) values(t *testing.T) {
 	store := s.Open(t)
 	for _, key := range []string{"CurrentTerm", "LastVoteTerm", "LastVoteCand", "other"} {
@@ -237,18 +245,12 @@ func (s Subject) values(t *testing.T) {
 			t.Errorf("Get(%s) of an empty store: %v", key, err)
 		}
 	}
-	must(t, store.SetUint64([]byte("number"), 1<<63+7))
-	must(t, store.Set([]byte("bytes"), []byte{0, 1, 2}))
-	after := s.Crash(t, store)
-	n, err := after.GetUint64([]byte("number"))
-	must(t, err)
-	b, err := after.Get([]byte("bytes"))
-	must(t, err)
-	if n != 1<<63+7 || !bytes.Equal(b, []byte{0, 1, 2}) {
-		t.Fatalf("got %d and %v", n, b)
-	}
-	if _, err := after.GetUint64([]byte("bytes")); !errors.Is(err, logstore.ErrCorrupt) {
-		t.Errorf("three bytes read as a number: %v", err)
+	for what, err := range map[string]error{
+		"a number": store.SetUint64([]byte("other"), 1), "bytes": store.Set([]byte("other"), []byte{1}),
+	} {
+		if !errors.Is(err, logstore.ErrMisuse) {
+			t.Errorf("%s under another name: %v", what, err)
+		}
 	}
 }
 

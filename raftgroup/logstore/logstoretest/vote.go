@@ -110,16 +110,15 @@ func (s Subject) unsafeVotes(t *testing.T) {
 		return store.Set(lastVoteCand, []byte(candidate))
 	}
 	for name, err := range map[string]error{
-		"second vote in a term":      vote(4, "b:1"),
-		"vote in a past term":        vote(3, "b:1"),
-		"vote in a term to come":     vote(5, "b:1"),
-		"vote for nobody":            vote(4, ""),
-		"candidate without a term":   store.Set(lastVoteCand, []byte("b:1")),
-		"term that falls":            store.SetUint64(currentTerm, 3),
-		"term as bytes":              store.Set(currentTerm, []byte("12345678")),
-		"candidate as number":        store.SetUint64(lastVoteCand, 1),
-		"vote term as bytes":         store.Set(lastVoteTerm, []byte("12345678")),
-		"value under a reserved key": store.Set([]byte("shoal.vote"), nil),
+		"second vote in a term":    vote(4, "b:1"),
+		"vote in a past term":      vote(3, "b:1"),
+		"vote in a term to come":   vote(5, "b:1"),
+		"vote for nobody":          vote(4, ""),
+		"candidate without a term": store.Set(lastVoteCand, []byte("b:1")),
+		"term that falls":          store.SetUint64(currentTerm, 3),
+		"term as bytes":            store.Set(currentTerm, []byte("12345678")),
+		"candidate as number":      store.SetUint64(lastVoteCand, 1),
+		"vote term as bytes":       store.Set(lastVoteTerm, []byte("12345678")),
 	} {
 		if !errors.Is(err, logstore.ErrMisuse) {
 			t.Errorf("%s: got %v, want %v", name, err, logstore.ErrMisuse)
