@@ -37,7 +37,7 @@ func (s *Server) execute(ctx context.Context, m *message, part func(indexes []ui
 		n.run(bounded, m, part)
 		cancel()
 	}
-	s.metrics.count(m.outcomes)
+	s.metrics.count(m.request.GetOperations(), m.outcomes)
 	s.metrics.observe(m.writing, time.Since(start))
 }
 

@@ -42,7 +42,7 @@ func (s *Server) Scan(ctx context.Context, r *kvpb.ScanRequest) (*kvpb.ScanRespo
 		}
 		response.Leader, _ = n.replica.Leader()
 	}
-	s.metrics.outcomes[response.Outcome.Code].Inc()
+	s.metrics.scanned(response.Outcome.Code)
 	return response, nil
 }
 

@@ -198,7 +198,7 @@ func (s *Server) refuse(r *kvpb.ExecuteRequest, f fault) *kvpb.ExecuteResponse {
 		outcomes[i] = &backing[i]
 		outcomes[i].Code, outcomes[i].Message = f.code, f.message
 	}
-	s.metrics.count(outcomes)
+	s.metrics.count(r.GetOperations(), outcomes)
 	return s.respond(outcomes, 0)
 }
 

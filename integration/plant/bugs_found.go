@@ -42,6 +42,8 @@ var foundBugs = []bug{
 		"p.mu.bytes[class] += bytes", "p.mu.bytes[foreground] += bytes"), catchers: []catcher{tests("./raftgroup", "TestBudgetsAreApart")}},
 	{name: "an offer displaces the word of a frozen holder", edits: one("shardkv/placement/placement.go",
 		"return k.Phase == kvfsm.PhaseFrozen", "return i.Mark.Compare(k.Mark) < 0"), catchers: []catcher{tests("./shardkv/placement", "TestBefore")}},
+	{name: "a leaderless replica says that it serves", edits: one("raftgroup/host/health.go",
+		"if h.unready() != \"\" {", "if h.running() == nil {"), catchers: []catcher{tests("./raftgroup/host", "TestHealth")}},
 	{name: "a shard without a leader counts as served", edits: one("clerk/health.go",
 		"case sh.Holder != 0 && !s.led(sh.Holder):", "case false:"), catchers: []catcher{tests("./clerk", "TestHealth|TestStatusOfLeaderlessGroup")}},
 	{name: "the effects of an entry are not bounded", edits: one("shardkv/kvfsm/open.go",

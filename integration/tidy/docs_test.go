@@ -114,7 +114,7 @@ func TestNamesInDocuments(t *testing.T) {
 // docs/operations.md lists every metric, and no other: in code, as name{labels},
 // without the prefix that its row names.
 func TestMetrics(t *testing.T) {
-	exported := names(t, `"shoal_((?:kv|controller)_\w+)"`, func(s source) bool { return !s.test })
+	exported := names(t, `"shoal_((?:raft|kv|controller)_\w+)"`, func(s source) bool { return !s.test })
 	for name := range names(t, `newGauge\("(\w+)"`, func(s source) bool { return !s.test }) {
 		exported["raft_"+name] = true
 	}

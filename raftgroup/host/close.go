@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"time"
-
-	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 )
 
 const (
@@ -32,8 +30,11 @@ func (h *Host) close(ctx context.Context) error {
 	h.mu.closed = true
 	serving := h.mu.serving
 	h.mu.Unlock()
-	h.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
 	close(h.draining)
+	h.reportHealth()
+	if serving {
+		<-h.report.done
+	}
 	h.starting.Wait() // it gives up, and closes what it opened
 	r := h.running()
 	if r != nil {

@@ -26,9 +26,10 @@
 //
 // Row 3 of the layers: it may use gRPC, the network, the file system, the clock.
 // Goroutines: New starts the one that accepts connections, and it one for each
-// connection until its protocol is known; Serve one that runs the gRPC server;
-// Options.HTTP one that runs the HTTP server; Replica one that asks whether
-// the replica was removed. Close waits for all of them.
+// connection until its protocol is known; Serve one that runs the gRPC server and
+// one that keeps the health service true; Options.HTTP one that runs the HTTP
+// server; Replica one that asks whether the replica was removed. Close waits for all
+// of them.
 package host
 
 import (
@@ -111,6 +112,7 @@ type Host struct {
 	mux      *mux
 	grpc     *grpc.Server
 	health   *health.Server
+	report   healthReport
 	registry *prometheus.Registry
 	web      *webServer // nil without Options.HTTP
 	pool     dialPool
@@ -177,6 +179,7 @@ func New(o Options) (*Host, error) {
 	raftpb.RegisterFormationServer(h.grpc, &h.former)
 	raftpb.RegisterMembershipServer(h.grpc, h.members)
 	healthpb.RegisterHealthServer(h.grpc, h.health)
+	h.report.done = make(chan struct{})
 	h.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
 	if o.HTTP != "" {
 		if h.web, err = startWeb(h, o.HTTP, o.Insecure); err != nil {
@@ -201,6 +204,7 @@ func (h *Host) Serve() {
 	}
 	h.mu.serving = true
 	reflection.Register(h.grpc)
+	h.watchHealth()
 	go func() {
 		defer close(h.served)
 		if err := h.grpc.Serve(h.mux.grpc); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
@@ -262,7 +266,7 @@ func (h *Host) fatal(err error) {
 		h.mu.Lock()
 		h.mu.fatal = err
 		h.mu.Unlock()
-		h.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
+		h.reportHealth()
 		h.log.Error("this replica can't go on", "error", err)
 		if h.opts.OnFatal != nil {
 			go h.opts.OnFatal(err)

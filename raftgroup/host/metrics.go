@@ -1,10 +1,43 @@
 package host
 
 import (
+	"time"
+
+	"github.com/hashicorp/raft"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/shoalkv/shoal/raftgroup"
+	"github.com/shoalkv/shoal/raftgroup/logstore"
 )
+
+// newAppendSeconds makes the histogram of what an append to the log takes, its fsync
+// included: that is what a write waits for.
+func newAppendSeconds() prometheus.Histogram {
+	return prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "shoal_raft_append_seconds", Help: "Time to append entries to the log, fsync included.",
+		Buckets: prometheus.ExponentialBuckets(50e-6, 2, 18), // 50 us to 6.5 s
+	})
+}
+
+// A timedLog measures the appends to a log store.
+type timedLog struct {
+	logstore.LogStore
+	seconds prometheus.Observer
+}
+
+// StoreLog implements raft.LogStore.
+func (l timedLog) StoreLog(log *raft.Log) error { return l.StoreLogs([]*raft.Log{log}) }
+
+// StoreLogs implements raft.LogStore.
+func (l timedLog) StoreLogs(logs []*raft.Log) error {
+	start := time.Now()
+	err := l.LogStore.StoreLogs(logs)
+	l.seconds.Observe(time.Since(start).Seconds())
+	return err
+}
+
+// descDisk is the space that the replica's stores take.
+var descDisk = prometheus.NewDesc("shoal_raft_disk_bytes", "Bytes on disk, of the log and of the machine's state.", []string{"part"}, nil)
 
 // replicaCollector turns the replica's status into metrics when they are asked
 // for.
@@ -64,6 +97,7 @@ var replicaGauges = []gauge{
 
 // Describe implements prometheus.Collector.
 func (c *replicaCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- descDisk
 	for _, g := range replicaGauges {
 		ch <- g.desc
 	}
@@ -71,6 +105,10 @@ func (c *replicaCollector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c *replicaCollector) Collect(ch chan<- prometheus.Metric) {
+	if n, err := c.replica.log.SizeBytes(); err == nil {
+		ch <- prometheus.MustNewConstMetric(descDisk, prometheus.GaugeValue, float64(n), "log")
+	}
+	ch <- prometheus.MustNewConstMetric(descDisk, prometheus.GaugeValue, float64(c.replica.store.DiskUsage()), "state")
 	s := c.replica.replica.Status()
 	for _, g := range replicaGauges {
 		ch <- prometheus.MustNewConstMetric(g.desc, g.kind, g.value(&s))

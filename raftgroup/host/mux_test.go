@@ -321,10 +321,10 @@ func TestFence(t *testing.T) {
 	if err != nil || !hello.GetFormed() || hello.GetVersion() != "test" || hello.GetFeatureLevel() == 0 {
 		t.Errorf("Hello: %v, %v", hello, err)
 	}
-	health, err := healthpb.NewHealthClient(conn).Check(bg, &healthpb.HealthCheckRequest{})
-	if err != nil || health.GetStatus() != healthpb.HealthCheckResponse_SERVING {
-		t.Errorf("health: %v, %v", health, err)
-	}
+	eventually(t, "the health service says that it serves", func() bool {
+		health, err := healthpb.NewHealthClient(conn).Check(bg, &healthpb.HealthCheckRequest{})
+		return err == nil && health.GetStatus() == healthpb.HealthCheckResponse_SERVING
+	})
 }
 
 // TestListen: strangers are kept out unless asked for, and a busy port is named.
@@ -377,7 +377,8 @@ func TestWeb(t *testing.T) {
 	if code, body := get("/ready"); code != http.StatusOK {
 		t.Fatalf("ready: %d %s", code, body)
 	}
-	if code, body := get("/metrics"); code != http.StatusOK || !strings.Contains(body, "shoal_raft_leader 1") || !strings.Contains(body, "go_goroutines") {
+	if code, body := get("/metrics"); code != http.StatusOK || !strings.Contains(body, "shoal_raft_leader 1") ||
+		!strings.Contains(body, "shoal_raft_append_seconds_count") || !strings.Contains(body, `shoal_raft_disk_bytes{part="log"}`) || !strings.Contains(body, "go_goroutines") {
 		t.Fatalf("metrics: %d\n%s", code, body)
 	}
 	if code, _ := get("/debug/pprof/goroutine?debug=1"); code != http.StatusOK {

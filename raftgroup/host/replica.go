@@ -10,9 +10,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
 	"github.com/shoalkv/shoal/raftgroup"
@@ -48,6 +48,7 @@ type runningReplica struct {
 	identity formation.Identity
 	replica  *raftgroup.Replica
 	log      logstore.LogStore
+	appends  prometheus.Histogram
 	store    *pebblestore.Store
 	peers    *peerBook
 	removal  *removalWatch
@@ -122,8 +123,8 @@ func (h *Host) Replica(ctx context.Context, o ReplicaOptions) (*raftgroup.Replic
 	if closed {
 		return nil, formation.Identity{}, errors.Join(ErrClosed, r.close(context.Background()))
 	}
-	h.registry.MustRegister(&replicaCollector{replica: r})
-	h.health.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
+	h.registry.MustRegister(&replicaCollector{replica: r}, r.appends)
+	h.reportHealth()
 	return r.replica, id, nil
 }
 
@@ -154,7 +155,7 @@ func (h *Host) openReplica(ctx context.Context, former *formation.Former, id for
 		}
 	}
 	renumbered := former.Renumbered()
-	r := &runningReplica{identity: id, peers: newPeerBook(id, renumbered), done: make(chan struct{})}
+	r := &runningReplica{identity: id, peers: newPeerBook(id, renumbered), appends: newAppendSeconds(), done: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.closeStores())
@@ -181,7 +182,7 @@ func (h *Host) openReplica(ctx context.Context, former *formation.Former, id for
 	}
 	streams := newRaftStreams(h, id, r.peers)
 	options := raftgroup.Options{
-		Identity: id, Store: r.store, Machine: machine, Log: r.log,
+		Identity: id, Store: r.store, Machine: machine, Log: timedLog{r.log, r.appends},
 		Streams: streams, Advertise: h.Advertise(), Resolve: r.peers.resolve, Renumbered: renumbered,
 		Timeout: o.Timeout, Logger: h.log.Named("raft"), OnFatal: h.fatal,
 	}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -197,12 +199,26 @@ func (d *devRun) withoutQuorum(t *testing.T, restarted, pid string) {
 }
 
 // A temporary directory is gone when the cluster has ended, and a port that is
-// in use is named.
+// in use is named. With --http every replica serves metrics.
 func TestTemporaryCluster(t *testing.T) {
-	d := startDev(t, "--listen", "127.0.0.1:0", "--groups", "1", "--spare-groups", "0", "--replicas", "1", "--controller-replicas", "1", "--shards", "1")
+	d := startDev(t, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--groups", "1", "--spare-groups", "0", "--replicas", "1", "--controller-replicas", "1", "--shards", "1")
 	dir := regexp.MustCompile(`(?m)^data (\S+) \(deleted on exit; keep it with --data\)$`).FindStringSubmatch(d.out.String())[1]
 	if _, err := os.Stat(dir); err != nil {
 		t.Error(err)
+	}
+	pages := regexp.MustCompile(`(?m)^http (\S+) (http://\S+)$`).FindAllStringSubmatch(d.out.String(), -1)
+	for _, m := range pages {
+		r, err := http.Get(m[2])
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(r.Body)
+		if r.Body.Close(); err != nil || !strings.Contains(string(text), "shoal_raft_leader 1") {
+			t.Errorf("%s: %v, %.300s", m[0], err, text)
+		}
+	}
+	if len(pages) != 2 {
+		t.Errorf("%d replicas serve metrics, there are 2", len(pages))
 	}
 	busy := d.controllers
 	if code, _, stderr := runCLI(t, "", "dev", "--listen", busy, "--groups", "1", "--replicas", "1", "--controller-replicas", "1"); code != ExitFailed || !strings.Contains(stderr, busy) {

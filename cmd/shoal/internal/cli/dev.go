@@ -35,6 +35,7 @@ until "shoal dev restart ID", or --all, brings it back.`,
 	f.IntVar(&o.ControllerReplicas, "controller-replicas", 3, "replicas of the controller")
 	f.IntVar(&o.Shards, "shards", shardcfg.ShardCountDefault, "number of shards: a power of two, 1 to 16384")
 	f.StringVar(&o.Listen, "listen", controllersDefault, "`HOST:PORT` of the first controller; the others take the next ports")
+	f.StringVar(&o.HTTP, "http", "", "`HOST:PORT` at which the first controller serves metrics and probes; the others take the next ports")
 	f.StringVar(&o.Data, "data", "", "`directory` to keep the data in; else it is deleted on exit")
 	f.BoolVar(&processes, "processes", false, "run each replica in a process of its own")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -40,6 +40,9 @@ type Options struct {
 	// Listen is the first controller's address; the other replicas take the next
 	// ports. Port 0: each replica takes any free one.
 	Listen string
+	// HTTP is where the first controller serves metrics and probes; the others take
+	// the next ports, or with port 0 any free one. Empty: nobody serves them.
+	HTTP string
 	// Data is the directory; empty: a new one, deleted at the end.
 	Data string
 	// Given are the names of the flags that were given: where Data has a cluster
@@ -79,7 +82,10 @@ func (o Options) Check() error {
 	if err := shardcfg.CheckShardCount(o.Shards); err != nil {
 		return usagef("--shards is %d: %v", o.Shards, err)
 	}
-	_, _, err := splitListen(o.Listen)
+	if _, _, err := splitListen("listen", o.Listen); err != nil || o.HTTP == "" {
+		return err
+	}
+	_, _, err := splitListen("http", o.HTTP)
 	return err
 }
 
@@ -207,6 +213,9 @@ func (c *cluster) layOut() error {
 		return err
 	}
 	if err := l.checkPorts(); err != nil {
+		return err
+	}
+	if err := l.serveHTTP(c.o.HTTP); err != nil {
 		return err
 	}
 	l.PID, l.Socket = os.Getpid(), socketPath(c.dir)

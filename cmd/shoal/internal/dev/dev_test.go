@@ -166,3 +166,27 @@ func TestRestartWithoutCluster(t *testing.T) {
 		}
 	}
 }
+
+// Metrics are served at ports that no replica needs, each once, or at none.
+func TestHTTPPorts(t *testing.T) {
+	l, err := newLayout(layoutOptions("127.0.0.1:0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.serveHTTP("127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	used := map[string]bool{}
+	for r := range l.all() {
+		used[r.Address], used[r.HTTP] = true, true
+	}
+	if specs := l.specs("/d"); len(used) != 24 || specs[4].HTTP != l.find("g1b").HTTP {
+		t.Errorf("%d addresses of 12 replicas, one is started with %q", len(used), specs[4].HTTP)
+	}
+	if err := l.serveHTTP(l.find("g1b").Address); !errors.As(err, new(*UsageError)) {
+		t.Errorf("where a replica listens: %v", err)
+	}
+	if err := l.serveHTTP(""); err != nil || l.find("c1").HTTP != "" {
+		t.Errorf("switched off: %v, %q", err, l.find("c1").HTTP)
+	}
+}

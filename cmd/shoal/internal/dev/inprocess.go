@@ -22,7 +22,7 @@ func InProcess(version string) (launch Launcher, stop func()) {
 		}
 		r, err := replica.Start(replica.Options{
 			Group: spec.Group, ID: spec.ID, Peers: spec.Peers, Controllers: spec.Controllers, Shards: spec.Shards,
-			Listen: spec.Address, Data: spec.DataDir, Version: version,
+			Listen: spec.Address, HTTP: spec.HTTP, Data: spec.DataDir, Version: version,
 			Logger: replica.NewLogger(log, slog.LevelInfo, false),
 			Store:  pebblestore.Options{Cache: cache, MemTableBytes: memtableBytes},
 		})

@@ -43,7 +43,8 @@ type Group struct {
 type Replica struct {
 	ID      string `json:"id"`
 	Address string `json:"address"`
-	PID     int    `json:"pid,omitempty"` // 0: it is dead, or in the process of dev itself
+	HTTP    string `json:"http,omitempty"` // of metrics and probes; empty: none
+	PID     int    `json:"pid,omitempty"`  // 0: it is dead, or in the process of dev itself
 }
 
 const layoutFormat = 1
@@ -53,6 +54,7 @@ type Spec struct {
 	Group       shardcfg.GroupID // 0: the controllers
 	ID          string
 	Address     string
+	HTTP        string // empty: no metrics and probes
 	DataDir     string
 	LogFile     string
 	Peers       map[string]string // id to address, this one included
@@ -63,7 +65,7 @@ type Spec struct {
 // newLayout numbers the replicas: controllers c1, c2, ..., those of group 1
 // g1a, g1b, ...
 func newLayout(o Options) (*Layout, error) {
-	host, port, err := splitListen(o.Listen)
+	host, port, err := splitListen("listen", o.Listen)
 	if err != nil {
 		return nil, err
 	}
@@ -95,18 +97,59 @@ func newLayout(o Options) (*Layout, error) {
 	return l, nil
 }
 
-func splitListen(listen string) (host string, port int, err error) {
+func splitListen(flag, listen string) (host string, port int, err error) {
 	host, text, err := net.SplitHostPort(listen)
 	if err != nil {
-		return "", 0, usagef("--listen is %q: it is HOST:PORT", listen)
+		return "", 0, usagef("--%s is %q: it is HOST:PORT", flag, listen)
 	}
 	if port, err = strconv.Atoi(text); err != nil || port < 0 || port > 65535 {
-		return "", 0, usagef("--listen is %q: the port is 0 to 65535", listen)
+		return "", 0, usagef("--%s is %q: the port is 0 to 65535", flag, listen)
 	}
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return "", 0, usagef("--listen is %q: a dev cluster listens on loopback only", listen)
+		return "", 0, usagef("--%s is %q: a dev cluster listens on loopback only", flag, listen)
 	}
 	return host, port, nil
+}
+
+// serveHTTP gives every replica an address for metrics and probes, from listen on;
+// empty: none.
+func (l *Layout) serveHTTP(listen string) error {
+	for r := range l.all() {
+		r.HTTP = ""
+	}
+	if listen == "" {
+		return nil
+	}
+	host, port, err := splitListen("http", listen)
+	if err != nil {
+		return err
+	}
+	if last := port + len(l.ids()) - 1; port != 0 && last > 65535 {
+		return usagef("--http is %s: %d replicas need ports up to %d, and there are 65535", listen, len(l.ids()), last)
+	}
+	taken := map[string]bool{}
+	for r := range l.all() {
+		taken[r.Address] = true
+	}
+	for r := range l.all() {
+		for r.HTTP == "" || taken[r.HTTP] {
+			address := net.JoinHostPort(host, strconv.Itoa(port))
+			if taken[address] {
+				return usagef("--http is %s: a replica needs %s; choose other ports", listen, address)
+			}
+			listener, err := net.Listen("tcp", address)
+			if err != nil {
+				return fmt.Errorf("--http: %w", err)
+			}
+			// Held until all are chosen, so that no port is chosen twice.
+			defer listener.Close()
+			r.HTTP = listener.Addr().String()
+		}
+		if port != 0 {
+			port++
+		}
+	}
+	return nil
 }
 
 // choosePorts gives every replica a port that is free now.
@@ -196,7 +239,7 @@ func (l *Layout) specs(dir string) []Spec {
 		}
 		for _, r := range list {
 			specs = append(specs, Spec{
-				Group: gid, ID: r.ID, Address: r.Address, Peers: peers, Controllers: addresses(l.Controllers), Shards: l.Shards,
+				Group: gid, ID: r.ID, Address: r.Address, HTTP: r.HTTP, Peers: peers, Controllers: addresses(l.Controllers), Shards: l.Shards,
 				DataDir: filepath.Join(dir, r.ID), LogFile: filepath.Join(dir, "logs", r.ID+".log"),
 			})
 		}

@@ -94,6 +94,9 @@ func arguments(spec Spec) []string {
 	if spec.Group != 0 {
 		args = []string{"server", "--group", strconv.FormatUint(uint64(spec.Group), 10), "--controllers", strings.Join(spec.Controllers, ",")}
 	}
+	if spec.HTTP != "" {
+		args = append(args, "--http", spec.HTTP)
+	}
 	return append(args, "--cache", strconv.Itoa(processCacheBytes), "--memtable", strconv.Itoa(memtableBytes), "--id", spec.ID, "--listen", spec.Address, "--data", spec.DataDir, "--peers", strings.Join(peers, ","))
 }
 

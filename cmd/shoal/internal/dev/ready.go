@@ -169,6 +169,11 @@ func (c *cluster) printMembers() error {
 	for _, g := range l.Groups {
 		fmt.Fprintf(&b, "group %d replicas=%s\n", g.GID, joinAddresses(g.Replicas))
 	}
+	for _, id := range l.ids() {
+		if r := l.find(id); r.HTTP != "" {
+			fmt.Fprintf(&b, "http %s http://%s/metrics\n", id, r.HTTP)
+		}
+	}
 	fmt.Fprintf(&b, "data %s", c.dir)
 	if c.temporary {
 		fmt.Fprint(&b, " (deleted on exit; keep it with --data)")
