@@ -145,6 +145,29 @@ func TestStatus(t *testing.T) {
 	})
 }
 
+// Waiting for settled shards asks the leader of each group for the shards that are on
+// their way and for no others, and the less often the longer nothing happens.
+func TestWaitingIsCheap(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeCluster) {
+		c := f.open(t, nil)
+		f.move(0, f.groups[1], false)
+		f.groups[0].elect(1)
+		time.AfterFunc(time.Minute, func() { f.move(0, f.groups[0], false) })
+		time.AfterFunc(30*time.Second, func() { f.groups[1].elect(2) })
+		if err := c.Admin().WaitSettled(t.Context(), 1, nil); err != nil {
+			t.Fatal(err)
+		}
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for _, g := range f.groups {
+			// One look each second, and all replicas where the leader is not known.
+			if g.asked > 80 || g.rows > g.asked {
+				t.Errorf("group %d was asked %d times in a minute, and gave %d rows", g.gid, g.asked, g.rows)
+			}
+		}
+	})
+}
+
 // Locate tells where a key is now, also where the configuration differs.
 func TestLocate(t *testing.T) {
 	inBubble(t, func(t *testing.T, f *fakeCluster) {

@@ -25,6 +25,9 @@ type fakeGroup struct {
 	misled string
 	// skew is how far its clock is ahead of the cluster's, in ms; guarded by f.mu.
 	skew uint64
+	// asked counts the questions for its status, and rows the shards in the answers;
+	// guarded by f.mu.
+	asked, rows int
 }
 
 func (g *fakeGroup) elect(leader int) {
@@ -256,7 +259,15 @@ func (r *fakeReplica) Status(_ context.Context, q *kvpb.StatusRequest) (*kvpb.St
 		}
 		s.Replicas = append(s.Replicas, &kvpb.Replica{Id: addr, Address: addr, Role: role, Healthy: true})
 	}
+	r.g.asked++
 	for i, shard := range f.shards {
+		owned := f.config.Shards[i] == r.g.gid
+		if q.GetMoving() && owned == (shard.holder == r.g) {
+			continue // it is neither here nor should it be, or at rest here
+		}
+		if q.GetMoving() && owned {
+			s.Shards = append(s.Shards, &kvpb.Shard{Shard: uint32(i)})
+		}
 		if shard.holder == r.g {
 			s.Holding++
 			s.Shards = append(s.Shards, &kvpb.Shard{
@@ -268,5 +279,6 @@ func (r *fakeReplica) Status(_ context.Context, q *kvpb.StatusRequest) (*kvpb.St
 	if !q.GetShards() {
 		s.Shards = nil
 	}
+	r.g.rows += len(s.Shards)
 	return s, nil
 }

@@ -389,7 +389,7 @@ func (c *Clerk) probe(ctx context.Context) error {
 	if len(addresses) == 0 {
 		return errors.New("no replica is known to ask instead")
 	}
-	replies := c.askReplicas(ctx, addresses, true)
+	replies := c.askReplicas(ctx, addresses, allShards)
 	var failed []string
 	for _, r := range replies {
 		if r.err == nil {

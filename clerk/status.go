@@ -17,9 +17,8 @@ import (
 const (
 	// askMax bounds the question to one replica, without the time in which its
 	// answer is arriving: who is slower is listed as unhealthy.
-	askMax     = 2 * time.Second
-	askersMax  = 64
-	settleEach = 200 * time.Millisecond
+	askMax    = 2 * time.Second
+	askersMax = 64
 	// reportAgeMax is how old a group's last report to the controllers may be for it
 	// to count as running.
 	reportAgeMax = 10 * time.Second
@@ -34,7 +33,7 @@ type replicaAnswer struct {
 
 // askReplicas asks every address once, many at a time. The answers are in the
 // order of addresses, without repetitions.
-func (c *Clerk) askReplicas(ctx context.Context, addresses []string, shards bool) []replicaAnswer {
+func (c *Clerk) askReplicas(ctx context.Context, addresses []string, shards rows) []replicaAnswer {
 	ctx, drop := c.whileOpen(ctx)
 	defer drop()
 	var answers []replicaAnswer
@@ -50,14 +49,14 @@ func (c *Clerk) askReplicas(ctx context.Context, addresses []string, shards bool
 	return answers
 }
 
-func (c *Clerk) askReplica(ctx context.Context, addr string, shards bool) (*kvpb.StatusResponse, error) {
+func (c *Clerk) askReplica(ctx context.Context, addr string, shards rows) (*kvpb.StatusResponse, error) {
 	ctx, cancel := c.pool.attend(ctx, addr, askMax, nil)
 	defer cancel()
 	conn, err := c.pool.ready(ctx, addr)
 	if err != nil {
 		return nil, err
 	}
-	r, err := kvpb.NewKVClient(conn).Status(ctx, &kvpb.StatusRequest{Cluster: c.table.clusterBytes(), Shards: shards})
+	r, err := kvpb.NewKVClient(conn).Status(ctx, shards.request(c.table.clusterBytes()))
 	if err != nil {
 		return nil, reason(ctx, err)
 	}
@@ -115,7 +114,7 @@ func (c *Clerk) survey(ctx context.Context, controllers bool) (*survey, error) {
 	for _, g := range s.unjoinedReports() {
 		addresses = append(addresses, g.GetReplicas()...)
 	}
-	for _, a := range c.askReplicas(ctx, addresses, true) {
+	for _, a := range c.askReplicas(ctx, addresses, allShards) {
 		s.replicas[a.address] = a
 	}
 	return s, nil
@@ -348,42 +347,6 @@ func (s *survey) replicaStatus(gid shardcfg.GroupID, addr string, best *kvpb.Sta
 		r.Healthy = true // it answered: fresher than what the group knows of it
 	}
 	return r
-}
-
-// waitSettled looks until all shards are where they should be.
-func (a *Admin) waitSettled(ctx context.Context, num shardcfg.ConfigNum, progress func(Progress)) error {
-	ctx, drop := a.c.whileOpen(ctx)
-	defer drop()
-	var last error
-	for {
-		looking, cancel := context.WithTimeout(ctx, a.c.config.Timeout)
-		s, err := a.c.survey(looking, false)
-		cancel()
-		if err == nil {
-			p := Progress{Num: s.config.Num, Total: len(s.config.Shards)}
-			shards, handoffs := s.shards()
-			for _, sh := range shards {
-				if sh.Settled() {
-					p.Settled++
-				}
-			}
-			for _, h := range handoffs {
-				p.CopiedBytes += h.CopiedBytes
-				p.TotalBytes += h.TotalBytes
-			}
-			settled := p.Num >= num && p.Settled == p.Total
-			if progress != nil && (settled || ctx.Err() == nil) { // a look that was cut off saw little
-				progress(p)
-			}
-			if settled {
-				return nil
-			}
-		}
-		last = obstacle(ctx, last, err)
-		if !sleep(ctx, settleEach) {
-			return a.waitError(ctx, "wait for shards", last)
-		}
-	}
 }
 
 // waitDrained looks until none of the groups is listed.

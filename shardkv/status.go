@@ -13,6 +13,7 @@ import (
 	"github.com/shoalkv/shoal/shardkv/handoff"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
 	"github.com/shoalkv/shoal/shardkv/kvpb"
+	"github.com/shoalkv/shoal/shardkv/placement"
 )
 
 // Status describes this replica, leader or not, from its applied state. What
@@ -25,6 +26,13 @@ func (s *Server) Status(ctx context.Context, r *kvpb.StatusRequest) (*kvpb.Statu
 	}
 	if f := checkCluster(r.GetCluster(), n.identity.Cluster); f.bad() {
 		return nil, status.Error(codes.FailedPrecondition, f.message)
+	}
+	if r.GetMoving() {
+		response, err := n.onTheirWay()
+		if err != nil {
+			return nil, status.Error(codes.Internal, err.Error())
+		}
+		return response, nil
 	}
 	records, err := n.readRecords()
 	if err != nil {
@@ -45,6 +53,38 @@ func (s *Server) Status(ctx context.Context, r *kvpb.StatusRequest) (*kvpb.Statu
 		if r.GetShards() {
 			response.Shards = append(response.Shards, shardMessage(rec, progress[rec.Shard]))
 		}
+	}
+	return response, nil
+}
+
+// onTheirWay describes the replica, with a row for each shard that is on its way from
+// or to the group, or should be. It reads and decodes the records of no other.
+func (n *node) onTheirWay() (response *kvpb.StatusResponse, err error) {
+	now := n.places.now.Load()
+	response = n.describe()
+	response.Config = uint64(now.config.Num)
+	snapshot, err := n.replica.Store().NewSnapshot()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, snapshot.Close()) }()
+	progress := map[shardcfg.ShardID]handoff.Progress{}
+	if m := n.mover.Load(); m != nil {
+		progress = m.progress()
+	}
+	for s, r := range now.records {
+		if r != nil && r.Phase.Serves() {
+			response.Holding++
+		}
+		shard := shardcfg.ShardID(s)
+		if !placement.Moves(n.self.Group, now.config, shard, r) {
+			continue
+		}
+		rec, err := kvfsm.ReadRecord(snapshot, shard)
+		if err != nil {
+			return nil, err
+		}
+		response.Shards = append(response.Shards, shardMessage(&rec, progress[shard]))
 	}
 	return response, nil
 }

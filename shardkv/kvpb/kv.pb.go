@@ -1564,6 +1564,7 @@ type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Cluster       []byte                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	Shards        bool                   `protobuf:"varint,2,opt,name=shards,proto3" json:"shards,omitempty"` // with a row for each shard that the group has met
+	Moving        bool                   `protobuf:"varint,3,opt,name=moving,proto3" json:"moving,omitempty"` // of those only the shards that are on their way, or should be, by
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1608,6 +1609,13 @@ func (x *StatusRequest) GetCluster() []byte {
 func (x *StatusRequest) GetShards() bool {
 	if x != nil {
 		return x.Shards
+	}
+	return false
+}
+
+func (x *StatusRequest) GetMoving() bool {
+	if x != nil {
+		return x.Moving
 	}
 	return false
 }
@@ -2181,10 +2189,11 @@ const file_shardkv_kvpb_kv_proto_rawDesc = "" +
 	"\x06Record\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\x12\x18\n" +
-	"\aversion\x18\x03 \x01(\x04R\aversion\"A\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\"Y\n" +
 	"\rStatusRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\fR\acluster\x12\x16\n" +
-	"\x06shards\x18\x02 \x01(\bR\x06shards\"\x9a\x03\n" +
+	"\x06shards\x18\x02 \x01(\bR\x06shards\x12\x16\n" +
+	"\x06moving\x18\x03 \x01(\bR\x06moving\"\x9a\x03\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\fR\acluster\x12\x10\n" +
 	"\x03gid\x18\x02 \x01(\x04R\x03gid\x12 \n" +
