@@ -3,6 +3,7 @@ package raftgroup
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // The two families of failure. Every error that Propose, ProposeAll and the
@@ -18,8 +19,9 @@ var (
 )
 
 var (
-	// ErrBusy: the byte budget of queued proposals is used up. Not done.
-	ErrBusy error = &familyError{family: ErrNotDone, text: "too many bytes of proposals are queued"}
+	// ErrBusy: what is queued uses up the budget, or would take too long. Not done.
+	// See BusyError.
+	ErrBusy error = &familyError{family: ErrNotDone, text: "too many proposals are queued"}
 	// ErrTooLarge: a command is larger than Options.CommandBytesMax. Not done,
 	// and it never will be.
 	ErrTooLarge error = &familyError{family: ErrNotDone, text: "the command is too large"}
@@ -32,6 +34,17 @@ var (
 	// makes no sense. See RefusedError.
 	ErrRefused = errors.New("refused")
 )
+
+// A BusyError is ErrBusy, and says when it is worth while to try again.
+type BusyError struct {
+	// Wait is until then, by the pace of late; 0: not known.
+	Wait time.Duration
+}
+
+func (e *BusyError) Error() string { return ErrBusy.Error() }
+
+// Unwrap returns ErrBusy.
+func (e *BusyError) Unwrap() error { return ErrBusy }
 
 // A NotLeaderError says that this replica does not lead. Not done.
 type NotLeaderError struct {

@@ -72,6 +72,11 @@ type Options struct {
 	// it Propose returns ErrBusy. ProposeUrgent and ProposeBackground have a quarter
 	// of it each, beside it.
 	QueueBytesMax int
+	// QueueTimeMax bounds how long the commands that clients submit wait for their
+	// entry, by the pace of late; 0 means 500 ms. Where what is queued would take
+	// longer, Submit and ProposeAll return a BusyError: a longer queue only makes
+	// everyone late. What the next two entries take is admitted at any pace.
+	QueueTimeMax time.Duration
 	// EntryBytesMax is where the packer stops adding to an entry; 0 means 256 KiB.
 	// A larger command travels alone.
 	EntryBytesMax int
@@ -136,6 +141,7 @@ func (o *Options) complete() error {
 	o.Timeout = cmp.Or(o.Timeout, 500*time.Millisecond)
 	o.CommandBytesMax = cmp.Or(o.CommandBytesMax, shardcfg.CommandBytesMax)
 	o.QueueBytesMax = cmp.Or(o.QueueBytesMax, 64<<20)
+	o.QueueTimeMax = cmp.Or(o.QueueTimeMax, 500*time.Millisecond)
 	o.EntryBytesMax = cmp.Or(o.EntryBytesMax, 256<<10)
 	o.AppendBytesMax = cmp.Or(o.AppendBytesMax, 1<<20)
 	o.SnapshotLogBytes = cmp.Or(o.SnapshotLogBytes, 64<<20)

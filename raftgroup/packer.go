@@ -42,6 +42,7 @@ type packer struct {
 		bytes    [classCount]int // of the queue and of what is in flight, by class
 		inflight map[*batch]struct{}
 		idle     chan struct{} // closed when nothing is queued or in flight; nil while nobody waits
+		pace     pace
 		leading  bool
 		closed   error // why nothing more is admitted, or nil
 	}
@@ -88,6 +89,7 @@ type pending struct {
 type batch struct {
 	pendings   []*pending
 	background bool          // some of its commands are background
+	sent       time.Time     // when it was cut from the queue
 	encoded    chan struct{} // closed when the commands' bodies are no longer needed
 }
 
@@ -132,10 +134,14 @@ func (p *packer) submit(commands []entry.Command, class class) (*call, error) {
 		return nil, p.r.notLeader()
 	case p.mu.bytes[class] > 0 && p.mu.bytes[class]+bytes > p.bytesMax(class) && class != first:
 		p.r.counters.busy.Add(uint64(len(commands)))
-		return nil, ErrBusy
+		return nil, &BusyError{Wait: p.mu.pace.entry}
+	case class == foreground && p.waitLocked() > p.r.o.QueueTimeMax:
+		p.r.counters.busy.Add(uint64(len(commands)))
+		return nil, &BusyError{Wait: p.waitLocked() / 2}
 	}
 	p.mu.bytes[class] += bytes
 	p.mu.queue.add(all, class == first)
+	p.countLocked(all, 1)
 	p.r.counters.proposals.Add(uint64(len(commands)))
 	poke(p.wake)
 	return c, nil
@@ -173,10 +179,7 @@ func (p *packer) wait(ctx context.Context, c *call) ([]any, error) {
 // nobody reads the commands' bodies any more.
 func (p *packer) give(ctx context.Context, c *call) {
 	p.mu.Lock()
-	p.mu.queue.withdraw(func(q *pending) bool { return q.call == c }, func(q *pending) {
-		p.releaseLocked(q)
-		p.settleLocked(q, &ProposalError{Err: notDone(ctx.Err())})
-	})
+	p.withdrawLocked(c, ctx.Err())
 	var encoding []chan struct{}
 	for b := range p.mu.inflight {
 		for _, q := range b.pendings {
@@ -190,6 +193,30 @@ func (p *packer) give(ctx context.Context, c *call) {
 	p.mu.Unlock()
 	for _, encoded := range encoding {
 		<-encoded
+	}
+}
+
+// withdrawLocked settles what is still queued of a call as not done.
+func (p *packer) withdrawLocked(c *call, reason error) {
+	p.mu.queue.withdraw(func(q *pending) bool { return q.call == c }, func(q *pending) {
+		p.leaveLocked(q, notDone(reason))
+	})
+}
+
+// leaveLocked settles a command that left the queue without an entry.
+func (p *packer) leaveLocked(q *pending, err error) {
+	p.releaseLocked(q)
+	p.countLocked([]*pending{q}, -1)
+	p.settleLocked(q, &ProposalError{Err: err})
+}
+
+// countLocked keeps the pace's count of what is queued before clients: everything
+// but background.
+func (p *packer) countLocked(all []*pending, n int) {
+	for _, q := range all {
+		if q.call.class != background {
+			p.mu.pace.count(q.command, p.r.o.EntryBytesMax, n)
+		}
 	}
 }
 
@@ -230,7 +257,7 @@ func (p *packer) take() *batch {
 	for b := range p.mu.inflight {
 		busy = busy || b.background
 	}
-	b := &batch{pendings: p.mu.queue.cut(p.r.o.EntryBytesMax, busy), encoded: make(chan struct{})}
+	b := &batch{pendings: p.mu.queue.cut(p.r.o.EntryBytesMax, busy), encoded: make(chan struct{}), sent: time.Now()}
 	if len(b.pendings) == 0 {
 		return nil
 	}
@@ -238,6 +265,7 @@ func (p *packer) take() *batch {
 		b.background = b.background || q.call.class == background
 		q.batch = b
 	}
+	p.countLocked(b.pendings, -1)
 	p.mu.inflight[b] = struct{}{}
 	return b
 }
@@ -301,6 +329,9 @@ func (p *packer) finish(b *batch, future raft.ApplyFuture, err error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if err == nil {
+		p.mu.pace.measure(time.Since(b.sent))
+	}
 	for i, q := range b.pendings {
 		if err != nil {
 			p.settleLocked(q, &ProposalError{Err: err})
@@ -356,10 +387,7 @@ func (p *packer) setLeading(leading bool) {
 }
 
 func (p *packer) refuseLocked(err error) {
-	p.mu.queue.withdraw(func(*pending) bool { return true }, func(q *pending) {
-		p.releaseLocked(q)
-		p.settleLocked(q, &ProposalError{Err: err})
-	})
+	p.mu.queue.withdraw(func(*pending) bool { return true }, func(q *pending) { p.leaveLocked(q, err) })
 	p.idleLocked()
 }
 

@@ -108,7 +108,7 @@ func TestBudgetsAndContexts(t *testing.T) {
 		stall := n.stallLog()
 		inLog, inWindow := n.goPropose(set("a=1")), n.goPropose(set("b=1"))
 		queued, more := n.goPropose(set("c=%s", make([]byte, 900))), n.goPropose(set("d=%s", make([]byte, 900)))
-		if got := <-n.goPropose(set("e=%s", make([]byte, 900))); got.err != ErrBusy || got.results != nil {
+		if got := <-n.goPropose(set("e=%s", make([]byte, 900))); !errors.Is(got.err, ErrBusy) || got.results != nil {
 			t.Fatalf("over the budget: %+v", got)
 		}
 		body := []byte("f=1")
@@ -174,7 +174,7 @@ func TestBudgetsAreApart(t *testing.T) {
 			admitted = append(admitted, propose(class, 5000))
 		}
 		for i, class := range classes {
-			if err := <-propose(class, 5000); err != ErrBusy {
+			if err := <-propose(class, 5000); !errors.Is(err, ErrBusy) {
 				t.Errorf("class %d, over its budget: %v", class, err)
 			}
 			select {
