@@ -3,17 +3,13 @@ package shardkv
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
-	"github.com/shoalkv/shoal/raftgroup"
-	"github.com/shoalkv/shoal/raftgroup/entry"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
 	"github.com/shoalkv/shoal/shardkv/kvpb"
 	"github.com/shoalkv/shoal/shardkv/placement"
-	"github.com/shoalkv/shoal/shardkv/session"
 )
 
 const (
@@ -63,6 +59,10 @@ func (n *node) run(ctx context.Context, m *message, part func(indexes []uint32))
 		if len(m.open) == 0 {
 			return
 		}
+		if ctx.Err() != nil {
+			n.expire(m)
+			return
+		}
 		if part != nil {
 			if indexes := m.unsent(); len(indexes) > 0 {
 				part(indexes)
@@ -75,6 +75,9 @@ func (n *node) run(ctx context.Context, m *message, part func(indexes []uint32))
 				n.expire(m)
 				return
 			}
+			continue
+		}
+		if m.again {
 			continue
 		}
 		if t == nil {
@@ -110,10 +113,14 @@ func (n *node) pause(ctx context.Context, d time.Duration) bool {
 	return false
 }
 
-// expire answers what waited for its shard in vain.
+// expire answers what waited in vain, for its shard or for its turn.
 func (n *node) expire(m *message) {
 	for _, i := range m.open {
-		m.fail(i, busyShard(m.steps[i].shard))
+		if n.places.of(m.steps[i].shard).Here {
+			m.fail(i, busyTurn)
+		} else {
+			m.fail(i, busyShard(m.steps[i].shard))
+		}
 	}
 	m.compact()
 }
@@ -126,6 +133,7 @@ func (n *node) round(ctx context.Context, m *message) (slow time.Duration) {
 		m.failOpen(n.notLeader())
 		return 0
 	}
+	m.again = false
 	var reads, writes []int
 	for _, i := range m.open {
 		st := &m.steps[i]
@@ -144,15 +152,31 @@ func (n *node) round(ctx context.Context, m *message) (slow time.Duration) {
 	if len(reads) > 0 && len(writes) > 0 {
 		var both sync.WaitGroup
 		both.Go(func() { n.read(ctx, m, reads) })
-		n.write(ctx, m, writes)
+		n.writeSome(ctx, m, writes)
 		both.Wait()
 	} else if len(reads) > 0 {
 		n.read(ctx, m, reads)
 	} else if len(writes) > 0 {
-		n.write(ctx, m, writes)
+		n.writeSome(ctx, m, writes)
 	}
 	m.compact()
 	return slow
+}
+
+// writeSome writes as many at once as one entry had room for, where it had no room
+// for all: writes with large effects would only be refused together again, and
+// others with them.
+func (n *node) writeSome(ctx context.Context, m *message, writes []int) {
+	if m.burst > 0 && m.burst < len(writes) {
+		writes, m.again = writes[:m.burst], true
+	}
+	m.crowded = 0
+	n.write(ctx, m, writes)
+	if m.crowded > 0 {
+		m.burst, m.again = max(1, len(writes)-m.crowded), true
+	} else {
+		m.burst *= 2
+	}
 }
 
 // misplaced redirects an operation, or leaves it open where its shard is about
@@ -167,116 +191,6 @@ func (n *node) misplaced(m *message, i int, p placement.Placing) {
 		return
 	}
 	redirect(m.answer(i), r)
-}
-
-// write proposes writes as one list and fills in their outcomes.
-func (n *node) write(ctx context.Context, m *message, writes []int) {
-	if n.lagging.Load() {
-		for _, i := range writes {
-			m.fail(i, busyApply)
-		}
-		return
-	}
-	commands := m.writeCommands(writes)
-	done := n.pace.begin(time.Now())
-	results, err := n.replica.ProposeAll(ctx, commands)
-	done(time.Now())
-	if results == nil {
-		f := n.faultOf(err)
-		for _, i := range writes {
-			m.fail(i, f)
-		}
-		return
-	}
-	for k, i := range writes {
-		if failed, ok := results[k].(*raftgroup.ProposalError); ok {
-			m.fail(i, n.faultOf(failed))
-			continue
-		}
-		n.writeOutcome(m, i, results[k])
-	}
-}
-
-// stampOf reads a session, which was validated.
-func stampOf(s *kvpb.Session) session.Stamp {
-	if s == nil {
-		return session.Stamp{}
-	}
-	id, _ := shardcfg.To128[shardcfg.SessionID](s.GetId())
-	return session.Stamp{Key: session.Key{Birth: s.GetBirthMs(), ID: id}, AckedBelow: s.GetAckedBelow()}
-}
-
-// commandOverheadBytes is about what encoding adds to a write's key and value.
-const commandOverheadBytes = 64
-
-// writeCommands encodes writes, which were validated, into one buffer.
-func (m *message) writeCommands(writes []int) []entry.Command {
-	stamp := stampOf(m.request.GetSession())
-	commands := make([]entry.Command, len(writes))
-	buffer := make([]byte, 0, m.size+int64(len(writes))*commandOverheadBytes)
-	for k, i := range writes {
-		op := m.request.Operations[i]
-		w := kvfsm.Write{Key: op.GetKey(), Value: valueOf(op)}
-		switch op.GetKind().(type) {
-		case *kvpb.Operation_Put:
-			w.Op = kvfsm.OpPut
-		case *kvpb.Operation_Append:
-			w.Op = kvfsm.OpAppend
-		case *kvpb.Operation_Delete:
-			w.Op = kvfsm.OpDelete
-		}
-		if version, ok := conditionOf(op); ok {
-			w.Condition = kvfsm.Condition{Set: true, Version: shardcfg.Revision(version)}
-		}
-		if op.GetSequence() != 0 {
-			w.Stamp = stamp
-			w.Stamp.Sequence = op.GetSequence()
-		}
-		start := len(buffer)
-		buffer = w.Append(buffer)
-		commands[k] = entry.Command{Kind: kvfsm.KindWrite, Body: buffer[start:len(buffer):len(buffer)]}
-	}
-	return commands
-}
-
-// writeOutcome turns the result of a write into its outcome, or leaves it open
-// where it met a shard that it should wait for.
-func (n *node) writeOutcome(m *message, i int, result any) {
-	r, ok := result.(kvfsm.Outcome)
-	if !ok {
-		m.fail(i, fault{kvpb.Code_OUTCOME_UNKNOWN, fmt.Sprintf("the replicated machine answered with a %T", result)})
-		return
-	}
-	if r.Code == kvfsm.CodeWrongGroup {
-		p := n.places.from(r.Where)
-		if p.Here {
-			return // it began to be served here in between: look again
-		}
-		n.misplaced(m, i, p)
-		return
-	}
-	o := m.answer(i)
-	o.Code, o.Version, o.Length = kvpb.Code(r.Code), uint64(r.Version), r.Length
-	if !r.Code.Done() {
-		m.clock = max(m.clock, r.Floor)
-		o.Message = refusalText(r)
-	}
-}
-
-// refusalText says why a write was refused, for people.
-func refusalText(r kvfsm.Outcome) string {
-	switch r.Code {
-	case kvfsm.CodeSessionExpired:
-		return "the session is older than the shard remembers: open a new one; whether an earlier attempt of this write was executed can't be told any more"
-	case kvfsm.CodeSessionAhead:
-		return "the session's birth is too far in the future of the cluster's clock"
-	case kvfsm.CodeStaleSequence:
-		return "the sequence number was acknowledged before"
-	}
-	if r.Why != kvfsm.ReasonNone {
-		return r.Why.String()
-	}
-	return r.Code.String()
 }
 
 // read serves reads: one barrier, one snapshot for all of them.

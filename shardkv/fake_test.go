@@ -19,14 +19,15 @@ import (
 
 // A fakeReplica applies what is proposed at once, to the real machine.
 type fakeReplica struct {
-	mu     sync.Mutex
-	store  store.Store
-	apply  *watched
-	index  uint64
-	follow string        // not empty: it does not lead, this one does
-	fail   error         // of the next proposals and barriers
-	clock  uint64        // of entries, in ms; 0: clockMs
-	commit time.Duration // how long a proposal takes
+	mu       sync.Mutex
+	store    store.Store
+	apply    *watched
+	index    uint64
+	follow   string        // not empty: it does not lead, this one does
+	fail     error         // of the next proposals and barriers
+	clock    uint64        // of entries, in ms; 0: clockMs
+	commit   time.Duration // how long a proposal takes
+	proposed int           // commands
 }
 
 func (f *fakeReplica) ProposeUrgent(ctx context.Context, commands []entry.Command) ([]any, error) {
@@ -37,10 +38,48 @@ func (f *fakeReplica) ProposeBackground(ctx context.Context, commands []entry.Co
 	return f.ProposeAll(ctx, commands)
 }
 
+// Submit applies the commands at once, or after a time.
+func (f *fakeReplica) Submit(commands []entry.Command) (submission, error) {
+	s := &fakeSubmission{done: make(chan struct{}), results: make([]any, len(commands))}
+	if f.commit == 0 {
+		results, err := f.ProposeAll(context.Background(), commands)
+		s.settle(results)
+		return s, err
+	}
+	go func() {
+		results, _ := f.ProposeAll(context.Background(), commands)
+		s.settle(results)
+	}()
+	return s, nil
+}
+
+// A fakeSubmission is on its way until it is settled; nothing of it is queued.
+type fakeSubmission struct {
+	mu      sync.Mutex
+	done    chan struct{}
+	results []any
+}
+
+func (s *fakeSubmission) settle(results []any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.results = results
+	close(s.done)
+}
+
+func (s *fakeSubmission) Done() <-chan struct{} { return s.done }
+func (s *fakeSubmission) Withdraw(error)        {}
+func (s *fakeSubmission) Results() []any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.results
+}
+
 func (f *fakeReplica) ProposeAll(_ context.Context, commands []entry.Command) ([]any, error) {
 	time.Sleep(f.commit) // virtual
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.proposed += len(commands)
 	if f.fail != nil {
 		return nil, f.fail
 	}

@@ -20,8 +20,13 @@ type message struct {
 	steps    []step // by operation
 	open     []int  // operations that are not answered, in ascending order
 	slowed   bool   // its writes have already been throttled
-	writing  bool   // it has a write
-	clock    uint64 // the newest floor that expired one of its writes, in ms
+	// again: operations stayed open that need not wait for their shard. burst is how
+	// many writes are proposed at once, 0: all; crowded are those of the present
+	// round that their entry had no room for.
+	again          bool
+	burst, crowded int
+	writing        bool   // it has a write
+	clock          uint64 // the newest floor that expired one of its writes, in ms
 
 	// budgets are those that admitted the message; held is what its answers hold
 	// of them until they are sent, in bytes.
@@ -228,7 +233,8 @@ var (
 	busyParked = fault{kvpb.Code_BUSY, "too many requests are waiting for shards that are moving; try again a little later"}
 	busyFull   = fault{kvpb.Code_BUSY, "the response is full; ask for fewer keys at once"}
 	busyValues = fault{kvpb.Code_BUSY, "the server holds as many values for its clients as it may; read the answers, or try again a little later"}
-	busyApply  = fault{kvpb.Code_BUSY, "the replica applies its log more slowly than it grows; try again a little later"}
+	busyTurn   = fault{kvpb.Code_BUSY, "the operation did not get its turn in the time that the request may be held"}
+	lateWrite  = fault{kvpb.Code_OUTCOME_UNKNOWN, "the write is under way, and was not committed in the time that the request may be held; a retry joins it"}
 	starting   = fault{kvpb.Code_UNAVAILABLE, "the replica is starting or stopping"}
 )
 

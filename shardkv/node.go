@@ -20,6 +20,7 @@ import (
 
 // A replica is what the server needs of raftgroup.Replica.
 type replica interface {
+	Submit(commands []entry.Command) (submission, error)
 	ProposeAll(ctx context.Context, commands []entry.Command) ([]any, error)
 	ProposeUrgent(ctx context.Context, commands []entry.Command) ([]any, error)
 	ProposeBackground(ctx context.Context, commands []entry.Command) ([]any, error)
@@ -28,6 +29,18 @@ type replica interface {
 	Leader() (address string, self bool)
 	Status() raftgroup.Status
 	Clock() uint64
+}
+
+// live is the replica of a group.
+type live struct{ *raftgroup.Replica }
+
+// Submit starts what ProposeAll waits for.
+func (l live) Submit(commands []entry.Command) (submission, error) {
+	s, err := l.Replica.Submit(commands)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // A node is an open replica with everything that depends on who it is. It is
@@ -49,8 +62,8 @@ type node struct {
 	throttles atomic.Pointer[map[shardcfg.ShardID]time.Duration]
 	// lagging is set while the machine is too far behind its log.
 	lagging atomic.Bool
-	// pace is how long writes take at present.
-	pace pace
+	// flights are the writes under way.
+	flights *flights
 }
 
 // leading reports whether this replica leads, as far as it knows.
@@ -120,7 +133,7 @@ func (n *node) faultOf(err error) fault {
 func newNode(s *Server, id formation.Identity) *node {
 	self := kvfsm.Peer{Group: id.Group, Incarnation: id.Incarnation}
 	p := newPlaces(self, id.ShardCount)
-	return &node{identity: id, self: self, places: p, parking: s.parking, metrics: s.metrics, log: s.log,
+	return &node{identity: id, self: self, places: p, flights: newFlights(), parking: s.parking, metrics: s.metrics, log: s.log,
 		closed: make(chan struct{}),
 		machine: newWatched(kvfsm.New(kvfsm.Config{Group: id.Group, Incarnation: id.Incarnation,
 			ShardCount: id.ShardCount}), p, s.parking)}

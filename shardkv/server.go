@@ -211,7 +211,7 @@ func (s *Server) respond(outcomes []*kvpb.Outcome, clock uint64) *kvpb.ExecuteRe
 		r.Leader, _ = n.replica.Leader()
 		r.ClockMs = max(n.replica.Clock(), clock)
 		r.Config = uint64(n.places.config().Num)
-		r.PatienceMs = milliseconds(n.pace.patience(time.Now()))
+		r.PatienceMs = milliseconds(n.flights.pace.patience(time.Now()))
 	}
 	return r
 }
@@ -245,7 +245,7 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 		return fmt.Errorf("open replica %q of group %d: %w", s.opts.Label, s.opts.Group, err)
 	}
-	n.replica = r
+	n.replica = live{r}
 	s.node.Store(n)
 	s.log.Info("serving", "group", uint64(id.Group), "id", id.Label)
 	r.WhileLeader("shards", func(ctx context.Context) { n.lead(ctx, s) })

@@ -65,4 +65,16 @@ var foundBugs = []bug{
 		"\tif err := s.b.StoreLogs(sealed); err != nil {", "\tif err := s.hard.update(func(h *hardState) {\n\t\th.log = extent{max(h.log.first, 1), end.index, end.sum, s.generation}\n"+
 			"\t}); err != nil {\n\t\treturn err\n\t}\n\tif err := s.b.StoreLogs(sealed); err != nil {"),
 		catchers: []catcher{tests("./raftgroup/logstore", "TestDurability")}},
+	{name: "a retry is proposed again", edits: one("shardkv/flights.go",
+		"if at, ok := fs.mu.by[name]; ok && !at.f.done() {", "if at, ok := fs.mu.by[name]; ok && false {"),
+		catchers: []catcher{tests("./shardkv", "TestRetriesJoin")}},
+	{name: "a write ends with its request", edits: one("shardkv/flights.go",
+		"\t\tcase f.waiters == 0:\n", "\t\tcase true:\n"), catchers: []catcher{tests("./shardkv", "TestQueuedWritesAreWithdrawn")}},
+	{name: "the queue is bounded in bytes only", edits: one("raftgroup/packer.go",
+		"case class == foreground && p.waitLocked() > p.r.o.QueueTimeMax:", "case false:"),
+		catchers: []catcher{tests("./raftgroup", "TestGoodputUnderOverload")}},
+	{name: "an expired session's write is recalled", edits: one("shardkv/kvfsm/read.go",
+		"err != nil || stamp.Key.Birth < floor {", "err != nil || floor < 0 {"), catchers: []catcher{tests("./shardkv/kvfsm", "TestRecall")}},
+	{name: "writes with large effects are refused together for ever", edits: one("shardkv/execute.go",
+		"m.burst, m.again = max(1, len(writes)-m.crowded), true", "m.again = true"), catchers: []catcher{tests("./shardkv", "TestLargeEffectsTakeSeveralEntries")}},
 }

@@ -201,3 +201,49 @@ func TestTailPageIsBounded(t *testing.T) {
 		t.Errorf("the pages hold %q", got)
 	}
 }
+
+// Claim: the state tells how a write ended that it remembers, and claims nothing
+// else: not what it does not know, what was acknowledged, of sessions below the
+// floor, or where the shard is not served.
+func TestRecall(t *testing.T) {
+	h := newHolder(t)
+	stamp := session.Stamp{Key: session.Key{ID: shardcfg.SessionID{1}, Birth: 1000}, AckedBelow: 1, Sequence: 1}
+	recall := func(sequence, acked uint64) string {
+		s := stamp
+		s.Sequence, s.AckedBelow = sequence, acked
+		out, ok, err := kvfsm.Recall(h.store, 0, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !ok {
+			return "unknown"
+		}
+		return fmt.Sprintf("%v at %d, repeat %v", out.Code, out.Version, out.Repeat)
+	}
+	want := func(when string, got, want string) {
+		t.Helper()
+		if got != want {
+			t.Errorf("%s: %s, want %s", when, got, want)
+		}
+	}
+	want("before anything", recall(1, 1), "unknown")
+	h.entry(&kvfsm.Write{Op: kvfsm.OpPut, Key: []byte("k"), Stamp: stamp})
+	want("executed", recall(1, 1), "ok at 1, repeat true")
+	want("another number", recall(2, 1), "unknown")
+	want("acknowledged", recall(1, 2), "unknown")
+	h.adopt(2, 2)
+	h.apply(&kvfsm.Start{Handoff: 2})
+	want("while the shard leaves", recall(1, 1), "ok at 1, repeat true")
+	h.apply(&kvfsm.Freeze{Epoch: shardcfg.Epoch{Num: 1}, Handoff: 2})
+	want("frozen", recall(1, 1), "unknown")
+
+	h = newHolder(t)
+	h.entry(&kvfsm.Write{Op: kvfsm.OpPut, Key: []byte("k"), Stamp: stamp})
+	stamp.Key.Birth = 999
+	h.entry(&kvfsm.Write{Op: kvfsm.OpPut, Key: []byte("k"), Stamp: stamp})
+	want("born before", recall(1, 1), "ok at 2, repeat true")
+	h.apply(&kvfsm.RaiseFloor{Floor: 1000})
+	want("below the floor", recall(1, 1), "unknown")
+	stamp.Key.Birth = 1000
+	want("at the floor", recall(1, 1), "ok at 1, repeat true")
+}

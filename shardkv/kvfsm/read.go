@@ -5,9 +5,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/shoalkv/shoal/raftgroup/store"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+	"github.com/shoalkv/shoal/shardkv/session"
 )
 
 // Adopted is what a group knows of the configuration.
@@ -150,6 +152,35 @@ func ReadFloor(r store.Reader, rec *Record) (uint64, error) {
 		return 0, err
 	}
 	return parseFloor(b)
+}
+
+// Recall returns how a write ended, if a shard that is served remembers that it was
+// executed; false: that is not known here, or the session is older than the shard
+// remembers, which only applying the write tells for good. r may be any state of
+// the group: what was executed once was executed.
+func Recall(r store.Reader, s shardcfg.ShardID, stamp session.Stamp) (Outcome, bool, error) {
+	rec, err := ReadRecord(r, s)
+	if err != nil || !rec.Phase.Serves() {
+		return Outcome{}, false, err
+	}
+	if floor, err := ReadFloor(r, &rec); err != nil || stamp.Key.Birth < floor {
+		return Outcome{}, false, err
+	}
+	b, ok, err := r.Get(rec.held().key(nil, stamp.Key.Append([]byte{kindSession})))
+	if err != nil || !ok {
+		return Outcome{}, false, err
+	}
+	known, err := session.Decode(b)
+	if err != nil {
+		return Outcome{}, false, fmt.Errorf("%w: shard %d session %v: %w", ErrState, s, stamp.Key.ID, err)
+	}
+	res, standing := known.Judge(stamp, math.MaxInt)
+	return outcomeOf(res), standing == session.Repeat, nil
+}
+
+// outcomeOf is the outcome of a write that a session remembers.
+func outcomeOf(res session.Result) Outcome {
+	return Outcome{Code: Code(res.Code), Version: res.Version, Length: res.Length, Repeat: true}
 }
 
 func parseFloor(b []byte) (uint64, error) {

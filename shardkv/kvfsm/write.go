@@ -66,7 +66,7 @@ func (m *Machine) recognise(sh *shard, stamp session.Stamp) (Outcome, *openSessi
 	res, standing := ses.rec.Judge(stamp, m.cfg.SessionResultsMax)
 	switch standing {
 	case session.Repeat:
-		return Outcome{Code: Code(res.Code), Version: res.Version, Length: res.Length, Repeat: true}, nil, nil
+		return outcomeOf(res), nil, nil
 	case session.Stale:
 		return Outcome{Code: CodeStaleSequence}, nil, nil
 	case session.Full:
