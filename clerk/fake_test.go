@@ -30,29 +30,34 @@ type fakeCluster struct {
 	groups      []*fakeGroup
 	controllers []*fakeController
 
-	mu        sync.Mutex
-	servers   map[string]*fakeServer // by address
-	shards    []fakeShard
-	values    map[string]fakeValue
-	executed  map[fakeStamp]*kvpb.Outcome
-	acked     map[[16]byte]uint64 // by session: its numbers below are forgotten
-	floor     uint64              // sessions born before are expired
-	config    *shardcfg.Config
-	requests  map[string]*ctrlpb.ChangeReply
-	changed   chan struct{} // closed when the config changes
-	fault     func(addr string, op *kvpb.Operation) fault
-	messages  int
-	ops       int
-	pages     int
-	changes   int // of configuration that were asked for, each attempt
-	late      sync.WaitGroup
-	clockSkew time.Duration            // of the cluster's clock
-	frozen    map[string]chan struct{} // by address; closed when it thaws
-	commit    time.Duration            // how long a write takes; 0: none
-	pending   map[fakeStamp]*fakeProposal
-	proposals int
-	busyMS    uint32 // what BUSY tells to wait
-	ignorant  bool   // groups don't know where shards are that they don't hold
+	mu       sync.Mutex
+	servers  map[string]*fakeServer // by address
+	shards   []fakeShard
+	values   map[string]fakeValue
+	executed map[fakeStamp]*kvpb.Outcome
+	acked    map[[16]byte]uint64 // by session: its numbers below are forgotten
+	floor    uint64              // sessions born before are expired
+	config   *shardcfg.Config
+	requests map[string]*ctrlpb.ChangeReply
+	changed  chan struct{} // closed when the config changes
+	fault    func(addr string, op *kvpb.Operation) fault
+	messages int
+	ops      int
+	scans    int // requests for pages that were answered
+	pages    int
+	scanned  int // records in them
+	// scanRecords bounds the records of an answer to a scan.
+	scanRecords int
+	shuffled    int // so many answers to scans have their pages in the wrong order
+	changes     int // of configuration that were asked for, each attempt
+	late        sync.WaitGroup
+	clockSkew   time.Duration            // of the cluster's clock
+	frozen      map[string]chan struct{} // by address; closed when it thaws
+	commit      time.Duration            // how long a write takes; 0: none
+	pending     map[fakeStamp]*fakeProposal
+	proposals   int
+	busyMS      uint32 // what BUSY tells to wait
+	ignorant    bool   // groups don't know where shards are that they don't hold
 }
 
 // A fakeProposal is a write that is being committed.
@@ -103,7 +108,7 @@ func newFakeCluster(groups, replicas, shards int) *fakeCluster {
 		id: shardcfg.ClusterID{1}, servers: map[string]*fakeServer{}, shards: make([]fakeShard, shards),
 		values: map[string]fakeValue{}, executed: map[fakeStamp]*kvpb.Outcome{}, acked: map[[16]byte]uint64{}, requests: map[string]*ctrlpb.ChangeReply{},
 		changed: make(chan struct{}), frozen: map[string]chan struct{}{},
-		pending: map[fakeStamp]*fakeProposal{},
+		pending: map[fakeStamp]*fakeProposal{}, scanRecords: 3,
 	}
 	f.config = &shardcfg.Config{Num: 1, Shards: make([]shardcfg.GroupID, shards), Groups: map[shardcfg.GroupID]shardcfg.Group{}}
 	for gid := shardcfg.GroupID(1); gid <= shardcfg.GroupID(groups); gid++ {

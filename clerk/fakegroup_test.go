@@ -200,48 +200,64 @@ func (r *fakeReplica) speakLocked(response *kvpb.ExecuteResponse) {
 	}
 }
 
-// Scan returns short pages, of one shard each, so that shards move between them.
+// Scan returns few records at once, so that shards move between them.
 func (r *fakeReplica) Scan(_ context.Context, q *kvpb.ScanRequest) (*kvpb.ScanResponse, error) {
 	f := r.g.f
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.messages++
-	f.pages++
-	shard, after := q.GetFrom()[0].GetShard(), q.GetFrom()[0].GetAfter()
-	page := &kvpb.ScanPage{Shard: shard, Outcome: &kvpb.Outcome{}, End: true}
 	response := &kvpb.ScanResponse{Outcome: &kvpb.Outcome{}, Leader: r.g.leaderLocked()}
-	switch {
-	case r.g.leaderLocked() != r.addr:
+	if r.g.leaderLocked() != r.addr {
 		response.Outcome.Code = kvpb.Code_NOT_LEADER
 		return response, nil
-	case f.shards[shard].holder != r.g:
-		page.Outcome = f.redirectLocked(int(shard))
-		response.Pages = append(response.Pages, page)
-		return response, nil
 	}
+	f.scans++
+	room := f.scanRecords
+	if n := int(q.GetLimit()); n > 0 {
+		room = min(room, n)
+	}
+	for i, from := range q.GetFrom() {
+		if room == 0 && i > 0 {
+			break
+		}
+		f.pages++
+		page := &kvpb.ScanPage{Shard: from.GetShard(), Outcome: &kvpb.Outcome{}, End: true}
+		response.Pages = append(response.Pages, page)
+		if f.shards[from.GetShard()].holder != r.g {
+			page.Outcome = f.redirectLocked(int(from.GetShard()))
+			continue
+		}
+		keys := f.keysLocked(int(from.GetShard()), string(q.GetPrefix()), string(from.GetAfter()))
+		if len(keys) > room {
+			keys, page.End = keys[:room], false
+		}
+		room -= len(keys)
+		f.scanned += len(keys)
+		for _, key := range keys {
+			rec := &kvpb.Record{Key: []byte(key), Version: f.values[key].version}
+			if !q.GetKeysOnly() {
+				rec.Value = f.values[key].bytes
+			}
+			page.Records = append(page.Records, rec)
+		}
+	}
+	if f.shuffled > 0 && len(response.Pages) > 1 {
+		f.shuffled--
+		slices.Reverse(response.Pages)
+	}
+	return response, nil
+}
+
+// keysLocked are the keys of a shard behind one, in their order.
+func (f *fakeCluster) keysLocked(shard int, prefix, after string) []string {
 	var keys []string
 	for key := range f.values {
-		if f.shardOf(key) == int(shard) && strings.HasPrefix(key, string(q.GetPrefix())) && key > string(after) {
+		if f.shardOf(key) == shard && strings.HasPrefix(key, prefix) && key > after {
 			keys = append(keys, key)
 		}
 	}
 	slices.Sort(keys)
-	limit := 3
-	if n := int(q.GetLimit()); n > 0 {
-		limit = min(limit, n)
-	}
-	if len(keys) > limit {
-		keys, page.End = keys[:limit], false
-	}
-	for _, key := range keys {
-		rec := &kvpb.Record{Key: []byte(key), Version: f.values[key].version}
-		if !q.GetKeysOnly() {
-			rec.Value = f.values[key].bytes
-		}
-		page.Records = append(page.Records, rec)
-	}
-	response.Pages = append(response.Pages, page)
-	return response, nil
+	return keys
 }
 
 func (r *fakeReplica) Status(_ context.Context, q *kvpb.StatusRequest) (*kvpb.StatusResponse, error) {

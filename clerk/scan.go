@@ -7,7 +7,6 @@ import (
 
 	"github.com/shoalkv/shoal/clerk/route"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
-	"github.com/shoalkv/shoal/shardkv/kvpb"
 )
 
 // A Page is a part of one shard, as it was at one moment.
@@ -20,88 +19,149 @@ type Page struct {
 }
 
 // Scan yields the records whose keys begin with prefix (empty: all), shard by
-// shard, in ascending order of key within a shard. A page of a shard is one
-// moment of it; pages are of different moments. A key that is present
-// throughout is yielded exactly once, also while shards move. A prefix that
-// contains a complete {hash tag} reads one shard only.
+// shard, in ascending order of key within a shard; with Ordered, in ascending order
+// of key. A page of a shard is one moment of it; pages are of different moments. A
+// key that is present throughout is yielded exactly once, also while shards move. A
+// prefix that contains a complete {hash tag} reads one shard only.
+//
+// The groups are asked side by side, each for all of its shards at once, and up to
+// 32 MiB are read ahead.
 //
 // On failure it yields the error, matching ErrNotDone, and ends; the cursor of
 // the last entry continues it. Each page has the deadline that a call has: ctx
 // bounds the whole scan, if it has a deadline, else Config.Timeout each page.
 func (c *Clerk) Scan(ctx context.Context, prefix []byte, options ...ScanOption) iter.Seq2[Entry, error] {
-	var o scanOptions
-	for _, set := range options {
-		set(&o)
-	}
+	o := collectScan(options)
 	prefix = bytes.Clone(prefix)
 	return func(yield func(Entry, error) bool) {
-		cursor, left := o.from, o.limit
-		for {
-			page, err := c.page(ctx, prefix, cursor, o, left)
-			if err != nil {
-				yield(Entry{}, err)
+		walk, err := c.walk(ctx, prefix, o.from, o.ordered)
+		if err != nil {
+			yield(Entry{}, err)
+			return
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		g := c.gather(ctx, prefix, o, o.pageRecords(o.limit), partsOf(walk, o.ordered))
+		defer g.running.Wait()
+		defer cancel()
+		left := o.limit
+		for e, err := range g.all(o.ordered) {
+			if !yield(e, err) || err != nil {
 				return
 			}
-			for _, e := range page.Entries {
-				if !yield(e, nil) {
-					return
-				}
-			}
-			left -= len(page.Entries)
-			if page.Done || o.limit > 0 && left <= 0 {
+			if left--; left == 0 {
 				return
 			}
-			cursor = page.Next
 		}
 	}
 }
 
 // ScanPage returns one page of a Scan from a cursor. An empty page that is not
-// Done is possible.
+// Done is possible. Ordered has no effect on it: it reads one shard.
 func (c *Clerk) ScanPage(ctx context.Context, prefix []byte, from Cursor, options ...ScanOption) (Page, error) {
-	var o scanOptions
+	o := collectScan(options)
+	prefix = bytes.Clone(prefix)
+	ctx, cancel := c.deadline(ctx)
+	defer cancel()
+	walk, err := c.walk(ctx, prefix, from, false)
+	if err != nil {
+		return Page{}, err
+	}
+	g := c.gather(ctx, prefix, o, o.pageRecords(o.limit), []part{{shard: walk.Shard, after: walk.After}})
+	defer g.running.Wait()
+	g.plan(0)
+	g.take(<-g.answers, 0)
+	p := &g.parts[0]
+	if p.err != nil {
+		return Page{}, p.err
+	}
+	page := Page{Entries: p.entries, Done: walk.Turn(p.after, p.end)}
+	page.Next = Cursor{Shard: walk.Shard, After: walk.After}
+	return page, nil
+}
+
+func collectScan(options []ScanOption) (o scanOptions) {
 	for _, set := range options {
 		set(&o)
 	}
-	return c.page(ctx, bytes.Clone(prefix), from, o, o.limit)
+	return o
 }
 
-// page reads the next page. left bounds the entries, if o.limit is set.
-func (c *Clerk) page(ctx context.Context, prefix []byte, from Cursor, o scanOptions, left int) (Page, error) {
+// pageRecords is how many records an answer may bring at most, if left are wanted;
+// 0: as many as the server likes.
+func (o *scanOptions) pageRecords(left int) int {
+	const most = 1 << 30
+	if left > 0 && (o.pageLimit == 0 || left < int(o.pageLimit)) {
+		return min(left, most)
+	}
+	return int(min(o.pageLimit, most))
+}
+
+// walk returns the way through the shards, once their number is known.
+func (c *Clerk) walk(ctx context.Context, prefix []byte, from Cursor, ordered bool) (route.Walk, error) {
+	fail := func(detail string) (route.Walk, error) {
+		return route.Walk{}, &Error{Op: "scan", Key: prefix, Family: FamilyNotDone, Cause: ErrInvalid, Detail: detail}
+	}
 	if len(prefix) > shardcfg.KeyBytesMax {
-		return Page{}, &Error{Op: "scan", Key: prefix, Family: FamilyNotDone, Cause: ErrInvalid, Detail: shardcfg.ErrKeyTooLong.Error()}
+		return fail(shardcfg.ErrKeyTooLong.Error())
 	}
 	ctx, cancel := c.deadline(ctx)
 	defer cancel()
 	count, err := c.knownShards(ctx)
 	if err != nil {
-		return Page{}, err
+		return route.Walk{}, err
+	}
+	if ordered {
+		from.Shard = 0
+		if route.Tagged(prefix) {
+			from.Shard = shardcfg.ShardOf(prefix, count)
+		}
 	}
 	walk, ok := route.NewWalk(prefix, count, from.Shard, from.After)
 	if !ok {
-		return Page{}, &Error{Op: "scan", Key: prefix, Family: FamilyNotDone, Cause: ErrInvalid,
-			Detail: "the cursor is not of this cluster and prefix"}
+		return fail("the cursor is not of this cluster and prefix")
 	}
-	r := &kvpb.ScanRequest{
-		Cluster: c.table.clusterBytes(), Prefix: prefix, Limit: o.pageLimit, KeysOnly: o.keysOnly,
-		From: []*kvpb.ScanFrom{{Shard: uint32(walk.Shard), After: walk.After}},
+	return walk, nil
+}
+
+// partsOf are the shards that are left of a walk. Ordered, each begins behind the key
+// that was reached.
+func partsOf(walk route.Walk, ordered bool) []part {
+	var parts []part
+	for done := false; !done; done = walk.Turn(nil, true) {
+		p := part{shard: walk.Shard, after: walk.After}
+		if ordered && len(parts) > 0 {
+			p.after = parts[0].after
+		}
+		parts = append(parts, p)
 	}
-	if o.limit > 0 && (r.Limit == 0 || uint32(min(left, 1<<30)) < r.Limit) {
-		r.Limit = uint32(min(left, 1<<30))
+	return parts
+}
+
+// all yields the parts' entries: part by part, or merged by their keys.
+func (g *gathering) all(ordered bool) iter.Seq2[Entry, error] {
+	if ordered {
+		return g.merged()
 	}
-	found, err := c.scanShard(ctx, prefix, walk.Op(), r)
-	if err != nil {
-		return Page{}, err
+	return func(yield func(Entry, error) bool) {
+		for i := range g.parts {
+			for {
+				entries, err := g.next(i)
+				if err != nil {
+					yield(Entry{}, err)
+					return
+				}
+				if len(entries) == 0 {
+					break
+				}
+				for _, e := range entries {
+					if !yield(e, nil) {
+						return
+					}
+				}
+			}
+		}
 	}
-	var page Page
-	var last []byte
-	for _, rec := range found.GetRecords() {
-		last = rec.GetKey()
-		page.Entries = append(page.Entries, Entry{Key: last, Value: rec.GetValue(), Version: Version(rec.GetVersion()), Shard: walk.Shard})
-	}
-	page.Done = walk.Turn(last, found.GetEnd())
-	page.Next = Cursor{Shard: walk.Shard, After: walk.After}
-	return page, nil
 }
 
 // knownShards waits until the shard count is known.
@@ -120,42 +180,4 @@ func (c *Clerk) knownShards(ctx context.Context) (int, error) {
 			return 0, &Error{Op: "scan", Family: FamilyNotDone, Cause: ErrClosed}
 		}
 	}
-}
-
-// scanShard asks for the page of one shard, wherever it is.
-func (c *Clerk) scanShard(ctx context.Context, prefix []byte, op route.Op, r *kvpb.ScanRequest) (*kvpb.ScanPage, error) {
-	var page *kvpb.ScanPage
-	w := &call{name: "scan", key: prefix, route: op}
-	w.send = func(caller context.Context, addr string) (e ending) {
-		ctx, drop := c.whileOpen(caller)
-		defer drop()
-		l, err := c.pool.lane(addr)
-		if err != nil {
-			return ending{lost: err.Error()}
-		}
-		ctx, cancel := c.pool.attend(ctx, addr, holdMin+answerGrace, l.probe)
-		defer cancel()
-		conn, err := c.pool.ready(ctx, addr)
-		var reply *kvpb.ScanResponse
-		if err == nil {
-			r.TimeoutMs = uint32(holdMin.Milliseconds())
-			reply, err = kvpb.NewKVClient(conn).Scan(ctx, r)
-		}
-		if err != nil {
-			return ending{lost: reason(ctx, err).Error(), sent: true, abandoned: c.over(caller) != nil}
-		}
-		if len(reply.GetPages()) == 0 {
-			return answer(reply.GetOutcome(), reply.GetLeader(), 0)
-		}
-		page = reply.GetPages()[0]
-		return answer(page.GetOutcome(), reply.GetLeader(), 0)
-	}
-	if err := c.acquire(ctx, w); err != nil {
-		return nil, err
-	}
-	defer w.release()
-	if err := c.drive(ctx, w); err != nil {
-		return nil, err
-	}
-	return page, nil
 }

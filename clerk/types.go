@@ -119,9 +119,11 @@ type scanOptions struct {
 	limit     int // entries at most; 0: all
 	pageLimit uint32
 	keysOnly  bool
+	ordered   bool
 }
 
-// From starts the scan at a cursor; the prefix must be the same as before.
+// From starts the scan at a cursor; the prefix, and whether it is ordered, must be the
+// same as before.
 func From(c Cursor) ScanOption { return func(o *scanOptions) { o.from = c } }
 
 // Limit ends the scan after n entries; 0 is no limit.
@@ -133,3 +135,8 @@ func PageLimit(n uint32) ScanOption { return func(o *scanOptions) { o.pageLimit 
 
 // KeysOnly leaves the values out.
 func KeysOnly() ScanOption { return func(o *scanOptions) { o.keysOnly = true } }
+
+// Ordered yields the entries of all shards in ascending order of key. It needs the
+// next page of every shard at once: up to 64 records of each, but at most 1 MiB or
+// one record.
+func Ordered() ScanOption { return func(o *scanOptions) { o.ordered = true } }

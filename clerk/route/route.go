@@ -147,6 +147,9 @@ func NewOp(slot shardcfg.Slot, write, fixed, tainted bool) Op {
 // be, so that giving up now leaves the outcome unknown.
 func (op *Op) Unresolved() bool { return op.unresolved }
 
+// Sent returns the group that the last Send was for; zero: there was none.
+func (op *Op) Sent() Ward { return op.group.ward() }
+
 // Obstacles returns what last stood in the way at the addresses that were tried,
 // the newest last; none: nothing was tried. They are not to be changed.
 func (op *Op) Obstacles() []Obstacle { return op.obstacles }

@@ -222,11 +222,21 @@ func (t *Table) Ward(op *Op) Ward {
 	if t.shardCount == 0 {
 		return Ward{}
 	}
-	p := &t.places[op.slot.ShardOf(t.shardCount)]
-	if g := cmp.Or(p.group, p.owner); g != nil {
-		return Ward{g.gid, g.incarnation}
+	return t.WardOf(op.slot.ShardOf(t.shardCount))
+}
+
+// WardOf returns the name of the group that should serve a shard, which exists, as
+// far as the table knows; zero: none is known.
+func (t *Table) WardOf(shard shardcfg.ShardID) Ward {
+	p := &t.places[shard]
+	return cmp.Or(p.group, p.owner).ward()
+}
+
+func (g *group) ward() Ward {
+	if g == nil {
+		return Ward{}
 	}
-	return Ward{}
+	return Ward{g.gid, g.incarnation}
 }
 
 // A Ward names a group whose operations are bounded together, apart from those of

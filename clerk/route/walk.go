@@ -22,16 +22,16 @@ type Walk struct {
 // reached before, or from the zero place. A prefix that contains a whole hash tag
 // needs one shard only. It reports false if no such Walk ever comes to that place.
 func NewWalk(prefix []byte, shards int, from shardcfg.ShardID, after []byte) (Walk, bool) {
-	w := Walk{Shard: from, After: after, shards: shards, single: tagged(prefix)}
+	w := Walk{Shard: from, After: after, shards: shards, single: Tagged(prefix)}
 	if w.single {
 		w.Shard = shardcfg.ShardOf(prefix, shards)
 	}
 	return w, int(from) < shards && (!w.single || len(after) == 0 || from == w.Shard)
 }
 
-// tagged reports whether every key with the prefix is of one slot: the prefix
+// Tagged reports whether every key with the prefix is of one slot: the prefix
 // holds the whole hash tag, so that nothing after it counts.
-func tagged(prefix []byte) bool {
+func Tagged(prefix []byte) bool {
 	open := bytes.IndexByte(prefix, '{')
 	return open >= 0 && bytes.IndexByte(prefix[open+1:], '}') > 0
 }

@@ -39,7 +39,7 @@ func TestWalk(t *testing.T) {
 		t.Error("a place in a shard that does not exist")
 	}
 	for prefix, whole := range map[string]bool{"": false, "{": false, "{}": false, "{a": false, "{a}": true, "x{a}y": true, "{}{a}": false} {
-		if tagged([]byte(prefix)) != whole {
+		if Tagged([]byte(prefix)) != whole {
 			t.Errorf("%q holds a whole tag: %v", prefix, !whole)
 		}
 	}

@@ -1,9 +1,9 @@
 // Command measure makes the figures of docs/performance.md: operations per
-// second of one group of three processes, the time from join to settled, and
+// second of one group of three processes, the time from join to settled, scans, and
 // what an idle `shoal dev` costs. Every figure can be made again:
 //
 //	go run ./integration/measure             all of them
-//	go run ./integration/measure throughput  or join, or idle
+//	go run ./integration/measure throughput  or join, scan, idle
 //
 // It prints Markdown tables. Run it from the module's root on a machine that
 // does nothing else; data goes below -data, on a real disk. Each table begins
@@ -50,7 +50,7 @@ func run(ctx context.Context, b *bench, names []string) error {
 	parts := []struct {
 		name string
 		run  func(context.Context, *bench) error
-	}{{"throughput", throughput}, {"join", joins}, {"idle", idle}}
+	}{{"throughput", throughput}, {"join", joins}, {"scan", scans}, {"idle", idle}}
 	dir, err := filepath.Abs(b.data)
 	if err != nil {
 		return err
