@@ -59,8 +59,9 @@ func (c *Clerk) saveCache(config *shardcfg.Config) error {
 	if err != nil {
 		return err
 	}
-	dir, name := filepath.Split(c.config.CacheFile)
-	f, err := os.CreateTemp(dir, name+".new-*")
+	// Beside the file, also where its name has no directory: a rename does not
+	// leave a file system.
+	f, err := os.CreateTemp(filepath.Dir(c.config.CacheFile), filepath.Base(c.config.CacheFile)+".new-*")
 	if err != nil {
 		return err
 	}

@@ -142,6 +142,20 @@ func TestStartFromCache(t *testing.T) {
 	})
 }
 
+// A cache file without a directory in its name is written in the working
+// directory, and nowhere else on the way.
+func TestCacheFileWithoutDirectory(t *testing.T) {
+	t.Chdir(t.TempDir())
+	t.Setenv("TMPDIR", "/nowhere")
+	inBubble(t, func(t *testing.T, f *fakeCluster) {
+		mustPut(t, f.open(t, func(config *clerk.Config) { config.CacheFile = "config" }), "k", "v")
+		synctest.Wait()
+		if left, err := filepath.Glob("*"); err != nil || len(left) != 1 || left[0] != "config" {
+			t.Errorf("the directory holds %q, %v", left, err)
+		}
+	})
+}
+
 // A cache file that is left from another cluster gives way to the controllers that
 // were named, and is replaced.
 func TestCacheOfAnotherCluster(t *testing.T) {

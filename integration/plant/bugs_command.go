@@ -22,4 +22,7 @@ var commandBugs = []bug{
 	{name: "a refusal after the first step is called not done", edits: one("cmd/shoal/internal/cli/membership_error.go",
 		"case e.phases > 1:", "case false:"),
 		catchers: []catcher{tests("./cmd/shoal/internal/cli", "TestWhatIsKnownOfAChange")}},
+	{name: "a cache file goes by way of the temporary directory", edits: one("clerk/cache.go",
+		"os.CreateTemp(filepath.Dir(c.config.CacheFile), filepath.Base(c.config.CacheFile)+", "os.CreateTemp(\"\", filepath.Base(c.config.CacheFile)+"),
+		catchers: []catcher{tests("./clerk", "TestCacheFileWithoutDirectory")}},
 }

@@ -112,6 +112,8 @@ type Report struct {
 
 	// Full: it ended early, at OpsMax.
 	Full bool `json:"-"`
+	// PictureErr, if not nil, is why there is no picture. The verdict stands.
+	PictureErr error `json:"-"`
 }
 
 // OK reports whether every promise that was checked was kept.
@@ -166,9 +168,7 @@ func Run(ctx context.Context, stores []workload.Store, o Options) (*Report, erro
 	if err != nil {
 		return &r.report, err
 	}
-	if err := r.judge(final); err != nil {
-		return &r.report, err
-	}
+	r.judge(final)
 	if r.report.OK() {
 		r.deleteAll(ctx)
 	}
@@ -257,7 +257,7 @@ func (r *run) lastFailure() error {
 }
 
 // judge decides, and draws the picture.
-func (r *run) judge(final map[string]string) error {
+func (r *run) judge(final map[string]string) {
 	defer r.o.Watch("decide", func() Progress { return Progress{} })()
 	h := r.recorder.History()
 	tokens := h.CheckTokens(final)
@@ -276,13 +276,13 @@ func (r *run) judge(final map[string]string) error {
 		}
 	}
 	if r.o.HTML == "" {
-		return nil
+		return
 	}
 	key := p.Key
 	if key == "" {
 		key = h.Busiest()
 	}
-	return h.Visualize(key, r.o.HTML, pictureMax)
+	p.PictureErr = h.Visualize(key, r.o.HTML, pictureMax)
 }
 
 // keyOfToken finds the key that a token was appended to.

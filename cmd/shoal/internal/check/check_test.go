@@ -46,6 +46,30 @@ func TestCorrectStore(t *testing.T) {
 	}
 }
 
+// A picture that can't be written takes nothing of the verdict, and is reported.
+func TestPictureFails(t *testing.T) {
+	for _, lies := range []bool{false, true} {
+		s := newMemory()
+		s.loses = lies
+		dir := t.TempDir()
+		r, err := Run(t.Context(), []workload.Store{s}, Options{Clients: 4, Keys: 2, Duration: 200 * time.Millisecond, HTML: filepath.Join(dir, "picture.html"),
+			Watch: func(phase string, _ func() Progress) func() {
+				if phase == "decide" { // it could be written when the check began
+					if err := os.RemoveAll(dir); err != nil {
+						t.Error(err)
+					}
+				}
+				return func() {}
+			}})
+		if err != nil || r.Ops == 0 || r.OK() == lies || (r.Remaining != "") != lies {
+			t.Errorf("lies %v: %+v, %v", lies, r, err)
+		}
+		if !errors.Is(r.PictureErr, os.ErrNotExist) {
+			t.Errorf("the picture: %v", r.PictureErr)
+		}
+	}
+}
+
 // Each store that lies is refused, for the reason that it gives; its keys stay,
 // and the report names one that shows it.
 func TestLyingStores(t *testing.T) {

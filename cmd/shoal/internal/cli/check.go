@@ -110,7 +110,7 @@ func (a *app) runCheck(ctx context.Context, stores []workload.Store, o check.Opt
 	case ctx.Err() != nil:
 		a.note("interrupted after %s; what ran was judged", output.Duration(time.Duration(r.Seconds*float64(time.Second))))
 	}
-	if o.HTML != "" {
+	if o.HTML != "" && r.PictureErr == nil {
 		a.note("the picture of a key's history is in %s", o.HTML)
 	}
 	a.noteRemaining(r)
@@ -135,6 +135,9 @@ func checkFailure(r *check.Report) error {
 	}
 	if r.Tokens != "" {
 		found = append(found, fmt.Errorf("not exactly once: appends: %s", r.Tokens))
+	}
+	if r.PictureErr != nil {
+		found = append(found, fmt.Errorf("the verdict stands, but its picture was not written: %w", r.PictureErr))
 	}
 	if len(found) == 0 {
 		return nil
