@@ -33,6 +33,7 @@ type mover struct {
 	running sync.WaitGroup
 	// records are those of the last pass; run's.
 	records []kvfsm.Record
+	moves   moveLog // run's
 
 	mu struct {
 		sync.Mutex
@@ -89,6 +90,7 @@ func (m *mover) poke() { poke(m.wake) }
 // run drives the handoffs until ctx ends, then waits for what it started.
 func (m *mover) run(ctx context.Context) {
 	defer m.running.Wait()
+	defer func() { m.moves.write(m.n.log) }() // what another leader would not tell
 	for ctx.Err() == nil {
 		changed := m.n.machine.watch()
 		actions, err := m.step()
@@ -124,6 +126,7 @@ func (m *mover) step() (a handoff.Actions, err error) {
 		return a, err
 	}
 	defer func() { err = errors.Join(err, snapshot.Close()) }()
+	m.moves.look(m.n.log, now, m.n.places.moving(), time.Now())
 	m.records = now.appendKnown(m.records[:0])
 	v, err := handoff.NewView(now.adopted(), m.records, snapshot)
 	if err != nil {

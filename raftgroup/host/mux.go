@@ -57,6 +57,9 @@ func newMux(h *Host) *mux {
 		{name: "raft", prefix: preambleMagic, serve: m.serveRaft},
 		{name: "grpc", prefix: http2Preface, replay: true, serve: m.serveGRPC},
 	}
+	for _, method := range http1Methods {
+		m.protocols = append(m.protocols, protocol{name: "http/1", prefix: method, replay: true, serve: m.serveHTTP1})
+	}
 	m.wg.Add(1)
 	return m
 }

@@ -85,7 +85,7 @@ func expectClosed(t *testing.T, conn net.Conn, what string) {
 func TestGarbage(t *testing.T) {
 	h := newTestHost(t, "1", t.TempDir(), "127.0.0.1:0", nil)
 	for range 20 {
-		for _, garbage := range []string{"GET / HTTP/1.1\r\n", "\x16\x03\x01", "PRI * HTTP/3", "*1\r\n$4\r\nPING\r\n", "\xf5SRH", "\x00"} {
+		for _, garbage := range []string{"GOT / HTTP/1.1\r\n", "get / ", "\x16\x03\x01", "PRI * HTTP/3", "*1\r\n$4\r\nPING\r\n", "\xf5SRH", "\x00"} {
 			conn := dialRaw(t, h.Addr())
 			if _, err := conn.Write([]byte(garbage)); err != nil {
 				t.Fatal(err)
@@ -95,8 +95,44 @@ func TestGarbage(t *testing.T) {
 	}
 	lines := strings.Count(h.logs.String(), "no protocol begins with")
 	if lines == 0 || lines > 20 {
-		t.Fatalf("120 bad connections made %d lines of log", lines)
+		t.Fatalf("140 bad connections made %d lines of log", lines)
 	}
+	expectHello(t, h)
+}
+
+// TestHTTP1: a browser, or curl, that is pointed at the port is told what the port
+// speaks, whatever it asks; the port goes on serving.
+func TestHTTP1(t *testing.T) {
+	h := newTestHost(t, "1", t.TempDir(), "127.0.0.1:0", nil)
+	for _, method := range []string{"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"} {
+		for _, body := range []int{0, 100, 500_000} {
+			r, err := http.NewRequest(method, "http://"+h.Addr()+"/v1/kv/k", strings.NewReader(strings.Repeat("x", body)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			reply, err := http.DefaultClient.Do(r)
+			if err != nil {
+				t.Fatalf("%s of %d bytes: %v", method, body, err)
+			}
+			text, err := io.ReadAll(reply.Body)
+			reply.Body.Close()
+			if err != nil || reply.StatusCode != http.StatusBadRequest || strings.Contains(string(text), "it does not speak HTTP/1") != (method != "HEAD") {
+				t.Errorf("%s of %d bytes: %s, %q, %v", method, body, reply.Status, text, err)
+			}
+		}
+	}
+	long := dialRaw(t, h.Addr())
+	if _, err := long.Write([]byte("GET /" + strings.Repeat("x", http1HeadMax))); err != nil {
+		t.Fatal(err)
+	}
+	if first, err := io.ReadAll(io.LimitReader(long, 12)); err != nil || string(first) != "HTTP/1.1 400" {
+		t.Errorf("an endless head is answered with %q, %v", first, err)
+	}
+	slow := dialRaw(t, h.Addr())
+	if _, err := slow.Write([]byte("GET / HTTP/1.1\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	expectClosed(t, slow, "a head that does not end")
 	expectHello(t, h)
 }
 
