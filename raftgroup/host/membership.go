@@ -211,7 +211,13 @@ func (s *membershipService) adopt(ctx context.Context, r *runningReplica, req *r
 	client := raftpb.NewFormationClient(conn)
 	hello, err := s.hello(ctx, r, client)
 	if err != nil {
-		return formation.Member{}, status.Errorf(codes.Unavailable, "replica at %s does not answer: %v", req.GetAddress(), err)
+		silent := fmt.Sprintf("replica at %s does not answer: %s", req.GetAddress(), status.Convert(err).Message())
+		if who, known := req.GetReplaces(), labels(r.replica.Status().Members); who != "" && !slices.Contains(known, who) {
+			// Both names seem to be wrong; to wait for one of them would help nobody.
+			return formation.Member{}, status.Errorf(codes.NotFound, "no member has the id %q (the members are %s), and the %s",
+				who, strings.Join(known, ", "), silent)
+		}
+		return formation.Member{}, status.Error(codes.Unavailable, silent)
 	}
 	member := formation.Member{Label: hello.GetLabel(), ServerID: hello.GetServerId(), Address: req.GetAddress()}
 	if formation.LabelOf(member.ServerID) != member.Label {
@@ -255,6 +261,14 @@ func (s *membershipService) adopt(ctx context.Context, r *runningReplica, req *r
 		return refuse("refuses to become a member: %s", status.Convert(err).Message())
 	}
 	return member, nil
+}
+
+// labels are the labels of members.
+func labels(members []raftgroup.MemberStatus) (list []string) {
+	for _, m := range members {
+		list = append(list, formation.LabelOf(m.ServerID))
+	}
+	return list
 }
 
 // hello asks a newcomer who it is, until it answers: it may just be starting.

@@ -138,6 +138,13 @@ did not hold; 5 refused.`,
 		PersistentPreRunE: a.start,
 	}
 	root.SetFlagErrorFunc(flagProblem)
+	root.SetHelpFunc(explain)
+	root.SetUsageFunc(func(c *cobra.Command) error {
+		_, err := io.WriteString(c.OutOrStderr(), usageText(c))
+		return err
+	})
+	root.Version = versionLine()
+	root.SetVersionTemplate("{{.Version}}\n")
 	f := root.PersistentFlags()
 	f.StringSliceVar(&a.controllers, "controllers", []string{controllersDefault}, "addresses of the shard controllers, `HOST:PORT,...`")
 	f.Lookup("controllers").DefValue = controllersDefault // without brackets in the help
@@ -166,6 +173,7 @@ did not hold; 5 refused.`,
 	add(groupAdmin, a.joinCommand(), a.leaveCommand(), a.moveCommand(), a.unpinCommand(), a.retireCommand(), a.repairCommand(), a.salvageCommand(), a.reformCommand(), a.rebalanceCommand(), a.replicasCommand(), a.renumberCommand(),
 		a.configCommand(), a.statusCommand(), a.healthCommand(), a.shardsCommand())
 	add(groupMeasure, a.benchCommand(), a.checkCommand())
+	a.completions(root)
 	root.InitDefaultHelpCmd()
 	childOf(root, "help").Args = func(_ *cobra.Command, words []string) error {
 		_, _, err := root.Find(words)

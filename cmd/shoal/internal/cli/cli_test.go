@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/codes"
@@ -293,6 +294,53 @@ func TestHelp(t *testing.T) {
 		}
 	}
 	check((&app{}).root())
+}
+
+// All help fits a terminal of 80 columns, the flags and what cobra adds included;
+// a list stays one, and a word is never cut.
+func TestHelpFits(t *testing.T) {
+	root := (&app{}).root()
+	root.InitDefaultCompletionCmd("x")
+	var check func(c *cobra.Command)
+	check = func(c *cobra.Command) {
+		var b bytes.Buffer
+		c.SetOut(&b)
+		explain(c, nil)
+		for line := range strings.Lines(b.String()) {
+			if line = strings.TrimSuffix(line, "\n"); utf8.RuneCountInString(line) > helpColumns || strings.HasSuffix(line, " ") {
+				t.Errorf("%s: %q", c.CommandPath(), line)
+			}
+		}
+		for _, child := range c.Commands() {
+			check(child)
+		}
+	}
+	check(root)
+	long := strings.Repeat("word ", 20)
+	for _, c := range []struct{ text, want string }{
+		{"a\nb\n\n" + long, "a\nb\n\n" + strings.TrimSpace(strings.Repeat("word ", 16)) + "\n" + strings.Repeat("word ", 4)},
+		{"  x  " + long + "\n     more\n  yy " + "z", "  x  " + strings.TrimSpace(strings.Repeat("word ", 15)) + "\n     " + strings.Repeat("word ", 5) + " more\n  yy z"},
+		{strings.Repeat("x", 100), strings.Repeat("x", 100)},
+	} {
+		if got := fit(c.text); got != c.want {
+			t.Errorf("%q became\n%q; want\n%q", c.text, got, c.want)
+		}
+	}
+}
+
+// Common names of other stores' commands work, and --version says what "version"
+// does.
+func TestOtherNames(t *testing.T) {
+	root := (&app{}).root()
+	for alias, name := range map[string]string{"set": "put", "del": "delete", "ls": "scan"} {
+		if c := childOf(root, alias); c == nil || c.Name() != name {
+			t.Errorf("%s is %v", alias, c)
+		}
+	}
+	_, want, _ := runCLI(t, "", "version")
+	if code, got, stderr := runCLI(t, "", "--version"); code != 0 || got != want || stderr != "" {
+		t.Errorf("--version: code %d, %q%q; want %q", code, got, stderr, want)
+	}
 }
 
 // The JSON of configurations and of the status has the fields of the contract,

@@ -230,9 +230,46 @@ func TestTemporaryCluster(t *testing.T) {
 	if code, stdout, stderr := runCLI(t, "", strings.Fields(command)...); code != 0 || stdout != "version 1\n" {
 		t.Errorf("%s: code %d, %q %q", command, code, stdout, stderr)
 	}
+	d.completes(t)
 	d.stop(t)
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
 		t.Errorf("%s: %v; want it deleted", dir, err)
+	}
+}
+
+// completes checks what a shell is offered: fixed words, and the groups and
+// replicas of the cluster that the environment or the line names.
+func (d *devRun) completes(t *testing.T) {
+	t.Helper()
+	for line, want := range map[string]string{
+		"status -o ":                  "table json",
+		"rebalance ":                  "pause resume status",
+		"leave ":                      "1",
+		"move 0 ":                     "1",
+		"shards --group ":             "1",
+		"replicas ":                   "1 controller",
+		"replicas 1 ":                 "add remove replace",
+		"replicas 1 replace ":         "g1a",
+		"replicas controller remove ": "c1",
+		"get ":                        "",
+		"replicas 1 add ":             "",
+	} {
+		line = "__complete " + line
+		for _, args := range [][]string{strings.Split(line, " "), append(strings.Fields(line), "--controllers", d.controllers, "")} {
+			var out, errs syncBuffer
+			env := map[string]string{"SHOAL_CONTROLLERS": d.controllers}
+			if strings.Contains(line, " -") && len(args) > 4 { // a flag's value is completed where it stands
+				continue
+			}
+			code := Run(t.Context(), Environment{Args: args, Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs, Lookup: lookup(env), Program: "shoal"})
+			offers, _, _ := strings.Cut(out.String(), ":")
+			if got := strings.Join(strings.Fields(offers), " "); code != 0 || got != want {
+				t.Errorf("%q: code %d, offered %q, %s; want %q", args, code, got, errs.String(), want)
+			}
+		}
+	}
+	if code, out, _ := runCLI(t, "", "__complete", "leave", "--controllers", "127.0.0.1:1", ""); code != 0 || !strings.HasPrefix(out, ":") {
+		t.Errorf("without a cluster: code %d, %q", code, out)
 	}
 }
 

@@ -12,8 +12,9 @@ import (
 func (a *app) deleteCommand() *cobra.Command {
 	var ifVersion uint64
 	cmd := &cobra.Command{
-		Use:   "delete KEY",
-		Short: "Remove a key",
+		Use:     "delete KEY",
+		Aliases: []string{"del"},
+		Short:   "Remove a key",
 		Long: `Removes a key and prints "deleted". Where there is no such key, or --if-version
 does not hold, the exit code is 4. A key that is created again gets a higher
 version than it ever had.`,

@@ -27,8 +27,9 @@ func (a *app) putCommand() *cobra.Command {
 	var ifVersion uint64
 	var ifAbsent bool
 	cmd := &cobra.Command{
-		Use:   "put KEY VALUE|-",
-		Short: "Set the value of a key",
+		Use:     "put KEY VALUE|-",
+		Aliases: []string{"set"},
+		Short:   "Set the value of a key",
 		Long: `Sets the value of a key, and prints the key's new version. When it is printed,
 the write is on the disks of a majority of the group's replicas.
 

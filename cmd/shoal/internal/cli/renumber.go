@@ -24,8 +24,9 @@ directory that a process uses.
 
 While a majority of the group runs, replace replicas one by one instead: see
 "shoal replicas". Host names in --peers need neither: change what they stand for.`,
-		Example: "  shoal renumber /var/lib/shoal/a a=10.1.0.1:7410,b=10.1.0.2:7410,c=10.1.0.3:7410",
-		Args:    arguments(2, 2),
+		Example: "  shoal renumber /var/lib/shoal/a \\\n" +
+			"    a=10.1.0.1:7410,b=10.1.0.2:7410,c=10.1.0.3:7410",
+		Args: arguments(2, 2),
 		RunE: func(_ *cobra.Command, args []string) error {
 			addresses := map[string]string{}
 			if err := (&peerList{addresses: &addresses}).Set(args[1]); err != nil {

@@ -14,8 +14,9 @@ func (a *app) scanCommand() *cobra.Command {
 	var limit int
 	var keysOnly, ordered bool
 	cmd := &cobra.Command{
-		Use:   "scan",
-		Short: "List keys and values",
+		Use:     "scan",
+		Aliases: []string{"ls"},
+		Short:   "List keys and values",
 		Long: `Prints a line for each key: the key, a tab, and the value, as they are. Keys come
 shard by shard, in order within a shard; with --ordered, in order over all. A key
 that is present throughout comes exactly once, also while shards move. A prefix

@@ -66,8 +66,9 @@ refused with exit code 5, and the command that replaces a replica.
 
 SIGTERM drains: leadership moves away, requests in flight finish, exit code 0. A
 second signal ends it at once.`,
-		Example: "  shoal server --group 1 --id a --listen 127.0.0.1:7410 --data /var/lib/shoal/a \\\n" +
-			"    --peers a=127.0.0.1:7410,b=127.0.0.1:7411,c=127.0.0.1:7412 --controllers 127.0.0.1:7400",
+		Example: "  shoal server --group 1 --id a --listen 127.0.0.1:7410 \\\n" +
+			"    --data /var/lib/shoal/a --controllers 127.0.0.1:7400 \\\n" +
+			"    --peers a=127.0.0.1:7410,b=127.0.0.1:7411,c=127.0.0.1:7412",
 		Args:        arguments(0, 0),
 		Annotations: map[string]string{annotationServer: annotationReplica},
 	}

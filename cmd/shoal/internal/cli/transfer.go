@@ -75,6 +75,10 @@ func (a *app) openSource(path string) (src transfer.Source, closeSource func(), 
 }
 
 func (a *app) runImport(ctx context.Context, c *clerk.Clerk, src transfer.Source, inFlight int) error {
+	unit := "file"
+	if _, lines := src.(*transfer.JSONLines); lines {
+		unit = "key"
+	}
 	var live transfer.Live
 	progress := output.StartProgress(a.env.Stderr, "import", transferState(&live))
 	result, err := transfer.Import(ctx, store{c}, src, transfer.ImportOptions{
@@ -82,7 +86,7 @@ func (a *app) runImport(ctx context.Context, c *clerk.Clerk, src transfer.Source
 		Skipped:  func(name string, why error) { a.note("not imported: %s: %v", name, why) },
 	}, &live)
 	progress.Stop()
-	if printErr := a.printTransfer("imported", result, result.Keys, result.Bytes, result.Seconds); printErr != nil {
+	if printErr := a.printTransfer("imported", unit, result, result.Keys, result.Bytes, result.Seconds); printErr != nil {
 		err = errors.Join(err, printErr)
 	}
 	if result.Links > 0 {
@@ -92,7 +96,7 @@ func (a *app) runImport(ctx context.Context, c *clerk.Clerk, src transfer.Source
 		return fmt.Errorf("import ended early, after %s: %w", output.Plural(result.Keys, "key"), err)
 	}
 	if result.Skipped > 0 {
-		return codedError{fmt.Errorf("not imported: %s of %s", output.Count(result.Skipped), output.Count(result.Skipped+result.Keys)), ExitFailed}
+		return codedError{fmt.Errorf("not imported: %s of %s", output.Count(result.Skipped), output.Plural(result.Skipped+result.Keys, unit)), ExitFailed}
 	}
 	return nil
 }
@@ -124,7 +128,7 @@ exit code is 5.`,
 		if err != nil {
 			return err
 		}
-		return a.printTransfer("exported", result, result.Keys, result.Bytes, result.Seconds)
+		return a.printTransfer("exported", "file", result, result.Keys, result.Bytes, result.Seconds)
 	})
 	return cmd
 }
@@ -140,11 +144,11 @@ func transferState(live *transfer.Live) func() output.State {
 	}
 }
 
-func (a *app) printTransfer(what string, result any, keys, bytes uint64, seconds float64) error {
+func (a *app) printTransfer(what, unit string, result any, keys, bytes uint64, seconds float64) error {
 	if a.out.IsJSON() {
 		return a.out.Object(result)
 	}
 	elapsed := time.Duration(seconds * float64(time.Second))
-	return a.out.Linef("%s %s, %s in %s: %.0f files/s, %.1f MB/s", what, output.Plural(keys, "file"), output.Bytes(bytes),
-		output.Duration(elapsed), output.Rate(keys, elapsed), output.Rate(bytes, elapsed)/1e6)
+	return a.out.Linef("%s %s, %s in %s: %.0f %ss/s, %.1f MB/s", what, output.Plural(keys, unit), output.Bytes(bytes),
+		output.Duration(elapsed), output.Rate(keys, elapsed), unit, output.Rate(bytes, elapsed)/1e6)
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"cmp"
+	"fmt"
 	"runtime"
 	"runtime/debug"
 
@@ -49,7 +50,13 @@ func (a *app) versionCommand() *cobra.Command {
 					Go      string `json:"go"`
 				}{version, commit, runtime.Version()})
 			}
-			return a.out.Linef("shoal %s commit %s %s %s/%s", version, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return a.out.Linef("%s", versionLine())
 		},
 	}
+}
+
+// versionLine says for people what this program is.
+func versionLine() string {
+	version, commit := Version()
+	return fmt.Sprintf("shoal %s commit %s %s %s/%s", version, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }

@@ -43,7 +43,9 @@ var without = []string{
 // Every command that needs a cluster is in the list, so that no new one is
 // forgotten.
 func TestEveryCommandIsWorded(t *testing.T) {
-	none := map[string]bool{"help": true, "completion": true, "version": true, "dev": true, "controller": true, "server": true, "salvage": true, "renumber": true}
+	// Those that run without a cluster.
+	none := map[string]bool{"help": true, "completion": true, "version": true, "dev": true, "controller": true, "server": true,
+		"salvage": true, "reform": true, "renumber": true}
 	for _, c := range (&app{}).root().Commands() {
 		listed := none[c.Name()]
 		for _, command := range without {
@@ -129,6 +131,7 @@ func TestWordsOfWaits(t *testing.T) {
 		{wording{"replicas 1 remove g1a", 5, "remove: not done: refused"}, false},
 		{wording{"replicas 1 add " + spare, 5, "add: not done: "}, false},
 		{wording{"replicas 1 replace nobody " + spare, 5, "replace: not done: "}, false},
+		{wording{"replicas 1 replace nobody 127.0.0.1:1", 4, `replace: not done: no member has the id "nobody" (the members are g1a), and the replica at 127.0.0.1:1 does not answer`}, false},
 		{wording{"replicas 1 add 127.0.0.1:1 --wait --wait-timeout 1s", 3, "add: outcome unknown: "}, false},
 		{wording{"put k x --if-absent", 4, "version mismatch"}, false},
 		{wording{"join 2 " + spare + " --wait --wait-timeout 1s", 3, "join: done; not settled yet: 8 shards on their way: the wait timed out"}, true},
