@@ -194,7 +194,10 @@ func (g *guard) StoreLog(l *raft.Log) error { return g.StoreLogs([]*raft.Log{l})
 
 // StoreLogs implements raft.LogStore.
 func (g *guard) StoreLogs(logs []*raft.Log) error {
-	if err := g.run("append to the log", func() error { return g.inner.StoreLogs(logs) }); err != nil {
+	done := g.r.limping.append()
+	err := g.run("append to the log", func() error { return g.inner.StoreLogs(logs) })
+	done()
+	if err != nil {
 		return err
 	}
 	g.mu.Lock()

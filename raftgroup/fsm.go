@@ -2,6 +2,7 @@ package raftgroup
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"maps"
@@ -352,6 +353,8 @@ func (s *applyStep) own(l *raft.Log, c entry.Command) (any, error) {
 		}
 		s.labels = append(s.labels, memberLabel{serverID: m.ServerID, label: m.Label})
 		return nil, s.batch.Set(memberKey(m.ServerID), c.Body)
+	case entry.KindHandover:
+		return nil, s.batch.Set(keyHandover, binary.BigEndian.AppendUint64(nil, s.at.clock))
 	default:
 		return nil, fmt.Errorf("unknown kind %d of command", c.Kind)
 	}

@@ -183,6 +183,7 @@ func (r *Replica) lead(lead *leadership) {
 	for _, l := range r.leads.mu.loops {
 		r.startLoopLocked(l, lead)
 	}
+	r.leads.running.Go(func() { r.watchLimp(lead) })
 	r.leads.mu.Unlock()
 	r.recordLabels(lead.ctx)
 	r.recordAddresses(lead)

@@ -19,6 +19,9 @@ var (
 	keyConfiguration = []byte{0xFF, 0xFF, 2}
 	// keyMember is followed by a server id.
 	keyMember = []byte{0xFF, 0xFF, 3}
+	// keyHandover holds the entry clock of the last handover of a leader that limped,
+	// u64 big-endian.
+	keyHandover = []byte{0xFF, 0xFF, 4}
 )
 
 // featureLevelFirst is the level of a group that was never raised.

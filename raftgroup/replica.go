@@ -20,8 +20,9 @@
 //
 // Files: packer.go proposals; read.go read barriers; leader.go leadership;
 // fsm.go and position.go applying; snapshot.go and sink.go snapshots;
-// failstop.go and logtail.go the log store's guard; holds.go what the log keeps;
-// members.go membership; address.go and renumber.go who is where;
+// limp.go and appendtimes.go a leader that limps; failstop.go and logtail.go the
+// log store's guard; holds.go what the log keeps; members.go membership;
+// address.go and renumber.go who is where;
 // upkeep.go cutting the log and restarting Raft. Package transport stamps what
 // is acknowledged.
 //
@@ -67,6 +68,7 @@ type Replica struct {
 	packer    *packer
 	reader    *reader
 	leads     leads
+	limping   limping
 	counters  counters
 
 	compact    chan struct{} // buffered 1: enough log was appended
@@ -91,7 +93,7 @@ type counters struct {
 	reads, readRounds                    atomic.Uint64
 	applied, batches                     atomic.Uint64
 	snapshots, snapshotsSent, installed  atomic.Uint64
-	leaderGained, bounces                atomic.Uint64
+	leaderGained, bounces, handovers     atomic.Uint64
 }
 
 // Open starts the replica. A replica whose log and store are empty, and which is
@@ -184,6 +186,7 @@ func (r *Replica) openTransport() (err error) {
 		Resolve:        r.o.Resolve,
 		AppendBytesMax: r.o.AppendBytesMax,
 		SilenceMax:     3 * r.o.Timeout,
+		Appended:       r.limping.answered,
 	})
 	return err
 }

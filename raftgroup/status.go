@@ -82,6 +82,7 @@ type Counters struct {
 	Installed      uint64 // snapshots that replaced the machine's state
 	LeaderGained   uint64
 	Bounces        uint64 // restarts of Raft inside the replica
+	Handovers      uint64 // times this replica handed leadership over because it limped
 }
 
 // Status describes the replica.
@@ -164,5 +165,6 @@ func (c *counters) read() Counters {
 		Installed:      c.installed.Load(),
 		LeaderGained:   c.leaderGained.Load(),
 		Bounces:        c.bounces.Load(),
+		Handovers:      c.handovers.Load(),
 	}
 }

@@ -34,6 +34,9 @@ const (
 	// KindMember records the label of a server id in the group. Its body is an
 	// encoding of package raftgroup.
 	KindMember Kind = 2
+	// KindHandover records that the leader hands over because it limps. It has no
+	// body: the entry's clock says when.
+	KindHandover Kind = 3
 	// KindMachineMin is the first kind that machines may define.
 	KindMachineMin Kind = 16
 )

@@ -93,6 +93,10 @@ var replicaGauges = []gauge{
 		func(s *raftgroup.Status) float64 { return float64(s.Counters.LeaderGained) }),
 	newGauge("bounces_total", "Restarts of Raft inside the replica.", prometheus.CounterValue,
 		func(s *raftgroup.Status) float64 { return float64(s.Counters.Bounces) }),
+	newGauge("handovers_total", "Times this replica handed leadership over because it limped.", prometheus.CounterValue,
+		func(s *raftgroup.Status) float64 { return float64(s.Counters.Handovers) }),
+	newGauge("snapshots_sent_total", "Copies of the state that were sent to other replicas.", prometheus.CounterValue,
+		func(s *raftgroup.Status) float64 { return float64(s.Counters.SnapshotsSent) }),
 }
 
 // Describe implements prometheus.Collector.

@@ -54,6 +54,9 @@ type Options struct {
 	// SilenceMax is for how long a peer may have been silent that is sent a
 	// snapshot; 0 means no bound.
 	SilenceMax time.Duration
+	// Appended, if set, hears of each answer of a peer that stored the entries of a
+	// message, and how long it took.
+	Appended func(id raft.ServerID, took time.Duration)
 }
 
 // ErrMuted is returned by every message after Mute.
@@ -217,6 +220,7 @@ func (t *Transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, a
 	// The stamp must be read before the message can leave.
 	stamp := t.round.Load()
 	stored := t.stored(id, args.Term)
+	begin := time.Now()
 	var answer raft.AppendEntriesResponse
 	if err := t.inner.AppendEntries(id, t.resolve(id, target), args, &answer); err != nil {
 		t.failed(id)
@@ -229,6 +233,9 @@ func (t *Transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, a
 	}
 	*resp = answer
 	t.record(id, args, &answer, stamp)
+	if t.options.Appended != nil && answer.Success && len(args.Entries) > 0 {
+		t.options.Appended(id, time.Since(begin))
+	}
 	return nil
 }
 

@@ -21,7 +21,7 @@ type Changes struct {
 // changes nothing, except that a staging starts again whose digest is wrong.
 func (c *Changes) Note(cmd entry.Command, result any) {
 	switch cmd.Kind {
-	case kvfsm.KindWrite, kvfsm.KindPrune, kvfsm.KindRaiseFloor, entry.KindNoop, entry.KindRaiseFeature:
+	case kvfsm.KindWrite, kvfsm.KindPrune, kvfsm.KindRaiseFloor, entry.KindNoop, entry.KindRaiseFeature, entry.KindHandover:
 		return
 	}
 	if v, ok := result.(kvfsm.Verdict); ok && !v.Done && v.Why != kvfsm.ReasonDigest {
