@@ -113,6 +113,7 @@ func (x *explorer) handoffMoves(list []uint32, st *state, id uint32, s int) []ui
 	if sh.staging && x.isPast(st, l, s) {
 		list = append(list, moves.past...)
 	}
+	list = append(list, moves.offers...)
 	if plant := x.opts.Plant; plant != nil && plant.Propose != nil {
 		list = append(list, x.ofShard(s, plant.Propose(l.inc.peer(), &l.view))...)
 	}

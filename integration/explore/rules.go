@@ -25,6 +25,10 @@ type holderMoves struct {
 	claimed []uint32
 	// past: the source of the staging showed a greater mark, or somebody epoch e+1.
 	past []uint32
+	// offers: the source of the staging offered the shard as one that it serves, by any
+	// config: also one that no state of it would offer it by. None, if offers prove
+	// nothing.
+	offers []uint32
 	// asks says that it would ask for the claim.
 	asks bool
 }
@@ -63,6 +67,10 @@ func (x *explorer) moves(l *local, shard int) *holderMoves {
 			shown.Handoff++
 			return []kvfsm.Page{{Shard: rec.Shard, NotYours: true, Mark: shown}}
 		}, nil)
+		offered := st.Wanted()
+		offered.Handoff++
+		m.offers = x.asReceiver(l, shard, nil, &handoff.Invite{From: incOf(st.From.Incarnation).identity(), To: l.inc.peer(),
+			Shards: []handoff.Invitation{{Shard: rec.Shard, Mark: offered, Phase: kvfsm.PhaseServing}}})
 	}
 	return m
 }

@@ -26,7 +26,7 @@ var foundBugs = []bug{
 			"\t\tw.places.now.Store(&placed{config: first.Config, records: was.records})\n\t}\n\tnow := &placed{config: was.config, records: make("),
 		catchers: []catcher{tests("./shardkv", "TestViewIsOneMoment")}},
 	{name: "an offer shows a mark", edits: one("shardkv/handoff/arriving.go",
-		"if inv.Phase != kvfsm.PhaseServing {\n\t\t\ta.show", "if true {\n\t\t\ta.show"), catchers: []catcher{tests("./shardkv/handoff", "TestOfferShowsNothing")}},
+		"if inv.Phase != kvfsm.PhaseServing {\n\t\t\ta.show", "if true {\n\t\t\ta.show"), catchers: []catcher{tests("./shardkv/handoff", "TestOfferShowsNothing"), states}},
 	{name: "pages pile up between fetching and proposing", edits: one("shardkv/handoff/fetching.go",
 		"if d.hasRoom(w.kind(), src.pageBytes(&d.p)) {", "if true {"), catchers: []catcher{tests("./shardkv/handoff", "TestPagesAtHandAreBounded")}},
 	{name: "what was refused is proposed again at once", edits: one("shardkv/handoff/driver.go",
