@@ -35,6 +35,8 @@ type guard struct {
 		// cuts counts what was taken off the tail: a reader that finds an entry gone
 		// looks again if there was a cut since it looked.
 		cuts uint64
+		// ahead are entries that were read; those of the tail alone count.
+		ahead readAhead
 		// base stands in for the entry of an installed snapshot's index while the
 		// log holds entries of another history behind it; index 0: none.
 		base raft.Log
@@ -150,6 +152,9 @@ func (g *guard) GetLog(index uint64, l *raft.Log) error {
 	for {
 		g.mu.Lock()
 		base, cached, present, cuts := g.mu.base, g.mu.tail.get(index), g.mu.tail.has(index), g.mu.cuts
+		if cached == nil && present {
+			cached = g.mu.ahead.get(index)
+		}
 		g.mu.Unlock()
 		switch {
 		case base.Index == index && index > 0:
@@ -168,7 +173,19 @@ func (g *guard) GetLog(index uint64, l *raft.Log) error {
 			}
 			err = g.lostEntry(index)
 		}
+		if err == nil {
+			g.keep(l, cuts)
+		}
 		return g.orEnd(err)
+	}
+}
+
+// keep remembers an entry that was read, if it can't be another one by now.
+func (g *guard) keep(l *raft.Log, cuts uint64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.mu.cuts == cuts {
+		g.mu.ahead.add(l)
 	}
 }
 
@@ -202,6 +219,9 @@ func (g *guard) StoreLogs(logs []*raft.Log) error {
 	}
 	g.mu.Lock()
 	before := g.mu.tail.bytes
+	if logs[0].Index != g.mu.tail.last()+1 {
+		g.mu.ahead.clear() // the tail begins anew
+	}
 	var bad error
 	for _, l := range logs {
 		g.mu.tail.append(l)
@@ -253,6 +273,7 @@ func (g *guard) DeleteRange(low, high uint64) error {
 func (g *guard) delete(low, high uint64) error {
 	g.mu.Lock()
 	g.mu.tail.deleteRange(low, high)
+	g.mu.ahead.clear()
 	g.mu.cuts++
 	if g.mu.config.index >= low && g.mu.config.index <= high {
 		g.mu.config = members{} // it was applied, or is of another history
