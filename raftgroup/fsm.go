@@ -34,11 +34,12 @@ type fsm struct {
 
 	mu struct {
 		sync.Mutex
-		at         position
-		members    members
-		labels     map[string]string // server id -> label
-		generation uint64            // raised when a snapshot replaces the store
-		advanced   chan struct{}     // closed when at moves; nil while nobody waits
+		at          position
+		members     members
+		labels      map[string]string // server id -> label
+		replacement replacement
+		generation  uint64        // raised when a snapshot replaces the store
+		advanced    chan struct{} // closed when at moves; nil while nobody waits
 	}
 }
 
@@ -59,12 +60,16 @@ func (f *fsm) load(r store.Reader) error {
 	if err != nil {
 		return err
 	}
+	replacing, err := readReplacement(r)
+	if err != nil {
+		return err
+	}
 	labels := make(map[string]string, len(known))
 	for id, member := range known {
 		labels[id] = member.Label
 	}
 	f.mu.Lock()
-	f.mu.at, f.mu.members, f.mu.labels = at, m, labels
+	f.mu.at, f.mu.members, f.mu.labels, f.mu.replacement = at, m, labels, replacing
 	f.wakeLocked()
 	f.mu.Unlock()
 	f.r.clock.raise(at.clock)
@@ -200,6 +205,9 @@ func (f *fsm) publish(s *applyStep) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.mu.at, f.mu.members = s.at, s.members
+	if s.replacement != nil {
+		f.mu.replacement = *s.replacement
+	}
 	for _, m := range s.labels {
 		if m.gone {
 			delete(f.mu.labels, m.serverID)
@@ -240,6 +248,8 @@ type applyStep struct {
 	at      position
 	members members
 	labels  []memberLabel
+	// replacement is what an entry noted; nil: none did.
+	replacement *replacement
 }
 
 // A memberLabel is a label that an entry set, or took away.
@@ -355,6 +365,13 @@ func (s *applyStep) own(l *raft.Log, c entry.Command) (any, error) {
 		return nil, s.batch.Set(memberKey(m.ServerID), c.Body)
 	case entry.KindHandover:
 		return nil, s.batch.Set(keyHandover, binary.BigEndian.AppendUint64(nil, s.at.clock))
+	case entry.KindReplacement:
+		p, err := decodeReplacement(c.Body)
+		if err != nil {
+			return nil, err
+		}
+		s.replacement = &p
+		return nil, s.batch.Set(keyReplacement, c.Body)
 	default:
 		return nil, fmt.Errorf("unknown kind %d of command", c.Kind)
 	}

@@ -34,6 +34,11 @@ func TestGoldenRecords(t *testing.T) {
 				got, err := readHeader(bytes.NewReader(b))
 				return err == nil && reflect.DeepEqual(got, head)
 			}},
+		{"replacement", replacement{"b.02", "a.01"}.encode(), "010004622e30320004612e3031",
+			func(b []byte) bool {
+				got, err := decodeReplacement(b)
+				return err == nil && got == replacement{"b.02", "a.01"}
+			}},
 		{"label of a member", encodeMemberRecord(joined), "0001620004622e30320003683a32",
 			func(b []byte) bool { got, err := decodeMemberRecord(b); return err == nil && got == joined }},
 	} {

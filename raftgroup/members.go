@@ -46,6 +46,12 @@ func (r *Replica) AddLearner(ctx context.Context, m formation.Member) error {
 			return &RefusedError{Reason: "another member has the address " + m.Address}
 		}
 	}
+	if _, old := r.Replacement(); old == m.ServerID {
+		// It is back: whoever was to take its place has to be told so anew.
+		if err := r.NoteReplacement(ctx, "", ""); err != nil {
+			return err
+		}
+	}
 	if !present {
 		err := r.await(ctx, lead.node.AddNonvoter(raft.ServerID(m.ServerID), raft.ServerAddress(m.Address), current.index, r.changeTimeout(ctx)))
 		if err != nil {

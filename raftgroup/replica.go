@@ -22,7 +22,7 @@
 // fsm.go and position.go applying; snapshot.go and sink.go snapshots;
 // limp.go and appendtimes.go a leader that limps; failstop.go and logtail.go the
 // log store's guard; holds.go what the log keeps; members.go membership;
-// address.go and renumber.go who is where;
+// replacement.go who replaces whom; address.go and renumber.go who is where;
 // upkeep.go cutting the log and restarting Raft. Package transport stamps what
 // is acknowledged.
 //

@@ -77,4 +77,8 @@ var foundBugs = []bug{
 		"err != nil || stamp.Key.Birth < floor {", "err != nil || floor < 0 {"), catchers: []catcher{tests("./shardkv/kvfsm", "TestRecall")}},
 	{name: "writes with large effects are refused together for ever", edits: one("shardkv/execute.go",
 		"m.burst, m.again = max(1, len(writes)-m.crowded), true", "m.again = true"), catchers: []catcher{tests("./shardkv", "TestLargeEffectsTakeSeveralEntries")}},
+	{name: "a member is taken for the replacement of another", edits: one("raftgroup/host/replace.go",
+		"\tcase votes:\n", "\tcase votes && who == \"\":\n"), catchers: []catcher{tests("./raftgroup/host", "TestMembershipMatrix")}},
+	{name: "an old replacement is continued", edits: one("raftgroup/members.go",
+		"old == m.ServerID {", "old == \"\" {"), catchers: []catcher{tests("./raftgroup/host", "TestOldReplacementIsForgotten")}},
 }

@@ -37,6 +37,9 @@ const (
 	// KindHandover records that the leader hands over because it limps. It has no
 	// body: the entry's clock says when.
 	KindHandover Kind = 3
+	// KindReplacement notes which member is being replaced by which. Its body is
+	// an encoding of package raftgroup.
+	KindReplacement Kind = 4
 	// KindMachineMin is the first kind that machines may define.
 	KindMachineMin Kind = 16
 )

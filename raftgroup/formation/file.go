@@ -99,7 +99,16 @@ func decodeRecord(b []byte) (*record, error) {
 	if err := strictJSON(compact.Bytes(), &r); err != nil {
 		return nil, err
 	}
-	return &r, r.check()
+	if err := r.check(); err != nil {
+		return nil, err
+	}
+	// The decoder repairs silently: the case of names, fields that are there twice,
+	// half characters. Only what was written is believed.
+	written, err := encodeRecord(&r)
+	if err == nil && !bytes.Equal(written, b) {
+		err = errors.New("it is not as it was written")
+	}
+	return &r, err
 }
 
 func strictJSON(b []byte, v any) error {

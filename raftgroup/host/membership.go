@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -135,11 +134,15 @@ func (s *membershipService) Add(req *raftpb.AddRequest, stream grpc.ServerStream
 		return err
 	}
 	ctx := stream.Context()
-	member, err := s.adopt(ctx, r, req)
+	// What the group has noted, and who its members are, must be up to date.
+	if err := r.replica.ReadBarrier(ctx); err != nil {
+		return raftpb.NotBegun(membershipError(err))
+	}
+	member, old, err := s.adopt(ctx, r, req)
 	if err != nil {
 		return raftpb.NotBegun(err)
 	}
-	steps := s.steps(r, member, req.GetReplaces())
+	steps := s.replacement(r, member, old, addSteps(r, member))
 	for i, step := range steps {
 		if err := s.report(stream, r, member, step.phase, step.run); err != nil {
 			return partly(err, steps, i)
@@ -175,51 +178,38 @@ func partly(err error, steps []changeStep, failed int) error {
 		s.Message(), strings.Join(done, ", "), strings.Join(rest, ", "))
 }
 
-// steps are the changes that make the member a voter, and remove whom it
-// replaces: last, so that the group never has fewer healthy voters than before.
-// Only a replica that comes back empty at its old address has to wait until that
-// is free.
-func (s *membershipService) steps(r *runningReplica, member formation.Member, replaces string) []changeStep {
-	remove := changeStep{"removing", "remove " + replaces, func(ctx context.Context) error { return s.removeReplaced(ctx, r, member, replaces) }}
-	add := []changeStep{
+// addSteps are the changes that make the member a voter.
+func addSteps(r *runningReplica, member formation.Member) []changeStep {
+	return []changeStep{
 		{"adding", "add " + member.Label + " at " + member.Address + " as a learner", func(ctx context.Context) error { return r.replica.AddLearner(ctx, member) }},
 		{"catching up", "give " + member.Label + " its vote", func(ctx context.Context) error { return r.replica.Promote(ctx, member.ServerID) }},
 	}
-	if replaces == "" {
-		return add
-	}
-	for _, m := range r.replica.Status().Members {
-		if m.Address == member.Address && m.ServerID != member.ServerID && formation.LabelOf(m.ServerID) == replaces {
-			return append([]changeStep{remove}, add...)
-		}
-	}
-	return append(add, remove)
 }
 
-// adopt finds out who answers at the address, and gives it the identity of the
-// group if it has none.
-func (s *membershipService) adopt(ctx context.Context, r *runningReplica, req *raftpb.AddRequest) (formation.Member, error) {
-	refuse := func(format string, args ...any) (formation.Member, error) {
-		return formation.Member{}, status.Errorf(codes.FailedPrecondition, "replica at %s %s", req.GetAddress(), fmt.Sprintf(format, args...))
+// adopt finds out who answers at the address, and whom it replaces, and gives it
+// the identity of the group if it has none.
+func (s *membershipService) adopt(ctx context.Context, r *runningReplica, req *raftpb.AddRequest) (member formation.Member, old string, err error) {
+	refuse := func(format string, args ...any) (formation.Member, string, error) {
+		return formation.Member{}, "", status.Errorf(codes.FailedPrecondition, "replica at %s %s", req.GetAddress(), fmt.Sprintf(format, args...))
 	}
 	ctx, cancel := context.WithTimeout(ctx, foundTimeout)
 	defer cancel()
 	conn, err := s.host.Dial(req.GetAddress())
 	if err != nil {
-		return formation.Member{}, status.Error(codes.Unavailable, err.Error())
+		return formation.Member{}, "", status.Error(codes.Unavailable, err.Error())
 	}
 	client := raftpb.NewFormationClient(conn)
 	hello, err := s.hello(ctx, r, client)
 	if err != nil {
 		silent := fmt.Sprintf("replica at %s does not answer: %s", req.GetAddress(), status.Convert(err).Message())
-		if who, known := req.GetReplaces(), labels(r.replica.Status().Members); who != "" && !slices.Contains(known, who) {
+		if who := req.GetReplaces(); who != "" && !r.knows(who) {
 			// Both names seem to be wrong; to wait for one of them would help nobody.
-			return formation.Member{}, status.Errorf(codes.NotFound, "no member has the id %q (the members are %s), and the %s",
-				who, strings.Join(known, ", "), silent)
+			return formation.Member{}, "", status.Errorf(codes.NotFound, "no member has the id %q (the members are %s), and the %s",
+				who, strings.Join(labels(r.replica.Status().Members), ", "), silent)
 		}
-		return formation.Member{}, status.Error(codes.Unavailable, silent)
+		return formation.Member{}, "", status.Error(codes.Unavailable, silent)
 	}
-	member := formation.Member{Label: hello.GetLabel(), ServerID: hello.GetServerId(), Address: req.GetAddress()}
+	member = formation.Member{Label: hello.GetLabel(), ServerID: hello.GetServerId(), Address: req.GetAddress()}
 	if formation.LabelOf(member.ServerID) != member.Label {
 		return refuse("says that it is server %q", member.ServerID)
 	}
@@ -229,16 +219,13 @@ func (s *membershipService) adopt(ctx context.Context, r *runningReplica, req *r
 	if gid := shardcfg.GroupID(hello.GetGroup()); gid != r.identity.Group {
 		return refuse("belongs to group %d, this is group %d", gid, r.identity.Group)
 	}
-	members := r.replica.Status().Members
-	listed := func(same func(m raftgroup.MemberStatus) bool) bool { return slices.ContainsFunc(members, same) }
-	replaced := func(m raftgroup.MemberStatus) bool { return formation.LabelOf(m.ServerID) == req.GetReplaces() }
-	itself := func(m raftgroup.MemberStatus) bool { return m.ServerID == member.ServerID }
-	if who := req.GetReplaces(); who != "" && who != member.Label && !listed(replaced) && !listed(itself) {
-		// A replacement that was cut off is repeated while one of the two is a member.
-		return formation.Member{}, status.Errorf(codes.NotFound, "no member has the id %q: there is nothing to replace (to add a replica, say add)", who)
+	if who := req.GetReplaces(); who != "" {
+		if old, err = r.replacedBy(member, who); err != nil {
+			return formation.Member{}, "", err
+		}
 	}
-	for _, m := range members {
-		if formation.LabelOf(m.ServerID) == member.Label && m.ServerID != member.ServerID && req.GetReplaces() != member.Label {
+	for _, m := range r.replica.Status().Members {
+		if formation.LabelOf(m.ServerID) == member.Label && m.ServerID != member.ServerID && m.ServerID != old {
 			return refuse("has the id %q, which a member has: replace that member, or choose another id", member.Label)
 		}
 	}
@@ -250,7 +237,7 @@ func (s *membershipService) adopt(ctx context.Context, r *runningReplica, req *r
 		if theirs.Cluster != r.identity.Cluster || theirs.Incarnation != r.identity.Incarnation {
 			return refuse("already belongs to incarnation %s of cluster %s", theirs.Incarnation, theirs.Cluster)
 		}
-		return member, nil
+		return member, old, nil
 	}
 	id := r.identity
 	id.Founders = nil
@@ -260,7 +247,7 @@ func (s *membershipService) adopt(ctx context.Context, r *runningReplica, req *r
 	if err != nil {
 		return refuse("refuses to become a member: %s", status.Convert(err).Message())
 	}
-	return member, nil
+	return member, old, nil
 }
 
 // labels are the labels of members.
@@ -284,19 +271,6 @@ func (s *membershipService) hello(ctx context.Context, r *runningReplica, client
 		case <-time.After(progressEvery):
 		}
 	}
-}
-
-// removeReplaced removes the members of the label that the new one replaces.
-func (s *membershipService) removeReplaced(ctx context.Context, r *runningReplica, member formation.Member, label string) error {
-	for _, m := range r.replica.Status().Members {
-		if formation.LabelOf(m.ServerID) != label || m.ServerID == member.ServerID {
-			continue
-		}
-		if err := r.replica.Remove(ctx, m.ServerID); err != nil && !errors.Is(err, raftgroup.ErrNoMember) {
-			return err
-		}
-	}
-	return nil
 }
 
 // report runs one step and sends its progress until it ends.

@@ -67,6 +67,21 @@ func TestSettingsPrecedence(t *testing.T) {
 	if err := os.WriteFile(wrong, []byte("timeout: 3\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	files := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(files, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	marked, empty := write("marked.yaml", "\uFEFFtimeout: 3s\r\n"), write("empty.yaml", "timeout:\noutput: \"\"\n")
+	twice, spelled := write("twice.yaml", "timeout: 3s\ntimeout: 4s\n"), write("spelled.yaml", "log_level: info\nlog-level: warn\n")
+	cased, second := write("cased.yaml", "Timeout: 3s\n"), write("second.yaml", "timeout: 3s\n---\ntimeout: 4s\n")
+	unset := map[string]string{"SHOAL_CONFIG": ""}
+	for _, f := range settable((&app{}).root()) {
+		unset[variable(f)] = ""
+	}
 	for _, c := range []struct {
 		name, args string
 		env        map[string]string
@@ -77,6 +92,15 @@ func TestSettingsPrecedence(t *testing.T) {
 		{name: "file from the environment", env: map[string]string{"SHOAL_CONFIG": file}, want: "file:1,file:2 3s table error"},
 		{name: "environment over file", args: "--config " + file, env: map[string]string{"SHOAL_CONTROLLERS": "env:1,env:2", "SHOAL_OUTPUT": "json"}, want: "env:1,env:2 3s json error"},
 		{name: "flag over all", args: "--config " + file + " --controllers flag:1 -o table", env: map[string]string{"SHOAL_CONTROLLERS": "env:1", "SHOAL_OUTPUT": "json"}, want: "flag:1 3s table error"},
+		{name: "empty variables are not set", env: unset, want: "127.0.0.1:7400 10s table "},
+		{name: "empty variables leave the file", args: "--config " + file, env: unset, want: "file:1,file:2 3s table error"},
+		{name: "byte order mark", args: "--config " + marked, want: "127.0.0.1:7400 3s table "},
+		{name: "keys without values", args: "--config " + empty, want: "127.0.0.1:7400 10s table "},
+		{name: "no keys", args: "--config " + write("none.yaml", "# none\n"), want: "127.0.0.1:7400 10s table "},
+		{name: "a key twice", args: "--config " + twice, want: "already defined"},
+		{name: "a key in two spellings", args: "--config " + spelled, want: "log-level is there twice"},
+		{name: "a key in another case", args: "--config " + cased, want: "no setting \"Timeout\""},
+		{name: "a second document", args: "--config " + second, want: "something follows"},
 		{name: "unknown key", args: "--config " + bad, want: bad + ":2: no setting \"controlers\""},
 		{name: "no file", args: "--config /nowhere.yaml", want: "no such file"},
 		{name: "bad environment", env: map[string]string{"SHOAL_TIMEOUT": "soon"}, want: "SHOAL_TIMEOUT is \"soon\": it must be a time"},

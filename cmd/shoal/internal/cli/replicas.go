@@ -134,6 +134,7 @@ func membershipFailure(verb string, err error) error {
 // A memberResult is one replica as `shoal replicas` shows it.
 type memberResult struct {
 	ID           string  `json:"id"`
+	ServerID     string  `json:"server_id"` // of its disk; tells apart members of one id
 	Address      string  `json:"address"`
 	Role         string  `json:"role"`
 	AppliedIndex *uint64 `json:"applied_index"` // the entry up to which it is known to store the log; null: not known
@@ -146,7 +147,7 @@ type memberResult struct {
 // leader knows how far the others are, and how they are. What a silent one stored
 // once says nothing of what is left of it: its disk may have been wiped.
 func memberOf(list *raftpb.ListReply, m *raftpb.Member) memberResult {
-	r := memberResult{ID: m.GetLabel(), Address: m.GetAddress(), Role: m.GetRole(), Healthy: m.GetHealthy()}
+	r := memberResult{ID: m.GetLabel(), ServerID: m.GetServerId(), Address: m.GetAddress(), Role: m.GetRole(), Healthy: m.GetHealthy()}
 	switch {
 	case r.Healthy:
 		r.Health = "healthy"

@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -24,7 +26,7 @@ const (
 func (a *app) applySettings(cmd *cobra.Command) error {
 	known := settable(cmd.Root())
 	if f := cmd.Flags().Lookup("config"); !f.Changed {
-		if path, ok := a.env.Lookup(variable("config")); ok {
+		if path := a.variable("config"); path != "" {
 			a.configFile = path
 		}
 	}
@@ -39,11 +41,10 @@ func (a *app) applySettings(cmd *cobra.Command) error {
 			return
 		}
 		value, source := file[f.Name], "key "+f.Name+" of "+a.configFile
-		_, found := file[f.Name]
-		if v, ok := a.env.Lookup(variable(f.Name)); ok {
-			value, found, source = v, true, variable(f.Name)
+		if v := a.variable(f.Name); v != "" {
+			value, source = v, variable(f.Name)
 		}
-		if !found {
+		if value == "" {
 			return
 		}
 		a.chosen = a.chosen || f.Name == "controllers"
@@ -83,6 +84,13 @@ func own(cmd *cobra.Command, name string) bool {
 	return cmd.Root().PersistentFlags().Lookup(name) != nil || cmd.Annotations[annotationServer] == annotationReplica
 }
 
+// variable returns the value of the environment variable for a flag. One that is
+// empty counts as not set, for all of them alike.
+func (a *app) variable(flag string) string {
+	v, _ := a.env.Lookup(variable(flag))
+	return v
+}
+
 // variable is the name of the environment variable for a flag.
 func variable(flag string) string {
 	return environmentPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
@@ -90,7 +98,8 @@ func variable(flag string) string {
 
 // readConfigFile reads the file at path (empty: none) as values of flags. Keys
 // are named like flags, with dashes or underscores. Lists become "a,b", and maps
-// "k=v,k=v". A key that no flag is named after is an error: it may be a typo.
+// "k=v,k=v". A key that no flag is named after is an error: it may be a typo; so is one
+// that is there twice, or a second document. One without a value counts as not set.
 func readConfigFile(path string, known []string) (map[string]string, error) {
 	if path == "" {
 		return nil, nil
@@ -100,14 +109,21 @@ func readConfigFile(path string, known []string) (map[string]string, error) {
 		return nil, fmt.Errorf("--config: %w", err)
 	}
 	var keys map[string]yaml.Node
-	if err := yaml.Unmarshal(text, &keys); err != nil {
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	if err := decoder.Decode(&keys); err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("--config %s: %w", path, err)
+	}
+	if err := decoder.Decode(&yaml.Node{}); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("--config %s: something follows its first document", path)
 	}
 	values := make(map[string]string, len(keys))
 	for key, node := range keys {
 		name := strings.ReplaceAll(key, "_", "-")
 		if !slices.Contains(known, name) {
 			return nil, fmt.Errorf("--config %s:%d: no setting %q: there are %s", path, node.Line, key, strings.Join(known, ", "))
+		}
+		if _, twice := values[name]; twice {
+			return nil, fmt.Errorf("--config %s:%d: %s is there twice", path, node.Line, name)
 		}
 		value, err := flatten(&node)
 		if err != nil {
