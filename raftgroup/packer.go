@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -458,28 +457,6 @@ func (p *packer) drained() <-chan struct{} {
 func (p *packer) close() {
 	close(p.stop)
 	<-p.done
-}
-
-// An entryClock is the newest entry clock that the replica has seen or written,
-// in ms since 1970.
-type entryClock struct{ ms atomic.Uint64 }
-
-func (c *entryClock) raise(ms uint64) {
-	for {
-		old := c.ms.Load()
-		if ms <= old || c.ms.CompareAndSwap(old, ms) {
-			return
-		}
-	}
-}
-
-// next returns the clock of a new entry: the time, or the newest clock if that
-// is later.
-func (c *entryClock) next(now time.Time) uint64 {
-	if ms := now.UnixMilli(); ms > 0 {
-		c.raise(uint64(ms))
-	}
-	return c.ms.Load()
 }
 
 // poke wakes the receiver of a channel that is buffered by one; the wake-up

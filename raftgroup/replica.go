@@ -308,6 +308,10 @@ func (r *Replica) Store() store.Store { return r.o.Store }
 // here, in ms since 1970.
 func (r *Replica) Clock() uint64 { return r.clock.ms.Load() }
 
+// Now returns the clock that an entry would have which is proposed now, in ms since
+// 1970: Clock, and the time that has passed since.
+func (r *Replica) Now() uint64 { return r.clock.at(r.o.Clock()) }
+
 // Leader returns the leader's address as far as it is known, and whether it is
 // this replica.
 func (r *Replica) Leader() (address string, self bool) {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/shoalkv/shoal/raftgroup/entry"
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/kvfsm"
 )
 
@@ -27,23 +28,15 @@ const (
 // prunes the sessions below them. One goroutine runs it, while this replica
 // leads.
 type expirer struct {
-	n     *node
-	age   time.Duration
-	clock func() time.Time
+	n   *node
+	age time.Duration
 }
 
 func (e *expirer) run(ctx context.Context) {
 	every := min(expiryEvery, max(e.age/8, 10*time.Millisecond))
 	for {
-		for more := true; more && ctx.Err() == nil; {
-			commands, err := e.commands()
-			if err == nil {
-				err = e.propose(ctx, commands)
-			}
-			if err != nil && ctx.Err() == nil {
-				e.n.log.Warn("session expiry is put off", "error", err)
-			}
-			more = err == nil && len(commands) > 0 && e.n.pause(ctx, pruneRest)
+		if err := e.pass(ctx); err != nil && ctx.Err() == nil {
+			e.n.log.Warn("session expiry is put off", "error", err)
 		}
 		if !e.n.pause(ctx, every) {
 			return
@@ -51,26 +44,43 @@ func (e *expirer) run(ctx context.Context) {
 	}
 }
 
-// commands returns the next bounded list of what there is to do, by applied
-// state.
-func (e *expirer) commands() (list []entry.Command, err error) {
+// pass does all that there is to do, in bounded lists, shard by shard.
+func (e *expirer) pass(ctx context.Context) error {
+	for from := shardcfg.ShardID(0); ; {
+		commands, next, err := e.commands(from)
+		if err == nil {
+			err = e.propose(ctx, commands)
+		}
+		if err != nil || len(commands) == 0 || !e.n.pause(ctx, pruneRest) {
+			return err
+		}
+		from = next
+	}
+}
+
+// commands returns the next bounded list of what there is to do from a shard on, by
+// applied state, and where to go on. What is old follows the cluster's clock, as
+// the births of sessions do, not this machine's: that may have stood elsewhere when
+// they were born.
+func (e *expirer) commands(from shardcfg.ShardID) (list []entry.Command, next shardcfg.ShardID, err error) {
 	snapshot, err := e.n.replica.Store().NewSnapshot()
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer func() { err = errors.Join(err, snapshot.Close()) }()
-	due, err := kvfsm.Expiry{
-		TargetMS:    uint64(max(e.clock().Add(-e.age).UnixMilli(), 0)),
+	now, age := e.n.replica.Now(), uint64(e.age.Milliseconds())
+	due, next, err := kvfsm.Expiry{
+		TargetMS:    now - min(now, age),
 		StepMS:      uint64(min(floorStepMin, e.age/4).Milliseconds()),
 		SessionsMax: pruneSessionsMax, CommandsMax: pruneCommandsMax,
-	}.Due(snapshot)
+	}.Due(snapshot, from)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	for _, c := range due {
 		list = append(list, kvfsm.Encode(c))
 	}
-	return list, nil
+	return list, next, nil
 }
 
 func (e *expirer) propose(ctx context.Context, list []entry.Command) error {

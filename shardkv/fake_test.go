@@ -117,6 +117,7 @@ func (f *fakeReplica) Leader() (string, bool) {
 
 func (f *fakeReplica) Status() raftgroup.Status { return raftgroup.Status{} }
 func (f *fakeReplica) Clock() uint64            { return cmp.Or(f.clock, clockMs) }
+func (f *fakeReplica) Now() uint64              { return f.Clock() }
 
 const (
 	clockMs    = 1_700_000_000_000

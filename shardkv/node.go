@@ -29,6 +29,7 @@ type replica interface {
 	Leader() (address string, self bool)
 	Status() raftgroup.Status
 	Clock() uint64
+	Now() uint64
 }
 
 // live is the replica of a group.
@@ -145,7 +146,7 @@ func (n *node) lead(ctx context.Context, s *Server) {
 	m := newMover(s, n)
 	p := &poller{s: s, n: n, m: m, wake: make(chan struct{}, 1)}
 	m.ask = func() { poke(p.wake) }
-	e := &expirer{n: n, age: s.opts.SessionAge, clock: s.opts.Clock}
+	e := &expirer{n: n, age: s.opts.SessionAge}
 	n.mover.Store(m)
 	var parts sync.WaitGroup
 	parts.Go(func() { m.run(ctx) })

@@ -81,4 +81,9 @@ var foundBugs = []bug{
 		"\tcase votes:\n", "\tcase votes && who == \"\":\n"), catchers: []catcher{tests("./raftgroup/host", "TestMembershipMatrix")}},
 	{name: "an old replacement is continued", edits: one("raftgroup/members.go",
 		"old == m.ServerID {", "old == \"\" {"), catchers: []catcher{tests("./raftgroup/host", "TestOldReplacementIsForgotten")}},
+	{name: "each list of an expiry looks at all shards", edits: one("shardkv/expiry.go",
+		"\t\tfrom = next\n", "\t\tfrom = min(next, 0)\n"), catchers: []catcher{tests("./shardkv", "TestExpiryIsLinear")}},
+	{name: "the entry clock stands still behind a jump", edits: one("raftgroup/clock.go",
+		"if since := now.Sub(c.anchor); !c.anchor.IsZero() && since > 0 {", "if since := now.Sub(c.anchor); !c.anchor.IsZero() && since < 0 {"),
+		catchers: []catcher{tests("./raftgroup", "TestEntryClockGoesOn")}},
 }

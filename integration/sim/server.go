@@ -273,13 +273,15 @@ func (s *server) expireLater() {
 	}
 	every := min(time.Minute, max(age/8, 50*time.Millisecond))
 	s.r.n.after(every, s.mine(func() {
-		s.expire(uint64(age.Milliseconds()))
+		s.expire(uint64(age.Milliseconds()), 0)
 		s.expireLater()
 	}))
 }
 
-func (s *server) expire(age uint64) {
-	due, err := kvfsm.Expiry{TargetMS: s.r.n.clock() - age, StepMS: age / 4, SessionsMax: 2, CommandsMax: 8}.Due(s.r.reader())
+// expire follows shardkv's expirer, from a shard on.
+func (s *server) expire(age uint64, from shardcfg.ShardID) {
+	now := max(s.r.n.clock(), s.r.machine.at.clock)
+	due, next, err := kvfsm.Expiry{TargetMS: now - age, StepMS: age / 4, SessionsMax: 2, CommandsMax: 8}.Due(s.r.reader(), from)
 	if s.r.failed(err, "look for old sessions") || len(due) == 0 {
 		return
 	}
@@ -287,7 +289,7 @@ func (s *server) expire(age uint64) {
 	for i, c := range due {
 		list[i] = kvfsm.Encode(c)
 	}
-	again := s.mine(func() { s.expire(age) })
+	again := s.mine(func() { s.expire(age, next) })
 	s.r.propose(list, background, func(_ []any, how fate) {
 		if how == fateDone {
 			s.r.n.after(pruneRest, again)

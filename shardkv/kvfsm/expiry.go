@@ -1,6 +1,9 @@
 package kvfsm
 
-import "github.com/shoalkv/shoal/raftgroup/store"
+import (
+	"github.com/shoalkv/shoal/raftgroup/store"
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+)
 
 // Expiry says which sessions are to be forgotten.
 type Expiry struct {
@@ -15,25 +18,25 @@ type Expiry struct {
 	CommandsMax int
 }
 
-// Due returns the next commands of an expiry for the shards that the group holds:
-// floors to raise, sessions below them to prune. There is nothing more to do when
-// it returns none. A shard that knows no old session costs no command.
-func (e Expiry) Due(r store.Reader) (list []Command, err error) {
-	records, err := ReadRecords(r)
-	if err != nil {
-		return nil, err
-	}
-	for i := range records {
-		if len(list) >= e.CommandsMax {
-			break
-		}
-		if rec := &records[i]; rec.Phase.Serves() {
+// Due returns the next commands of an expiry for the shards that the group holds,
+// from shard from on: floors to raise, sessions below them to prune. next is where
+// to go on once they are applied: at the first of their shards, which may have more
+// to prune. There is nothing more to do when none are due. So an expiry looks at
+// each shard about once for each list that it is in, however many there are. A
+// shard that knows no old session costs no command.
+func (e Expiry) Due(r store.Reader, from shardcfg.ShardID) (list []Command, next shardcfg.ShardID, err error) {
+	err = eachRecord(r, from, func(rec *Record) (more bool, err error) {
+		if rec.Phase.Serves() {
 			if list, err = e.due(r, rec, list); err != nil {
-				return nil, err
+				return false, err
 			}
 		}
+		return len(list) < e.CommandsMax, nil
+	})
+	if len(list) > 0 {
+		next = shardOf(list[0])
 	}
-	return list, nil
+	return list, next, err
 }
 
 func (e Expiry) due(r store.Reader, rec *Record, list []Command) ([]Command, error) {

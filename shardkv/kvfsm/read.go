@@ -67,28 +67,39 @@ func ReadRecord(r store.Reader, s shardcfg.ShardID) (Record, error) {
 }
 
 // ReadRecords returns all records that exist, in ascending order of shard.
-func ReadRecords(r store.Reader) ([]Record, error) {
+func ReadRecords(r store.Reader) (records []Record, err error) {
+	err = eachRecord(r, 0, func(rec *Record) (bool, error) {
+		records = append(records, *rec)
+		return true, nil
+	})
+	return records, err
+}
+
+// eachRecord calls look with the records that exist, in ascending order of shard
+// from a shard on, until it says that it wants no more.
+func eachRecord(r store.Reader, from shardcfg.ShardID, look func(rec *Record) (more bool, err error)) error {
 	prefix := machineKey(machineRecord)
-	it, err := r.Iterate(prefix, store.PrefixEnd(prefix))
+	it, err := r.Iterate(recordKey(from), store.PrefixEnd(prefix))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var records []Record
-	for it.Next() {
+	for more := true; more && it.Next(); {
 		key := it.Key()
 		if len(key) != len(prefix)+2 {
 			it.Close()
-			return nil, fmt.Errorf("%w: record key % x", ErrState, key)
+			return fmt.Errorf("%w: record key % x", ErrState, key)
 		}
 		// The record keeps the cursor's key, so it must not alias the iterator.
 		rec, err := parseRecord(shardcfg.ShardID(binary.BigEndian.Uint16(key[len(prefix):])), append([]byte(nil), it.Value()...))
+		if err == nil {
+			more, err = look(&rec)
+		}
 		if err != nil {
 			it.Close()
-			return nil, err
+			return err
 		}
-		records = append(records, rec)
 	}
-	return records, it.Close()
+	return it.Close()
 }
 
 // A Lookup is the result of Get.
