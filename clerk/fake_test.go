@@ -30,22 +30,23 @@ type fakeCluster struct {
 	groups      []*fakeGroup
 	controllers []*fakeController
 
-	mu       sync.Mutex
-	servers  map[string]*fakeServer // by address
-	shards   []fakeShard
-	values   map[string]fakeValue
-	executed map[fakeStamp]*kvpb.Outcome
-	acked    map[[16]byte]uint64 // by session: its numbers below are forgotten
-	floor    uint64              // sessions born before are expired
-	config   *shardcfg.Config
-	requests map[string]*ctrlpb.ChangeReply
-	changed  chan struct{} // closed when the config changes
-	fault    func(addr string, op *kvpb.Operation) fault
-	messages int
-	ops      int
-	scans    int // requests for pages that were answered
-	pages    int
-	scanned  int // records in them
+	mu               sync.Mutex
+	servers          map[string]*fakeServer // by address
+	shards           []fakeShard
+	values           map[string]fakeValue
+	executed         map[fakeStamp]*kvpb.Outcome
+	acked            map[[16]byte]uint64 // by session: its numbers below are forgotten
+	floor            uint64              // sessions born before are expired
+	config           *shardcfg.Config
+	requests         map[string]*ctrlpb.ChangeReply
+	changed          chan struct{} // closed when the config changes
+	fault            func(addr string, op *kvpb.Operation) fault
+	messages         int
+	ops              int
+	scanRequestBytes int // of the largest request for pages
+	scans            int // requests for pages that were answered
+	pages            int
+	scanned          int // records in them
 	// scanRecords bounds the records of an answer to a scan.
 	scanRecords int
 	shuffled    int // so many answers to scans have their pages in the wrong order
@@ -75,6 +76,7 @@ type fakeShard struct {
 type fakeValue struct {
 	bytes   []byte
 	version uint64
+	shard   int
 }
 
 type fakeStamp struct {
@@ -384,7 +386,7 @@ func (f *fakeCluster) writeLocked(s *fakeShard, op *kvpb.Operation, old fakeValu
 		return &kvpb.Outcome{Code: kvpb.Code_VERSION_MISMATCH, Version: old.version}
 	}
 	s.revision++
-	value := fakeValue{version: s.revision}
+	value := fakeValue{version: s.revision, shard: f.shardOf(key)}
 	switch kind := op.GetKind().(type) {
 	case *kvpb.Operation_Put:
 		value.bytes = slices.Clone(kind.Put.GetValue())

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/kvpb"
 )
@@ -212,6 +214,7 @@ func (r *fakeReplica) Scan(_ context.Context, q *kvpb.ScanRequest) (*kvpb.ScanRe
 		return response, nil
 	}
 	f.scans++
+	f.scanRequestBytes = max(f.scanRequestBytes, proto.Size(q))
 	room := f.scanRecords
 	if n := int(q.GetLimit()); n > 0 {
 		room = min(room, n)
@@ -251,8 +254,8 @@ func (r *fakeReplica) Scan(_ context.Context, q *kvpb.ScanRequest) (*kvpb.ScanRe
 // keysLocked are the keys of a shard behind one, in their order.
 func (f *fakeCluster) keysLocked(shard int, prefix, after string) []string {
 	var keys []string
-	for key := range f.values {
-		if f.shardOf(key) == shard && strings.HasPrefix(key, prefix) && key > after {
+	for key, value := range f.values {
+		if value.shard == shard && strings.HasPrefix(key, prefix) && key > after {
 			keys = append(keys, key)
 		}
 	}

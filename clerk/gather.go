@@ -17,7 +17,7 @@ const (
 	// gatherGroupBytesMax what of one group, each by an answer more.
 	gatherBytesMax      = 32 << 20
 	gatherGroupBytesMax = 512 << 10
-	// gatherAnswerBytes is about what an answer may bring.
+	// gatherAnswerBytes is about what an answer may bring, and a request may take.
 	gatherAnswerBytes = 1 << 20
 )
 
@@ -267,12 +267,17 @@ func (t *routeTable) opAt(shard shardcfg.ShardID) route.Op {
 }
 
 // sameGroup returns the first of a list, and those of the others that have no page
-// yet and that the group should serve which the operation was sent to.
+// yet and that the group should serve which the operation was sent to, as far as a
+// request has room.
 func (t *routeTable) sameGroup(op *route.Op, from []*kvpb.ScanFrom, have map[shardcfg.ShardID]*kvpb.ScanPage) []*kvpb.ScanFrom {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	out := from[:1:1]
+	const overheadBytes = 16
+	out, bytes := from[:1:1], 0
 	for _, f := range from[1:] {
+		if bytes += len(f.GetAfter()) + overheadBytes; bytes > gatherAnswerBytes {
+			break
+		}
 		if s := shardcfg.ShardID(f.GetShard()); have[s] == nil && t.mu.table.WardOf(s) == op.Sent() {
 			out = append(out, f)
 		}

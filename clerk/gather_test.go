@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/shoalkv/shoal/clerk"
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 )
 
 // inLargeBubble runs a test on three groups and 1,024 shards, whose leaders a clerk
@@ -203,6 +205,35 @@ func TestPagesOfOtherShards(t *testing.T) {
 		}
 		if found != 1 {
 			t.Errorf("found %d times", found)
+		}
+	})
+}
+
+// However long the keys are that were reached, a request stays small: shards that
+// have no room in it are asked for in another.
+func TestScanOfLongKeys(t *testing.T) {
+	inLargeBubble(t, func(t *testing.T, f *fakeCluster, c *clerk.Clerk) {
+		long := strings.Repeat("k", shardcfg.KeyBytesMax-8)
+		var pairs []clerk.Pair
+		for i := range 600 {
+			pairs = append(pairs, clerk.Pair{Key: fmt.Appendf(nil, "%s%d", long, i)})
+		}
+		for _, r := range c.PutMulti(t.Context(), pairs) {
+			if r.Err != nil {
+				t.Fatal(r.Err)
+			}
+		}
+		n := 0
+		for _, err := range c.Scan(t.Context(), []byte("k"), clerk.Ordered(), clerk.From(clerk.Cursor{After: []byte(long)})) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			n++
+		}
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if n != len(pairs) || f.scanRequestBytes > 1<<20+8<<10 {
+			t.Errorf("%d of %d keys; the largest request had %d bytes", n, len(pairs), f.scanRequestBytes)
 		}
 	})
 }

@@ -272,7 +272,10 @@ func (l *lane) message(batch []*attempt) (r *kvpb.ExecuteRequest, bytes int) {
 	if session != nil {
 		r.Session = l.c.sessions.message(session)
 	}
-	hold := min(max(holdMin, 2*time.Duration(l.patienceMS.Load())*time.Millisecond), holdMax)
+	hold := holdMin
+	if session != nil {
+		hold = min(max(holdMin, 2*time.Duration(l.patienceMS.Load())*time.Millisecond), holdMax)
+	}
 	hold = min(hold, max(time.Until(last), time.Millisecond))
 	r.TimeoutMs = uint32(hold.Milliseconds()) + 1
 	return r, bytes
