@@ -138,7 +138,7 @@ func (e *OlderCopyError) Error() string {
 }
 
 // A UsageError says that a replica was started with options that can't be
-// right. The command line exits with code 2 for it.
+// right. The command line exits with code 64 for it.
 type UsageError struct{ Problem string }
 
 func (e *UsageError) Error() string { return e.Problem }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -379,5 +381,37 @@ func TestCloseWhileForming(t *testing.T) {
 	var wrong *formation.DirectoryError
 	if err := alone.CheckCluster([16]byte{1}); !errors.As(err, &wrong) || wrong.What != "cluster" || !formation.Refused(err) {
 		t.Fatalf("another cluster: %v", err)
+	}
+}
+
+// Nobody but their owner can read what users stored, also where others may enter
+// the data directory: no file or directory below it is open to them.
+func TestFilesArePrivate(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Umask(syscall.Umask(0)) // whatever the process allows
+	h := newTestHost(t, "1", dir, "127.0.0.1:0", nil)
+	h.run(7, map[string]string{"1": h.Addr()})
+	propose(t, "secret", h)
+	h.close()
+	h = newTestHost(t, "1", dir, h.Addr(), nil) // which reuses and rewrites files
+	h.run(7, nil)
+	expectLog(t, h, "secret")
+	files := 0
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || path == dir {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil && info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s is %v", path[len(dir):], info.Mode())
+		}
+		files++
+		return err
+	})
+	if err != nil || files < 8 {
+		t.Fatalf("saw %d files: %v", files, err)
 	}
 }

@@ -15,7 +15,7 @@ import (
 )
 
 // An InsecureError refuses to listen where strangers could connect. The command
-// line exits with code 2 for it.
+// line exits with code 64 for it.
 type InsecureError struct{ Address string }
 
 func (e *InsecureError) Error() string {

@@ -19,7 +19,7 @@ const formatVersion = pebble.FormatValueSeparation
 
 func (o Options) withDefaults() Options {
 	if o.FS == nil {
-		o.FS = vfs.Default
+		o.FS = privateFS{vfs.Default}
 	}
 	o.CacheBytes = cmp.Or(o.CacheBytes, 8<<20)
 	o.MemTableBytes = cmp.Or(o.MemTableBytes, 4<<20)

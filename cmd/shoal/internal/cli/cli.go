@@ -66,7 +66,7 @@ func Run(ctx context.Context, env Environment) int {
 	root.SetIn(env.Stdin)
 	root.SetOut(env.Stdout)
 	root.SetErr(env.Stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if a.out != nil {
 		if flushErr := a.out.Flush(); err == nil && flushErr != nil {
 			err = fmt.Errorf("write the result: %w", flushErr)
@@ -84,6 +84,9 @@ func Run(ctx context.Context, env Environment) int {
 	}
 	if code == ExitUsage && !a.started {
 		fmt.Fprintln(env.Stderr, "'shoal --help' lists the commands, 'shoal COMMAND --help' explains one.")
+	}
+	if code == ExitUsage && cmd.Annotations[annotationServer] == annotationReplica {
+		code = ExitServerUsage
 	}
 	return code
 }

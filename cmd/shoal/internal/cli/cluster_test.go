@@ -23,12 +23,19 @@ import (
 // processes can be tested without building one.
 func TestMain(m *testing.M) {
 	if os.Getenv(beProgram) != "" {
+		if os.Getenv(panicSoon) != "" {
+			go func() { panic("a fault in the background") }()
+		}
 		os.Exit(Main())
 	}
 	os.Exit(m.Run())
 }
 
-const beProgram = "CLI_TEST_BE_PROGRAM"
+const (
+	beProgram = "CLI_TEST_BE_PROGRAM"
+	// panicSoon makes the program panic in a goroutine of its own.
+	panicSoon = "CLI_TEST_PANIC"
+)
 
 // The data and administration commands print what the contract says, from an
 // empty store to a group that joined and left; and the data outlives the

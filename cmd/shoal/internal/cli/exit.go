@@ -21,6 +21,10 @@ const (
 	ExitUnavailable = 3 // unavailable or timed out
 	ExitCondition   = 4 // not found, or a condition did not hold
 	ExitRefused     = 5 // would lose data or quorum, wrong cluster or identity, not permitted
+	// ExitServerUsage is ExitUsage of the commands that run a replica (EX_USAGE of
+	// sysexits.h): Go ends a process that panics with 2, and a supervisor must start
+	// that one again.
+	ExitServerUsage = 64
 )
 
 // A usageError is a command line that can't be understood.
