@@ -32,6 +32,9 @@ type Repairing struct {
 	// for a group that was destroyed serve from the copy that was left. Without it,
 	// nothing is repaired.
 	LossAccepted bool
+	// CopiesOnly lets no shard begin anew, empty: only those are repaired of which a
+	// group has a copy.
+	CopiesOnly bool
 }
 
 // A ShardFate is what becomes of a shard that was looked at.
@@ -52,7 +55,7 @@ type ShardFate struct {
 // ErrRefused. It returns the fates of the shards that were named, or else of those
 // that are neither served nor waiting for their first token. It may be repeated.
 func (a *Admin) Repair(ctx context.Context, o Repairing) ([]ShardFate, error) {
-	r := &ctrlpb.RepairRequest{Plan: o.Plan, LossAccepted: o.LossAccepted}
+	r := &ctrlpb.RepairRequest{Plan: o.Plan, LossAccepted: o.LossAccepted, CopiesOnly: o.CopiesOnly}
 	for _, s := range o.Shards {
 		r.Shards = append(r.Shards, uint32(s))
 	}

@@ -182,7 +182,7 @@ func (q *repairing) judge(ctx context.Context, c ctrlfsm.RepairShards) (list []c
 	due.Cases = nil
 	var at []int // where each of them stands in list
 	for i, v := range list {
-		if v.Fate.Repairable(c.LossAccepted) {
+		if v.Fate.Repairable(c.LossAccepted) && !(q.req.GetCopiesOnly() && v.Fate == ctrlfsm.FateLost) {
 			due.Cases, at = append(due.Cases, c.Cases[i]), append(at, i)
 		}
 	}

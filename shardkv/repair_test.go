@@ -91,15 +91,24 @@ func (c *cluster) retire(incarnation []byte, force bool) error {
 
 // repair returns how many shards have which fate.
 func (c *cluster) repair(lossAccepted bool) (fates map[ctrlpb.Fate]int, err error) {
+	fates, _, err = c.repairBy(&ctrlpb.RepairRequest{LossAccepted: lossAccepted})
+	return fates, err
+}
+
+// repairBy returns besides how many repairs were granted.
+func (c *cluster) repairBy(q *ctrlpb.RepairRequest) (fates map[ctrlpb.Fate]int, granted int, err error) {
 	err = c.call(func(ctx context.Context, k ctrlpb.ControllerClient) error {
-		fates = map[ctrlpb.Fate]int{}
-		reply, err := k.Repair(ctx, &ctrlpb.RepairRequest{LossAccepted: lossAccepted})
+		fates, granted = map[ctrlpb.Fate]int{}, 0
+		reply, err := k.Repair(ctx, q)
 		for _, f := range reply.GetShards() {
 			fates[f.GetFate()]++
+			if f.GetGen() > 0 {
+				granted++
+			}
 		}
 		return err
 	})
-	return fates, err
+	return fates, granted, err
 }
 
 // Claim: if a group is destroyed between the freeze and the install of its
@@ -144,7 +153,7 @@ func TestDestinationDestroyed(t *testing.T) {
 	c.join(3)
 	n := frozen()
 	for _, accepted := range []bool{false, true} {
-		fates, err := c.repair(accepted)
+		fates, _, err := c.repairBy(&ctrlpb.RepairRequest{LossAccepted: accepted, CopiesOnly: true})
 		if err != nil || fates[ctrlpb.Fate_THAWED] != n || fates[ctrlpb.Fate_LOST] != 0 {
 			t.Fatalf("%d shards are frozen; repaired: %v, %v", n, fates, err)
 		}
@@ -201,6 +210,10 @@ func TestHolderDestroyed(t *testing.T) {
 	}
 	if fates, err := c.repair(false); err != nil || fates[ctrlpb.Fate_LOST] != len(held) || len(fates) != 1 {
 		t.Fatalf("group 2 held %d shards; found: %v, %v", len(held), fates, err)
+	}
+	copies := &ctrlpb.RepairRequest{LossAccepted: true, CopiesOnly: true}
+	if fates, granted, err := c.repairBy(copies); err != nil || fates[ctrlpb.Fate_LOST] != len(held) || granted != 0 {
+		t.Fatalf("only copies, of which there is none: %v, %d granted, %v", fates, granted, err)
 	}
 	if fates, err := c.repair(true); err != nil || fates[ctrlpb.Fate_LOST] != len(held) {
 		t.Fatalf("repaired: %v, %v", fates, err)

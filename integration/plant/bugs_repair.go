@@ -27,6 +27,8 @@ var repairBugs = []bug{
 	{name: "a directory in use is salvaged", edits: one("raftgroup/host/listen.go",
 		"if errors.Is(err, fs.ErrNotExist) {\n\t\treturn func() error { return nil }, nil // a copy", "if true {\n\t\treturn func() error { return nil }, nil // a copy"),
 		catchers: []catcher{tests("./shardkv/salvage", "TestRefusals")}},
+	{name: "a shard begins anew though only copies were wanted", edits: one("shardctrler/repair.go",
+		" && !(q.req.GetCopiesOnly() && v.Fate == ctrlfsm.FateLost)", ""), catchers: []catcher{tests("./shardkv", "TestHolderDestroyed")}},
 	{name: "a loss is not asked about", edits: one("shardctrler/ctrlfsm/judge.go",
 		"return lossAccepted && (f == FateThawed || f == FateLost)", "return f == FateThawed || lossAccepted && f == FateLost"), catchers: []catcher{controller}},
 	{name: "a copy thaws though its receiver lives", edits: one("shardctrler/ctrlfsm/judge.go",

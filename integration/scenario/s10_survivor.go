@@ -201,7 +201,7 @@ func (e *Env) reform(ctx context.Context, c *cluster.Cluster, survivor *cluster.
 	if thawed != len(fates) || thawed == 0 {
 		return fmt.Errorf("fates: %+v", fates)
 	}
-	if err := c.Shoal(ctx, "repair", "--accept-data-loss", "--wait", "--wait-timeout", "1m").Err(); err != nil {
+	if err := c.Shoal(ctx, "repair", "--accept-data-loss", "--copies-only", "--wait", "--wait-timeout", "1m").Err(); err != nil {
 		return fmt.Errorf("repair: %w", err)
 	}
 	for _, p := range c.Groups[2] {

@@ -1472,6 +1472,7 @@ type RepairRequest struct {
 	Shards        []uint32               `protobuf:"varint,2,rep,packed,name=shards,proto3" json:"shards,omitempty"`                          // empty: all that need it
 	Plan          bool                   `protobuf:"varint,3,opt,name=plan,proto3" json:"plan,omitempty"`                                     // grant nothing
 	LossAccepted  bool                   `protobuf:"varint,4,opt,name=loss_accepted,json=lossAccepted,proto3" json:"loss_accepted,omitempty"` // serve again though acknowledged writes are lost, or may be
+	CopiesOnly    bool                   `protobuf:"varint,5,opt,name=copies_only,json=copiesOnly,proto3" json:"copies_only,omitempty"`       // let no shard begin anew: repair those of which a copy is left
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1530,6 +1531,13 @@ func (x *RepairRequest) GetPlan() bool {
 func (x *RepairRequest) GetLossAccepted() bool {
 	if x != nil {
 		return x.LossAccepted
+	}
+	return false
+}
+
+func (x *RepairRequest) GetCopiesOnly() bool {
+	if x != nil {
+		return x.CopiesOnly
 	}
 	return false
 }
@@ -2974,12 +2982,14 @@ const file_shardctrler_ctrlpb_ctrl_proto_rawDesc = "" +
 	"\arequest\x18\x02 \x01(\v2\x18.shoal.ctrl.v1.RequestIDR\arequest\x12 \n" +
 	"\vincarnation\x18\x03 \x01(\fR\vincarnation\x12\x12\n" +
 	"\x04plan\x18\x04 \x01(\bR\x04plan\x12\x14\n" +
-	"\x05force\x18\x05 \x01(\bR\x05force\"z\n" +
+	"\x05force\x18\x05 \x01(\bR\x05force\"\x9b\x01\n" +
 	"\rRepairRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\fR\acluster\x12\x16\n" +
 	"\x06shards\x18\x02 \x03(\rR\x06shards\x12\x12\n" +
 	"\x04plan\x18\x03 \x01(\bR\x04plan\x12#\n" +
-	"\rloss_accepted\x18\x04 \x01(\bR\flossAccepted\"Q\n" +
+	"\rloss_accepted\x18\x04 \x01(\bR\flossAccepted\x12\x1f\n" +
+	"\vcopies_only\x18\x05 \x01(\bR\n" +
+	"copiesOnly\"Q\n" +
 	"\vRepairReply\x12\x10\n" +
 	"\x03num\x18\x01 \x01(\x04R\x03num\x120\n" +
 	"\x06shards\x18\x02 \x03(\v2\x18.shoal.ctrl.v1.ShardFateR\x06shards\"n\n" +

@@ -112,7 +112,8 @@ become of each. With --accept-data-loss they are served again as far as possible
   thawed     the shard was frozen on its way to a group that was retired; the copy
              that it was frozen from serves again. Writes that the lost group
              acknowledged, if it had begun to serve the shard, are lost: nobody
-             that is left can say whether it had
+             that is left can say whether it had. A group that was reformed from
+             a disk ("shoal reform") shows what it has in the same way
   lost       the group that had the shard was retired, and the data is gone: the
              shard begins anew, empty
   moving     it is on its way to a group that lives: nothing to repair
@@ -130,6 +131,7 @@ shard waits for --accept-data-loss.`,
 	f := cmd.Flags()
 	f.BoolVar(&o.Plan, "plan", false, "change nothing, and print what was found")
 	f.BoolVar(&o.LossAccepted, "accept-data-loss", false, "let shards serve again though acknowledged writes are lost, or may be")
+	f.BoolVar(&o.CopiesOnly, "copies-only", false, "let no shard begin anew, empty: repair those of which a copy is left")
 	w.flags(f, "every shard is where it should be")
 	cmd.RunE = a.clerkCommand(func(ctx context.Context, c *clerk.Clerk, args []string) error {
 		for _, arg := range args {

@@ -210,7 +210,7 @@ first replica on NEW-DIR, let it join, and repair:
   shoal server --data NEW-DIR --listen HOST:PORT --id ID --group GID ...
   shoal join GID HOST:PORT
   shoal repair --plan
-  shoal repair --accept-data-loss --wait
+  shoal repair --accept-data-loss --copies-only --wait
 
 "repair" asks every group who has newer data, and lets the new group's copy of a shard
 be served again where nobody has. What the old group acknowledged without this
