@@ -223,6 +223,7 @@ func (x *explorer) expandCommand(st *state, a action, emit func(action, *state, 
 		next.versions[op] = packVersion(out.outcome.Version)
 		if x.bound.Destroyed > 0 {
 			next.at[op] = uint8(x.locals[out.to].shards[s].epoch)
+			next.ever |= 1 << op
 		}
 	}
 	l := x.locals[out.to]

@@ -28,6 +28,10 @@ type Bound struct {
 	// Destroyed is how many groups may be destroyed, with all that they have; each
 	// is retired by a config of its own, and the others may repair the shards.
 	Destroyed int
+	// Reformed lets the group that takes a destroyed one's seat begin with one of its
+	// disks, as kvfsm.Reform makes it: as it was at the end, or in a full search at any
+	// moment. Operations must be appends then.
+	Reformed bool
 	// Faults is how many stagings may lose an item, or be lost.
 	Faults int
 	// Expiry lets any group raise the session floor above the birth of old
@@ -126,12 +130,15 @@ var (
 	tinyRelapse = Bound{Name: "tiny-relapse", Groups: 2, Shards: 1, Keys: 1, Configs: 4, Destroyed: 2}
 	tinyWrites  = Bound{Name: "tiny-writes", Groups: 2, Shards: 1, Keys: 2, Configs: 3, Ops: ops("a0 a1")}
 
+	// A disk that shows the past needs a full search.
+	tinyReformed = Bound{Name: "tiny-reformed", Groups: 2, Shards: 1, Keys: 1, Configs: 3, Ops: ops("old:a0"), Destroyed: 1, Reformed: true, Live: 64}
+
 	TinyBounds = []Bound{tinyHandoff, tinyExpiry, tinyFaults, tinyMoves, tinyEmptied, tinyAppends, tinyRepeats, tinyWrites, tinyLoss, tinyLosses, tinyRelapse}
 )
 
 // FindBound returns the bound of a name.
 func FindBound(name string) (Bound, bool) {
-	for _, b := range slices.Concat(Bounds, TinyBounds) {
+	for _, b := range slices.Concat(Bounds, TinyBounds, []Bound{tinyReformed}) {
 		if b.Name == name {
 			return b, true
 		}
@@ -141,11 +148,11 @@ func FindBound(name string) (Bound, bool) {
 
 // Times of the search, in ms. The clock of every entry is the same: order in
 // the log decides, and the machine compares nothing else with it but births and
-// floors.
+// floors. A young session is not older than the floor that a repair leaves.
 const (
 	clockNow   = 1000
 	birthOld   = 100
-	birthYoung = 600
+	birthYoung = clockNow
 	floorNew   = 500
 )
 

@@ -58,6 +58,8 @@ func (x *explorer) checkOutcome(st *state, op int, out kvfsm.Outcome) string {
 		return fmt.Sprintf("INV-2 NoLoss: operation %d is called a repeat and was never executed", op+1)
 	case out.Repeat && packVersion(out.Version) != st.versions[op]:
 		return fmt.Sprintf("INV-2 NoLoss: a repeat of operation %d is answered with version %d, its execution was with %d", op+1, packVersion(out.Version), st.versions[op])
+	case !out.Repeat && x.bound.Ops[op].Old && st.ever>>op&1 == 1:
+		return fmt.Sprintf("INV-2 NoLoss: operation %d is executed again, though its session is from before the repair", op+1)
 	case !out.Repeat && done:
 		return fmt.Sprintf("INV-2 NoLoss: operation %d is executed twice", op+1)
 	}
@@ -111,7 +113,7 @@ func (x *explorer) checkState(st *state) string {
 			if sh.epoch>>epochBits == 0 && sh.epoch > uint64(st.configCount) {
 				return fmt.Sprintf("INV-10 Bounded: epoch %d after %d configs", sh.epoch, st.configCount)
 			}
-			holds := sh.phase.Serves() || sh.phase == kvfsm.PhaseFrozen
+			holds := sh.phase.Serves() || sh.phase == kvfsm.PhaseFrozen && !reformedCopy(seat, sh)
 			if sh.phase.Serves() {
 				if serving != noInc {
 					return fmt.Sprintf("INV-1 Token: shard %d is served by %v and by %v", s, serving, l.inc)

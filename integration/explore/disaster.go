@@ -54,6 +54,9 @@ type disasters struct {
 	mintedBy [ShardsMax]incID
 	// at is the packed epoch at which each operation was executed.
 	at [OpsMax]uint8
+	// ever are the operations that were ever executed, as bits, by number: also those
+	// that are lost.
+	ever uint8
 }
 
 // epochBits are those of the number in a packed epoch; the generation is above.
@@ -132,6 +135,7 @@ func (st *state) appendDisasters(dst []uint32, b *Bound) []uint32 {
 	for op, epoch := range st.at {
 		at[op/4] |= uint32(epoch) << (8 * (op % 4))
 	}
+	at[1] |= uint32(st.ever) << 16 // at holds no more than OpsMax
 	return append(dst, at[:]...)
 }
 
@@ -162,6 +166,7 @@ func (st *state) readDisasters(w []uint32, b *Bound) []uint32 {
 	for op := range st.at {
 		st.at[op] = uint8(w[op/4] >> (8 * (op % 4)))
 	}
+	st.ever = uint8(w[1] >> 16)
 	return w[2:]
 }
 
@@ -199,8 +204,8 @@ func (x *explorer) expandDisasters(st *state, emit func(action, *state, string))
 	}
 }
 
-// destroy takes a seat's group away; a new one takes its place, with an empty
-// disk.
+// destroy takes a seat's group away; a new one takes its place, with an empty disk,
+// or with one that is left of the destroyed group.
 func (x *explorer) destroy(st *state, seat int, emit func(action, *state, string)) {
 	next := &x.scratch.next
 	gone := *st
@@ -212,18 +217,23 @@ func (x *explorer) destroy(st *state, seat int, emit func(action, *state, string
 	}
 	gone.ends[gone.destroyed] = last
 	x.ownerMaps(st, func(owners []int) {
-		st.copyTo(next)
-		next.retired, next.lives, next.ends = gone.retired, gone.lives, gone.ends
-		next.destroyed++
-		for s := range x.bound.Shards {
-			next.asked[s] &^= 1 << seat
+		for left := range x.disksLeft(st, seat) {
+			st.copyTo(next)
+			next.retired, next.lives, next.ends = gone.retired, gone.lives, gone.ends
+			next.destroyed++
+			for s := range x.bound.Shards {
+				next.asked[s] &^= 1 << seat
+			}
+			x.succeed(next, seat, st.inc(seat), left)
+			c := x.makeConfig(next, owners)
+			x.publish(next, c)
+			x.finish(action{actDestroy, seat, c | uint32(left)<<leftShift}, next, "", emit)
 		}
-		x.found(next, seat)
-		c := x.makeConfig(next, owners)
-		x.publish(next, c)
-		x.finish(action{actDestroy, seat, c}, next, "", emit)
 	})
 }
+
+// leftShift is where the action of a destruction says which disk was left.
+const leftShift = 16
 
 // publish makes a config the newest one. Answers are of use for one config only.
 func (x *explorer) publish(st *state, c uint32) {
@@ -387,7 +397,7 @@ func (x *explorer) remade(st *state, c kvfsm.Command, was *shardState, s int) {
 	}
 	n := uint8(0)
 	for _, op := range st.order[s][:st.executed[s]] {
-		if uint64(st.at[op]) > kept {
+		if uint64(st.at[op]) > kept || x.bound.Reformed && !has(was.served, op) {
 			st.at[op], st.versions[op] = 0, 0
 			continue
 		}
@@ -402,8 +412,11 @@ func (x *explorer) remade(st *state, c kvfsm.Command, was *shardState, s int) {
 func (x *explorer) describeDisaster(a action, st *state) string {
 	switch a.kind {
 	case actDestroy:
-		c := x.configs[a.arg]
-		return fmt.Sprintf("%v is destroyed; config %d retires it, owners %v", st.inc(a.seat), c.config.Num, c.owners[:x.bound.Shards])
+		c, left := x.configs[a.arg&(1<<leftShift-1)], ""
+		if n := a.arg >> leftShift; n > 0 {
+			left = fmt.Sprintf(", and what takes its seat is reformed from disk %d of it", n)
+		}
+		return fmt.Sprintf("%v is destroyed; config %d retires it, owners %v%s", st.inc(a.seat), c.config.Num, c.owners[:x.bound.Shards], left)
 	case actAnswer:
 		return fmt.Sprintf("%v answers", st.inc(a.seat))
 	}

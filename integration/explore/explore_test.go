@@ -104,3 +104,15 @@ func TestPlantsAreCaught(t *testing.T) {
 		})
 	}
 }
+
+// Claim: a group that begins with the disk of a destroyed one, as it was at any moment
+// of its past, breaks no invariant: nothing is served twice, no epoch is minted twice,
+// what the thawed copy shows is what was executed until then, and no old session's
+// write is executed again.
+func TestReformed(t *testing.T) {
+	r := Run(tinyReformed, Options{Full: true})
+	if r.Violation != nil || !r.Complete {
+		t.Errorf("complete: %v, %+v", r.Complete, r.Violation)
+	}
+	t.Logf("%d states, %v", r.States, r.Elapsed)
+}

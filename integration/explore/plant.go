@@ -43,6 +43,8 @@ type Plant struct {
 	OwnGeneration bool
 	// Judge replaces ctrlfsm.Judge.
 	Judge func(c *shardcfg.Config, k ctrlfsm.Case) (ctrlfsm.Fate, shardcfg.Incarnation)
+	// Reform replaces kvfsm.Reform.
+	Reform func(b store.Batch, destroyed kvfsm.Peer) (int, error)
 	// ForgetClaims lets no leader learn of a claim.
 	ForgetClaims bool
 }

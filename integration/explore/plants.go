@@ -70,6 +70,8 @@ var Plants = []Plant{
 		Bound: tinyLoss, Catches: "INV-1", SilentIgnored: true},
 	{Name: "answer-before-adopting", About: "a group answers before it has adopted the config that retires another",
 		Bound: tinyLoss, Catches: "INV-1", AnswerEarly: true},
+	{Name: "reformed-with-tokens", About: "a group that begins with a destroyed group's disk serves what that one served",
+		Bound: tinyReformed, Full: true, Catches: "INV-2", Reform: func(store.Batch, kvfsm.Peer) (int, error) { return 0, nil }},
 	{Name: "own-generation", About: "a group chooses the generation of a repaired shard itself",
 		Bound: tinyRelapse, Catches: "INV-1", OwnGeneration: true},
 	{Name: "thaw-of-an-old-copy", About: "a frozen copy is thawed though another group shows a greater epoch",

@@ -115,6 +115,7 @@ func TestProcesses(t *testing.T) {
 	}
 	d.withoutControllers(t)
 	d.withoutQuorum(t, id, strings.Fields(line)[4])
+	salvages(t, filepath.Join(data, "g1a"))
 	pids := d.pids()
 	if len(pids) != 5 { // four, and the one that was killed
 		t.Errorf("processes: %v in\n%s", pids, d.out.String())
@@ -202,6 +203,42 @@ func (d *devRun) withoutQuorum(t *testing.T, restarted, pid string) {
 	kill("g1a")
 	if code, stdout, _ := runCLI(t, "", append(seeds, "health", "-o", "json")...); code != ExitUnavailable || !strings.HasPrefix(stdout, `{"state":"unavailable","reasons":["`) {
 		t.Errorf("health of nobody: code %d, %s", code, stdout)
+	}
+}
+
+// salvages checks what is said of the directory of a replica that was killed: what is
+// in it, as an export and as the beginning of a new group, and of where that can't go.
+func salvages(t *testing.T, dir string) {
+	t.Helper()
+	out, files, fresh := filepath.Join(t.TempDir(), "out.jsonl"), filepath.Join(t.TempDir(), "files"), filepath.Join(t.TempDir(), "new")
+	for _, c := range []struct {
+		code   int
+		stdout string
+		stderr string
+		args   []string
+	}{
+		{0, "exported 1 key, 4 B, of 16 shards of group 1, as replica g1a had them, to " + out + "\nfrom entry ", "", []string{"salvage", dir, out}},
+		{ExitRefused, "", "name one that does not exist", []string{"salvage", dir, out}},
+		{0, `{"gid":1,"id":"g1a","incarnation":"`, "", []string{"salvage", dir, files, "-o", "json"}},
+		{0, "made " + fresh + " the directory of replica g1a of a new group 1, incarnation ", "", []string{"reform", dir, fresh, "--address", "127.0.0.1:7999"}},
+		{ExitRefused, "", "name one that does not exist", []string{"reform", dir, fresh, "--address", "127.0.0.1:7999"}},
+		{ExitUsage, "", "--address", []string{"reform", dir, fresh + "2"}},
+		{ExitUsage, "", "id", []string{"reform", dir, fresh + "2", "--address", "127.0.0.1:7999", "--id", "a b"}},
+		{ExitCondition, "", "not done", []string{"salvage", filepath.Join(dir, "nothing"), out + "2.jsonl"}},
+	} {
+		code, stdout, stderr := runCLI(t, "", c.args...)
+		if code != c.code || !strings.HasPrefix(stdout, c.stdout) || !strings.Contains(stderr, c.stderr) {
+			t.Errorf("%q: code %d, %q, %q; want %d, %q, %q", c.args, code, stdout, stderr, c.code, c.stdout, c.stderr)
+		}
+	}
+	if b, err := os.ReadFile(out); err != nil || string(b) != `{"key":"k","value":"kept"}`+"\n" {
+		t.Errorf("exported %q, %v", b, err)
+	}
+	if b, err := os.ReadFile(filepath.Join(files, "k")); err != nil || string(b) != "kept" {
+		t.Errorf("exported %q, %v", b, err)
+	}
+	if _, err := os.Stat(fresh + "2"); !os.IsNotExist(err) {
+		t.Errorf("what was refused left something behind: %v", err)
 	}
 }
 

@@ -74,7 +74,10 @@ func (a *app) withSalvage(o salvage.Options, do func(*salvage.Salvage) error) er
 	if err == nil {
 		err = do(s)
 	}
-	return salvageFailure(errors.Join(err, s.Close()))
+	if err = errors.Join(err, s.Close()); err != nil {
+		err = errors.Join(err, os.RemoveAll(o.Copy)) // half of it is of no use
+	}
+	return salvageFailure(err)
 }
 
 // salvageFailure gives an error its exit code.
@@ -87,6 +90,8 @@ func salvageFailure(err error) error {
 		return codedError{fmt.Errorf("not done: %w", err), ExitRefused}
 	case replica.Usage(err):
 		return usageError{err}
+	case errors.Is(err, fs.ErrExist):
+		return codedError{fmt.Errorf("not done: %w: name one that does not exist", err), ExitRefused}
 	case errors.Is(err, fs.ErrNotExist):
 		return codedError{fmt.Errorf("not done: %w", err), ExitCondition}
 	}
