@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -52,8 +53,8 @@ type runningReplica struct {
 	store    *pebblestore.Store
 	peers    *peerBook
 	removal  *removalWatch
-	cancel   context.CancelFunc // of the goroutine that watches for a removal
-	done     chan struct{}      // closed when it has ended
+	cancel   context.CancelFunc // of the goroutines that watch for a removal, of the replica and of its directory
+	done     chan struct{}      // closed when both have ended
 }
 
 // formerSlot serves Formation for the former that Replica puts into it.
@@ -196,9 +197,12 @@ func (h *Host) openReplica(ctx context.Context, former *formation.Former, id for
 	watchCtx, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
 	r.removal = &removalWatch{host: h, replica: r}
+	var watches sync.WaitGroup
+	watches.Go(func() { r.removal.run(watchCtx) })
+	watches.Go(func() { (&dirWatch{host: h, log: id.LogStore}).run(watchCtx) })
 	go func() {
 		defer close(r.done)
-		r.removal.run(watchCtx)
+		watches.Wait()
 	}()
 	return r, nil
 }
