@@ -88,6 +88,7 @@ type pending struct {
 type batch struct {
 	pendings   []*pending
 	background bool          // some of its commands are background
+	paced      bool          // some are not: how long it takes says what clients have to wait
 	sent       time.Time     // when it was cut from the queue
 	encoded    chan struct{} // closed when the commands' bodies are no longer needed
 }
@@ -262,6 +263,7 @@ func (p *packer) take() *batch {
 	}
 	for _, q := range b.pendings {
 		b.background = b.background || q.call.class == background
+		b.paced = b.paced || q.call.class != background
 		q.batch = b
 	}
 	p.countLocked(b.pendings, -1)
@@ -328,7 +330,7 @@ func (p *packer) finish(b *batch, future raft.ApplyFuture, err error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err == nil {
+	if err == nil && b.paced {
 		p.mu.pace.measure(time.Since(b.sent))
 	}
 	for i, q := range b.pendings {

@@ -192,6 +192,38 @@ func TestBudgetsAreApart(t *testing.T) {
 	})
 }
 
+// Claim: the pages of copies, which are large, do not count in what clients are told
+// that they would have to wait.
+func TestCopiesSetNoPace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 1)
+		defer c.stopAll()
+		n := c.leader()
+		pace := func() time.Duration {
+			n.replica.packer.mu.Lock()
+			defer n.replica.packer.mu.Unlock()
+			return n.replica.packer.mu.pace.entry
+		}
+		before := pace()
+		stall := n.stallLog()
+		time.AfterFunc(time.Second, func() { close(stall) })
+		if _, err := n.replica.ProposeBackground(t.Context(), []entry.Command{set("page=1")}); err != nil {
+			t.Fatal(err)
+		}
+		if after := pace(); after != before {
+			t.Errorf("a page that took a second changed the pace from %v to %v", before, after)
+		}
+		stall = n.stallLog()
+		time.AfterFunc(time.Second, func() { close(stall) })
+		if _, err := n.replica.Propose(t.Context(), set("k=1")); err != nil {
+			t.Fatal(err)
+		}
+		if after := pace(); after <= before {
+			t.Errorf("a write that took a second left the pace at %v", after)
+		}
+	})
+}
+
 // Claim: on loss of leadership, what was queued is not done and what was in
 // flight is unknown, and both are told at once.
 func TestWaitersEndWithLeadership(t *testing.T) {

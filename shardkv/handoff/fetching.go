@@ -24,6 +24,9 @@ const (
 	kindCount
 )
 
+// tailShare is which part of the room of copies tails have, and frozen shards.
+const tailShare = 4
+
 // A hand is how many bytes of each kind are at hand or on their way.
 type hand [kindCount]int
 
@@ -126,7 +129,11 @@ func (d *Driver) fetch(v *View, due map[shardcfg.Incarnation][]want) {
 
 // hasRoom reports whether a page of so many bytes may be fetched.
 func (d *Driver) hasRoom(k kind, bytes int) bool {
-	return d.hand[k] == 0 || d.hand[k]+bytes <= d.p.AtHandBytesMax
+	limit := d.p.AtHandBytesMax
+	if k != kindCopy {
+		limit /= tailShare
+	}
+	return d.hand[k] == 0 || d.hand[k]+bytes <= limit
 }
 
 // fetchLane makes one Fetch.

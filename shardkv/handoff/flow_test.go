@@ -205,3 +205,29 @@ func TestProposalUnderWayIsNotRepeated(t *testing.T) {
 		t.Errorf("a page that waits was proposed %d times", proposed)
 	}
 }
+
+// Pages of tails take turns with clients' writes, so that hardly any may be in the
+// queue at once.
+func TestTailsAtHandAreFew(t *testing.T) {
+	const shards = 200
+	f, p := newFetching(), handoff.DefaultParams()
+	f.view.Config.Shards = make([]shardcfg.GroupID, shards)
+	for s := range shards {
+		f.view.Config.Shards[s] = 2
+		f.stage(shardcfg.ShardID(s), kvfsm.PhaseLeaving, "a:1")
+		f.view.Records[s].Staging.Cursor = kvfsm.Cursor{Tail: true, Revision: 1}
+	}
+	atHand := 0
+	for range shards {
+		f.now += 10 * time.Millisecond
+		for _, fetch := range f.step(t) {
+			atHand += fetch.BytesMax
+			pages := pageOf(fetch)
+			pages[0].Next = kvfsm.Cursor{Tail: true, Revision: 2}
+			f.driver.Fetched(f.now, fetch, pages)
+		}
+	}
+	if atHand > p.AtHandBytesMax/4 || atHand == 0 {
+		t.Errorf("%d bytes of tails are at hand, want some, and at most a quarter of %d", atHand, p.AtHandBytesMax)
+	}
+}

@@ -38,8 +38,9 @@ type Params struct {
 	// FetchShardsMax bounds the wants of one Fetch, PageBytes its answer.
 	FetchShardsMax int
 	PageBytes      int
-	// AtHandBytesMax bounds the pages of a kind (of copies, of tails, of frozen shards)
-	// that are being fetched, or are fetched and not in the log yet. One may be larger.
+	// AtHandBytesMax bounds the pages of copies that are being fetched, or are fetched
+	// and not in the log yet; one may be larger. Pages of tails and those of frozen
+	// shards have a quarter of it each, because they take turns with clients' writes.
 	AtHandBytesMax int
 	// ProposalsMax bounds the proposals of one Step.
 	ProposalsMax int
