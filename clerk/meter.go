@@ -22,6 +22,8 @@ const (
 	watchEvery = 250 * time.Millisecond
 	// busyBytesPerSecond is the traffic above which an answer may be on its way.
 	busyBytesPerSecond = 4 << 10
+	// creditMax bounds for how long bytes that arrived at once count.
+	creditMax = 2 * time.Second
 	// uploadBytesPerSecondMin prolongs the silence that is allowed while so much is
 	// being sent: a server need not say anything until it has it all.
 	uploadBytesPerSecondMin = 1 << 20
@@ -76,6 +78,12 @@ func (m *meter) hangUp(silence time.Duration) {
 	_ = conn.Close() // it is of no use, whatever Close says
 }
 
+// traffic is the number of bytes that passed, both ways.
+func (m *meter) traffic() int64 { return m.received.Load() + m.sent.Load() }
+
+// alone is the meter as a list.
+func (m *meter) alone() []*meter { return []*meter{m} }
+
 // heard notes that something arrived after so long a silence.
 func (m *meter) heard(silence time.Duration) {
 	m.mu.Lock()
@@ -108,21 +116,25 @@ func (c *meteredConn) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// A vigil counts how long an address that owes answers has been silent. Its owner
-// makes it when the first answer is owed, and calls look every watchEvery.
+// A vigil counts how long addresses that owe answers have been silent, together. Its
+// owner makes it when the first answer is owed, and calls look every watchEvery.
 type vigil struct {
-	m               *meter
+	meters          func() []*meter
 	at              time.Time // of the last look
 	received, total int64     // bytes until then
 	silent          time.Duration
 	// quiet is how long, in all, there was so little traffic that no answer can
-	// have been on its way.
-	quiet time.Duration
+	// have been on its way: bytes buy time, at busyBytesPerSecond, which is credit
+	// until it has passed.
+	quiet, credit time.Duration
 }
 
-func newVigil(m *meter) vigil {
-	v := vigil{m: m, at: time.Now(), received: m.received.Load()}
-	v.total = v.received + m.sent.Load()
+func newVigil(meters func() []*meter) vigil {
+	v := vigil{meters: meters, at: time.Now()}
+	for _, m := range meters() {
+		v.received += m.received.Load()
+		v.total += m.traffic()
+	}
 	return v
 }
 
@@ -132,24 +144,32 @@ func (v *vigil) look() {
 	// A look that comes late says that this process did not run, not that the
 	// server is silent.
 	passed := min(now.Sub(v.at), 2*watchEvery)
-	received := v.m.received.Load()
-	total := received + v.m.sent.Load()
+	meters := v.meters()
+	received, total := int64(0), int64(0)
+	for _, m := range meters {
+		received += m.received.Load()
+		total += m.traffic()
+	}
 	if received > v.received {
-		v.m.heard(v.silent)
+		if len(meters) == 1 {
+			meters[0].heard(v.silent)
+		}
 		v.silent = 0
 	} else {
 		v.silent += passed
 	}
-	if float64(total-v.total) < busyBytesPerSecond*passed.Seconds() {
-		v.quiet += passed
-	}
+	v.credit += time.Duration(min(total-v.total, busyBytesPerSecond*int64(creditMax/time.Second))) * time.Second / busyBytesPerSecond
+	v.credit = min(v.credit, creditMax)
+	bought := min(v.credit, passed)
+	v.credit -= bought
+	v.quiet += passed - bought
 	v.at, v.received, v.total = now, received, total
 }
 
-// dead reports whether nothing arrived for too long; so many bytes are on their
-// way to the server.
-func (v *vigil) dead(bytes int) bool {
-	return v.silent >= v.m.patience()+time.Duration(bytes)*time.Second/uploadBytesPerSecondMin
+// dead reports whether nothing arrived for too long from an address; so many bytes
+// are on their way there.
+func (v *vigil) dead(m *meter, bytes int) bool {
+	return v.silent >= m.patience()+time.Duration(bytes)*time.Second/uploadBytesPerSecondMin
 }
 
 // attend returns a context for one call to an address, other than a stream. It ends
@@ -157,8 +177,37 @@ func (v *vigil) dead(bytes int) bool {
 // counting time in which bytes arrive; or, where probe is not nil, when the address
 // falls silent although it was probed.
 func (p *pool) attend(ctx context.Context, addr string, hold time.Duration, probe func()) (context.Context, context.CancelFunc) {
+	m := p.meter(addr)
+	return attend(ctx, m.alone, hold, func(v *vigil) error {
+		switch {
+		case probe == nil:
+		case v.dead(m, 0):
+			m.hangUp(v.silent)
+			return errSilent
+		case v.silent > 0:
+			probe()
+		}
+		return nil
+	})
+}
+
+// attendAll returns a context for calls to several addresses, which ends when their
+// answers are overdue together. The addresses may change meanwhile.
+func (p *pool) attendAll(ctx context.Context, addresses func() []string, hold time.Duration) (context.Context, context.CancelFunc) {
+	return attend(ctx, func() []*meter {
+		var meters []*meter
+		for _, addr := range addresses() {
+			meters = append(meters, p.meter(addr))
+		}
+		return meters
+	}, hold, func(*vigil) error { return nil })
+}
+
+// attend ends a context when answers are overdue by the meters, or when check says
+// why it should end.
+func attend(ctx context.Context, meters func() []*meter, hold time.Duration, check func(*vigil) error) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	v := newVigil(p.meter(addr))
+	v := newVigil(meters)
 	var timer *time.Timer
 	var mu sync.Mutex // the timer may fire before it is assigned
 	mu.Lock()
@@ -166,19 +215,17 @@ func (p *pool) attend(ctx context.Context, addr string, hold time.Duration, prob
 	timer = time.AfterFunc(watchEvery, func() {
 		mu.Lock()
 		defer mu.Unlock()
+		if ctx.Err() != nil {
+			return
+		}
 		v.look()
-		switch {
-		case ctx.Err() != nil:
+		err := check(&v)
+		if err == nil && v.quiet >= hold {
+			err = errOverdue
+		}
+		if err != nil {
+			cancel(err)
 			return
-		case v.quiet >= hold:
-			cancel(errOverdue)
-			return
-		case probe != nil && v.dead(0):
-			v.m.hangUp(v.silent)
-			cancel(errSilent)
-			return
-		case probe != nil && v.silent > 0:
-			probe()
 		}
 		timer.Reset(watchEvery)
 	})

@@ -143,7 +143,10 @@ const (
 	refreshEvery = 50 * time.Millisecond
 	// refreshRestMax is the time between two where none brings anything.
 	refreshRestMax = time.Second
-	refreshMax     = 3 * time.Second
+	// queryMax bounds the question for the latest configuration, and probeMax that
+	// to the replicas, without the time in which answers are arriving.
+	queryMax = 1500 * time.Millisecond
+	probeMax = 3 * time.Second
 	// peekAfter is how long the latest configuration may be on its way before each
 	// controller is asked for what it knows.
 	peekAfter = 300 * time.Millisecond
@@ -182,9 +185,7 @@ func (r *refresher) run() {
 			return
 		}
 		before := r.c.table.learned()
-		ctx, cancel := context.WithTimeout(r.c.life, refreshMax)
-		err := r.c.learn(ctx)
-		cancel()
+		err := r.c.learn(r.c.life)
 		r.mu.Lock()
 		r.mu.last = err
 		r.mu.Unlock()
@@ -280,7 +281,7 @@ func (c *Clerk) learn(ctx context.Context) error {
 	if c.config.Pinned != nil {
 		return nil
 	}
-	asking, cancel := context.WithTimeout(ctx, refreshMax/2)
+	asking, cancel := c.pool.attendAll(ctx, c.ctl.addresses, queryMax)
 	defer cancel()
 	latest := make(chan error, 1)
 	go func() {
@@ -316,7 +317,7 @@ func (c *Clerk) learn(ctx context.Context) error {
 // needs no majority of them. It fails only if none answers, or if one belongs to
 // another cluster.
 func (c *Clerk) peek(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, peekMax)
+	ctx, cancel := c.pool.attendAll(ctx, c.ctl.addresses, peekMax)
 	defer cancel()
 	addresses := c.ctl.addresses()
 	errs := make([]error, len(addresses))
@@ -389,6 +390,8 @@ func (c *Clerk) probe(ctx context.Context) error {
 	if len(addresses) == 0 {
 		return errors.New("no replica is known to ask instead")
 	}
+	ctx, cancel := c.pool.attendAll(ctx, func() []string { return addresses }, probeMax)
+	defer cancel()
 	replies := c.askReplicas(ctx, addresses, allShards)
 	var failed []string
 	for _, r := range replies {

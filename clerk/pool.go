@@ -200,7 +200,7 @@ func (p *pool) sweep(known []string) {
 	p.mu.Lock()
 	var left []*peer
 	for address, x := range p.mu.peers {
-		traffic := x.meter.received.Load() + x.meter.sent.Load()
+		traffic := x.meter.traffic()
 		if traffic-x.traffic > busyBytesPerSecond {
 			x.used = time.Now() // a call that takes long
 		}

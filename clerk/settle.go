@@ -26,7 +26,7 @@ type settling struct {
 
 // look returns how far the shards are by now.
 func (w *settling) look(ctx context.Context) (p Progress, err error) {
-	asking, cancel := context.WithTimeout(ctx, askMax)
+	asking, cancel := w.c.pool.attendAll(ctx, w.c.ctl.addresses, askMax)
 	config, err := w.c.queryLatest(asking)
 	cancel()
 	if err != nil {

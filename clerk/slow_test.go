@@ -30,6 +30,9 @@ func (l *slowLink) pass(way chan struct{}, n int) {
 	<-way
 }
 
+// piece is how many bytes pass at once: as on a real link, few on a slow one.
+func (l *slowLink) piece() int { return min(16<<10, l.rate/16) }
+
 // over makes the connections of a Clerk pass the link.
 func (l *slowLink) over(f *fakeCluster) func(*clerk.Config) {
 	return func(config *clerk.Config) {
@@ -48,10 +51,8 @@ type slowConn struct {
 	l *slowLink
 }
 
-const slowPieceBytes = 16 << 10
-
 func (c slowConn) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b[:min(len(b), slowPieceBytes)])
+	n, err := c.Conn.Read(b[:min(len(b), c.l.piece())])
 	c.l.pass(c.l.down, n)
 	return n, err
 }
@@ -59,7 +60,7 @@ func (c slowConn) Read(b []byte) (int, error) {
 func (c slowConn) Write(b []byte) (done int, err error) {
 	for done < len(b) && err == nil {
 		var n int
-		n, err = c.Conn.Write(b[done:min(len(b), done+slowPieceBytes)])
+		n, err = c.Conn.Write(b[done:min(len(b), done+c.l.piece())])
 		c.l.pass(c.l.up, n)
 		done += n
 	}
@@ -160,4 +161,35 @@ func TestSharedSlowLink(t *testing.T) {
 			t.Errorf("%d gets needed %d operations", len(keys), n)
 		}
 	})
+}
+
+// A configuration that takes seconds to pass the link is learned, from the
+// controllers or, where they are gone, from the replicas; and anew when it changes.
+func TestPlacementOverSlowLink(t *testing.T) {
+	for _, controllers := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFakeCluster(2, 1, shardcfg.ShardCountMax)
+			t.Cleanup(f.close)
+			if !controllers {
+				f.stop(f.controllerAddresses()...)
+			}
+			c := f.open(t, func(config *clerk.Config) {
+				newSlowLink(16 << 10).over(f)(config)
+				config.Timeout = 5 * time.Minute
+				config.Seeds = f.groups[0].addresses
+			})
+			mustPut(t, c, "k", "v")
+			if !controllers {
+				return
+			}
+			f.move(f.shardOf("k"), other(f, f.holder("k")), true)
+			for begun := time.Now(); c.Placement().Num < 2; {
+				mustPut(t, c, "k", "v")
+				elapse(time.Second)
+				if time.Since(begun) > 2*time.Minute {
+					t.Fatal("the new configuration is not learned")
+				}
+			}
+		})
+	}
 }

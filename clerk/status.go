@@ -91,7 +91,7 @@ type survey struct {
 // known.
 func (c *Clerk) survey(ctx context.Context, controllers bool) (*survey, error) {
 	s := &survey{placed: true, infos: map[string]*ctrlpb.InfoReply{}, replicas: map[string]replicaAnswer{}}
-	asking, cancel := context.WithTimeout(ctx, askMax)
+	asking, cancel := c.pool.attendAll(ctx, c.ctl.addresses, askMax)
 	config, err := c.queryLatest(asking)
 	cancel()
 	if err != nil {

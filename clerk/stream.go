@@ -84,7 +84,7 @@ func (s *stream) send(batch []*attempt) (why string) {
 	if len(batch) > 0 {
 		s.mu.inFlight[id] = m
 		if !s.mu.watching {
-			s.mu.watching, s.mu.vigil = true, newVigil(s.lane.m)
+			s.mu.watching, s.mu.vigil = true, newVigil(s.lane.m.alone)
 			time.AfterFunc(watchEvery, s.watch)
 		}
 		m.quiet = s.mu.vigil.quiet
@@ -208,7 +208,7 @@ func (s *stream) watch() {
 		bytes += m.bytes
 		overdue = overdue || v.quiet-m.quiet > m.hold+answerGrace
 	}
-	silent, dead := v.silent, v.dead(bytes)
+	silent, dead := v.silent, v.dead(s.lane.m, bytes)
 	s.mu.Unlock()
 	switch {
 	case dead:

@@ -52,7 +52,7 @@ var clientBugs = []bug{
 	{name: "a value on its way is no sign of life", edits: one("clerk/meter.go",
 		"if received > v.received {", "if received > v.received && received-v.received < 4096 {"), catchers: []catcher{tests("./clerk", "TestSlowLink")}},
 	{name: "a frozen server is waited for", edits: one("clerk/stream.go",
-		"silent, dead := v.silent, v.dead(bytes)", "silent, dead := v.silent, false && v.dead(bytes)"), catchers: []catcher{tests("./clerk", "TestFailover")}},
+		"silent, dead := v.silent, v.dead(s.lane.m, bytes)", "silent, dead := v.silent, false && v.dead(s.lane.m, bytes)"), catchers: []catcher{tests("./clerk", "TestFailover")}},
 	{name: "a slow commit is not waited for", edits: one("clerk/lane.go",
 		"max(holdMin, 2*time.Duration(l.patienceMS.Load())*time.Millisecond)", "holdMin"), catchers: []catcher{tests("./clerk", "TestSlowCommits")}},
 	{name: "a busy server is asked again before its time", edits: one("clerk/route/route.go",
@@ -81,4 +81,6 @@ var clientBugs = []bug{
 		"if a.err != nil && a.due && a.parts[0] == &g.parts[due] {", "if a.err != nil {"), catchers: []catcher{tests("./clerk", "TestScanWaitsForDeadGroup")}},
 	{name: "an ordered scan goes on in one shard only", edits: one("clerk/scan.go",
 		"if ordered && len(parts) > 0 {", "if false {"), catchers: []catcher{tests("./clerk", "TestOrderedScan")}},
+	{name: "a configuration must come within a limit", edits: one("clerk/placement.go",
+		"c.pool.attendAll(ctx, c.ctl.addresses, queryMax)", "context.WithTimeout(ctx, queryMax)"), catchers: []catcher{tests("./clerk", "TestPlacementOverSlowLink")}},
 }
