@@ -1,6 +1,8 @@
 package clerk_test
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -102,6 +104,11 @@ func TestStatusOfLeaderlessGroup(t *testing.T) {
 			}
 		}
 		check(c, true)
+		bounded, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if err := c.Admin().WaitSettled(bounded, 1, nil); !errors.Is(err, clerk.ErrTimeout) {
+			t.Errorf("its shards count as arrived: %v", err)
+		}
 		f.stop(f.controllerAddresses()...)
 		check(c, false)
 		check(f.open(t, func(config *clerk.Config) {

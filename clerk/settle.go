@@ -64,16 +64,16 @@ func (w *settling) ask(ctx context.Context, config *shardcfg.Config, gid shardcf
 	return w.c.askReplicas(ctx, addresses, movingShards)
 }
 
-// progress counts the shards that are where they should be: their owner knows of
-// this configuration, and does not name them among those that are on their way.
+// progress counts the shards that are where they should be: the leader of their owner
+// knows of this configuration, and does not name them among those that are on their way.
 func (w *settling) progress(s *survey) Progress {
 	p := Progress{Num: s.config.Num, Total: len(s.config.Shards)}
 	moving := map[shardcfg.GroupID]map[uint32]bool{}
 	for _, gid := range s.config.GroupIDs() {
 		best := s.best(gid)
 		w.leaders[gid] = best.GetLeader()
-		if best == nil || best.GetConfig() < uint64(s.config.Num) {
-			continue
+		if best == nil || !leads(best) || best.GetConfig() < uint64(s.config.Num) {
+			continue // nobody serves it, or it has not heard of where its shards should be
 		}
 		moving[gid] = map[uint32]bool{}
 		for _, row := range best.GetShards() {

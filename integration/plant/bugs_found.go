@@ -48,6 +48,8 @@ var foundBugs = []bug{
 		"return k.Phase == kvfsm.PhaseFrozen", "return i.Mark.Compare(k.Mark) < 0"), catchers: []catcher{tests("./shardkv/placement", "TestBefore")}},
 	{name: "a leaderless replica says that it serves", edits: one("raftgroup/host/health.go",
 		"if h.unready() != \"\" {", "if h.running() == nil {"), catchers: []catcher{tests("./raftgroup/host", "TestHealth")}},
+	{name: "a wait takes the word of a replica that nobody leads", edits: one("clerk/settle.go",
+		"best == nil || !leads(best) || best", "best == nil || best"), catchers: []catcher{tests("./clerk", "TestStatusOfLeaderlessGroup")}},
 	{name: "a shard without a leader counts as served", edits: one("clerk/health.go",
 		"case sh.Holder != 0 && !s.led(sh.Holder):", "case false:"), catchers: []catcher{tests("./clerk", "TestHealth|TestStatusOfLeaderlessGroup")}},
 	{name: "the effects of an entry are not bounded", edits: one("shardkv/kvfsm/open.go",
