@@ -25,4 +25,7 @@ var commandBugs = []bug{
 	{name: "a cache file goes by way of the temporary directory", edits: one("clerk/cache.go",
 		"os.CreateTemp(filepath.Dir(c.config.CacheFile), filepath.Base(c.config.CacheFile)+", "os.CreateTemp(\"\", filepath.Base(c.config.CacheFile)+"),
 		catchers: []catcher{tests("./clerk", "TestCacheFileWithoutDirectory")}},
+	{name: "a bar is drawn in the background", edits: one("cmd/shoal/internal/output/progress.go",
+		"case !p.foreground():", "case false:"),
+		catchers: []catcher{tests("./cmd/shoal/internal/output", "TestBackgroundDrawsNothing")}},
 }

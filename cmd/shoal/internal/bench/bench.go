@@ -81,9 +81,6 @@ func (l *Live) Ops() uint64 { return l.ops.Load() }
 // Errors is how many of them failed.
 func (l *Live) Errors() uint64 { return l.errors.Load() }
 
-// Key is the name of the i-th key.
-func Key(i int) []byte { return fmt.Appendf(nil, "bench/%010d", i) }
-
 // Run puts load on s for o.Duration, or until ctx ends, and returns what the
 // clients measured. live is kept up to date meanwhile.
 func Run(ctx context.Context, s Store, o Options, live *Live) (*Report, error) {
@@ -91,7 +88,7 @@ func Run(ctx context.Context, s Store, o Options, live *Live) (*Report, error) {
 		return nil, err
 	}
 	start := time.Now()
-	run := &run{store: s, o: o, live: live, start: start, end: start.Add(o.Duration)}
+	run := &run{store: s, o: o, live: live, start: start, end: start.Add(o.Duration), written: newKeySet(o.Keys)}
 	run.stripes = make([]stripe, min(o.Clients, stripeCount))
 	var wg sync.WaitGroup
 	for i := range o.Clients {
@@ -110,6 +107,7 @@ type run struct {
 	start, end time.Time
 	issued     atomic.Int64 // at a rate: operations taken from the schedule
 	stripes    []stripe
+	written    *keySet
 }
 
 // A stripe is what some of the clients counted.
@@ -187,7 +185,8 @@ func (c *client) loop(ctx context.Context) {
 
 // one sends one operation and counts it from when it was due.
 func (c *client) one(ctx context.Context, due time.Time) {
-	key := Key(c.rng.IntN(c.o.Keys))
+	number := c.rng.IntN(c.o.Keys)
+	key := Key(number)
 	read := c.rng.Float64() < c.o.ReadFraction
 	if c.o.Timeout > 0 && time.Since(c.end) > c.o.Timeout {
 		c.count(read, func(t *tally) { t.fail(errNotSent) })
@@ -203,6 +202,7 @@ func (c *client) one(ctx context.Context, due time.Time) {
 	if read {
 		found, err = c.store.Read(opCtx, key)
 	} else {
+		c.written.add(number) // though it fails, it may have been executed
 		err = c.store.Write(opCtx, key, c.value)
 	}
 	took := time.Since(due)

@@ -3,9 +3,11 @@ package bench
 import (
 	"context"
 	"errors"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -193,4 +195,75 @@ func (s *fakeStore) wait(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// A run says how many different keys it wrote; cleaning removes these and those of
+// other runs, and nothing that only looks like them.
+func TestKeysLeftAndCleaned(t *testing.T) {
+	s := &keeper{}
+	s.mu.keys = map[string]bool{}
+	others := []string{"bench/", "bench/00000000", "bench/0000000001/x", "bench/000000000x", "benchmark", "other"}
+	for _, key := range others {
+		s.mu.keys[key] = true
+	}
+	r, err := Run(t.Context(), s, Options{Clients: 4, Duration: 50 * time.Millisecond, ReadFraction: 0.5, Keys: 200}, new(Live))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if wrote := len(s.mu.keys) - len(others); r.KeysLeft != uint64(wrote) || wrote == 0 {
+		t.Errorf("%d keys are left, and %d were written", r.KeysLeft, wrote)
+	}
+	s.mu.keys[string(Key(12_345_678_901))] = true
+	want := r.KeysLeft + 1
+	var removed atomic.Uint64
+	if err := Clean(t.Context(), s, &removed); err != nil {
+		t.Fatal(err)
+	}
+	if removed.Load() != want || !slices.Equal(slices.Sorted(maps.Keys(s.mu.keys)), others) {
+		t.Errorf("%d of %d were removed; left are %q", removed.Load(), want, slices.Sorted(maps.Keys(s.mu.keys)))
+	}
+	s.mu.keys[string(Key(1))] = true
+	s.fail = errors.New("down")
+	if err := Clean(t.Context(), s, &removed); !errors.Is(err, s.fail) {
+		t.Errorf("a store that fails: %v", err)
+	}
+}
+
+// A keeper is a store that knows which keys it has.
+type keeper struct {
+	fail error
+	mu   struct {
+		sync.Mutex
+		keys map[string]bool
+	}
+}
+
+func (k *keeper) Read(context.Context, []byte) (bool, error) { return true, nil }
+
+func (k *keeper) Write(_ context.Context, key, _ []byte) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.mu.keys[string(key)] = true
+	return nil
+}
+
+func (k *keeper) Remove(_ context.Context, key []byte) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.mu.keys, string(key))
+	return k.fail
+}
+
+func (k *keeper) Scan(_ context.Context, prefix []byte, _ bool, each func(key, value []byte) error) error {
+	k.mu.Lock()
+	keys := slices.Sorted(maps.Keys(k.mu.keys))
+	k.mu.Unlock()
+	for _, key := range keys {
+		if strings.HasPrefix(key, string(prefix)) {
+			if err := each([]byte(key), nil); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

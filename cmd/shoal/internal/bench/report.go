@@ -19,6 +19,10 @@ type Report struct {
 	Writes Summary `json:"writes"`
 	All    Summary `json:"all"`
 
+	// KeysLeft is how many keys it wrote, and left in the store: at most so many,
+	// where there are more than 67 million.
+	KeysLeft uint64 `json:"keys_left"`
+
 	// FirstError is an example of the errors that were counted; nil: none.
 	FirstError error `json:"-"`
 }
@@ -51,7 +55,7 @@ func (r *run) report(elapsed time.Duration) *Report {
 	all.merge(&writes)
 	return &Report{
 		Reads: reads.summary(elapsed), Writes: writes.summary(elapsed), All: all.summary(elapsed),
-		FirstError: all.first,
+		FirstError: all.first, KeysLeft: min(r.written.count.Load(), uint64(r.o.Keys)),
 	}
 }
 

@@ -192,7 +192,7 @@ func (r *run) work(ctx context.Context) (succeeded uint64, err error) {
 	stop := r.o.Watch("check", func() Progress {
 		return Progress{
 			Done: uint64(time.Since(start).Seconds()), Total: uint64(max(1, r.o.Duration.Seconds())), Unit: "s",
-			Text: fmt.Sprintf("%d operations, %d unknown, longest wait %v",
+			Text: fmt.Sprintf("%d ops, %d unknown, longest wait %v",
 				r.load.Calls(), r.load.Unknown(), r.load.LongestWait().Round(time.Millisecond)),
 		}
 	})

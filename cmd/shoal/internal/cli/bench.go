@@ -30,8 +30,9 @@ answered: that finds the throughput. With --rate operations are due at fixed
 times, and latencies count from when an operation was due, also if it had to wait
 for a client: that finds the latency at a load. All writes are as durable as any.
 
-The keys stay in the store. Reads of keys that were never written are cheaper:
---load writes each key once before the measurement.`,
+The keys stay in the store: "shoal bench clean" removes them, and touches no
+others. Reads of keys that were never written are cheaper: --load writes each key
+once before the measurement.`,
 		Example: "  shoal bench --duration 30s --load\n  shoal bench --rate 2000 --read-fraction 0.9 -o json",
 		Args:    arguments(0, 0),
 	}
@@ -57,10 +58,37 @@ The keys stay in the store. Reads of keys that were never written are cheaper:
 					return err
 				}
 			}
-			return a.runBench(ctx, c, o)
+			return a.runBench(ctx, c, o, load)
 		})
 	}
+	cmd.AddCommand(a.benchCleanCommand())
 	return cmd
+}
+
+func (a *app) benchCleanCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "clean",
+		Short: "Remove the keys that benchmarks left",
+		Long: `Removes the keys that "shoal bench" wrote (bench/ and ten digits or more), of all
+runs, and no others. It may be repeated.`,
+		Example: "  shoal bench clean",
+		Args:    arguments(0, 0),
+		RunE: a.storeCommand(func(ctx context.Context, c *clerk.Clerk, _ []string) error {
+			var removed atomic.Uint64
+			progress := output.StartProgress(a.env.Stderr, "clean", func() output.State { return output.State{Done: removed.Load()} })
+			err := bench.Clean(ctx, store{c}, &removed)
+			progress.Stop()
+			if err != nil {
+				return fmt.Errorf("clean ended early, after %s: %w", output.Plural(removed.Load(), "key"), err)
+			}
+			if a.out.IsJSON() {
+				return a.out.Object(struct {
+					Deleted uint64 `json:"deleted"`
+				}{removed.Load()})
+			}
+			return a.out.Linef("removed %s", output.Plural(removed.Load(), "key"))
+		}),
+	}
 }
 
 func (a *app) loadBench(ctx context.Context, c *clerk.Clerk, o bench.Options) error {
@@ -72,7 +100,7 @@ func (a *app) loadBench(ctx context.Context, c *clerk.Clerk, o bench.Options) er
 	return bench.Load(ctx, store{c}, o, &done)
 }
 
-func (a *app) runBench(ctx context.Context, c *clerk.Clerk, o bench.Options) error {
+func (a *app) runBench(ctx context.Context, c *clerk.Clerk, o bench.Options, loaded bool) error {
 	var live bench.Live
 	start := time.Now()
 	progress := output.StartProgress(a.env.Stderr, "bench", func() output.State {
@@ -88,8 +116,14 @@ func (a *app) runBench(ctx context.Context, c *clerk.Clerk, o bench.Options) err
 	if err != nil {
 		return err
 	}
+	if loaded {
+		report.KeysLeft = uint64(o.Keys)
+	}
 	if err := a.printBench(report); err != nil {
 		return err
+	}
+	if report.KeysLeft > 0 {
+		a.note("%s stay in the store (%s and up): 'shoal bench clean' removes them", output.Plural(report.KeysLeft, "key"), bench.Key(0))
 	}
 	if misses := report.Reads.NotFound; misses*10 > report.Reads.Ops {
 		a.note("%s of %s reads met no key; --load writes all of them first", output.Count(misses), output.Count(report.Reads.Ops))

@@ -49,6 +49,7 @@ func TestContractFields(t *testing.T) {
 		{"replicas controller", "group leader replicas.0.(id address role applied_index lag healthy health)"},
 		{"leave 2 --wait", "config moves"},
 		{"bench --duration 200ms --clients 4", "reads.(" + measured + ") writes.(" + measured + ") all.(" + measured + ")"},
+		{"bench clean", "deleted"},
 		{"check --duration 500ms --clients 4 --keys 4", "ops unknown_outcomes linearizable duplicates lost"},
 		{"version", "version commit go"},
 	} {

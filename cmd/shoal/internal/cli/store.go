@@ -27,6 +27,14 @@ func (s store) Write(ctx context.Context, key, value []byte) error {
 	return err
 }
 
+// Remove implements bench.Cleaner.
+func (s store) Remove(ctx context.Context, key []byte) error {
+	if err := s.Delete(ctx, key); !errors.Is(err, clerk.ErrNotFound) {
+		return err
+	}
+	return nil
+}
+
 // putAttempts is how often an import tries a put that runs into its deadline.
 const putAttempts = 5
 

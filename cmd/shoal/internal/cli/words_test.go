@@ -37,7 +37,7 @@ var without = []string{
 	"join 2 %s", "join 2 %s --wait", "leave 1", "leave 1 --wait", "move 0 1", "move 0 1 --wait", "unpin 0", "retire 1 --destroyed", "repair", "repair --plan",
 	"rebalance pause", "rebalance status", "replicas 1", "replicas 1 add %s", "replicas 1 remove g1a", "replicas 1 replace g1a %s",
 	"replicas controller", "replicas controller add %s", "replicas controller remove c1 --wait --wait-timeout 1s",
-	"config", "status", "shards", "health", "bench --duration 100ms", "check --duration 100ms",
+	"config", "status", "shards", "health", "bench --duration 100ms", "bench clean", "check --duration 100ms",
 }
 
 // Every command that needs a cluster is in the list, so that no new one is

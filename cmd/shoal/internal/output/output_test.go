@@ -6,6 +6,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 )
 
 // Columns line up, numbers to the right, and no line ends in spaces.
@@ -105,7 +106,8 @@ func TestRender(t *testing.T) {
 func TestTerminal(t *testing.T) {
 	var b bytes.Buffer
 	var s State
-	p := &Progress{w: &b, label: "shards", terminal: true, sample: func() State { return s }}
+	p := &Progress{w: &b, label: "shards", terminal: true, sample: func() State { return s },
+		foreground: func() bool { return true }, columns: func() int { return 0 }}
 	for _, c := range []struct {
 		s    State
 		want []string
@@ -127,4 +129,59 @@ func TestTerminal(t *testing.T) {
 			}
 		}
 	}
+}
+
+// On a terminal of 80 columns all that the commands show fits on its line, and
+// nothing of it is cut: the bar gives way to the text.
+func TestNothingIsCutAt80Columns(t *testing.T) {
+	for _, c := range []struct {
+		label string
+		s     State
+	}{
+		{"shards", State{Done: 341, Total: 1024, Text: "1023.9 MiB of 1023.9 GiB copied"}},
+		{"check", State{Done: 59, Total: 60, Unit: "s", Text: "123456 ops, 12 unknown, longest wait 1.234s"}},
+		{"import", State{Done: 12345, Total: 100000, Text: "1,234,567 keys, 12345 keys/s, 123.4 MiB/s"}},
+		{"bench", State{Done: 9, Total: 10, Unit: "s", Text: "123456 ops/s, 1,234 errors"}},
+		{"clean", State{Done: 123456}},
+	} {
+		var b bytes.Buffer
+		p := &Progress{w: &b, label: c.label, terminal: true, sample: func() State { return c.s },
+			foreground: func() bool { return true }, columns: func() int { return 80 }}
+		p.draw()
+		line := strings.TrimRight(strings.NewReplacer("\r", "", "\x1b[2K", "", "\x1b[K", "", "\x1b[0K", "").Replace(b.String()), " ")
+		if n := utf8.RuneCountInString(line); n > 79 || !strings.Contains(line, c.s.Text) || !strings.Contains(line, c.label) {
+			t.Errorf("%d columns: %q", n, line)
+		}
+	}
+}
+
+// In the background nothing is drawn over what somebody types in the foreground;
+// a bar that was there is left as it is.
+func TestBackgroundDrawsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b bytes.Buffer
+		foreground := false
+		p := &Progress{w: &b, label: "bench", terminal: true, sample: func() State { return State{Done: 1, Total: 2} },
+			foreground: func() bool { return foreground }, columns: func() int { return 80 },
+			stop: make(chan struct{}), stopped: make(chan struct{})}
+		go p.run()
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if b.Len() > 0 {
+			t.Errorf("drew %q in the background", b.String())
+		}
+		foreground = true
+		time.Sleep(time.Second)
+		synctest.Wait()
+		drawn := b.Len()
+		if drawn == 0 {
+			t.Error("drew nothing in the foreground")
+		}
+		foreground = false
+		time.Sleep(time.Second)
+		p.Stop()
+		if b.Len() != drawn {
+			t.Errorf("drew %q in the background", b.String()[drawn:])
+		}
+	})
 }

@@ -3,12 +3,11 @@ package output
 import (
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/schollz/progressbar/v3"
-	"golang.org/x/term"
 )
 
 const (
@@ -16,6 +15,7 @@ const (
 	progressRedraw   = 100 * time.Millisecond // on a terminal
 	progressLine     = 3 * time.Second        // elsewhere
 	progressBarCells = 30
+	progressBarLeast = 4 // where the text needs the room
 )
 
 // A State is what a Progress shows at one moment.
@@ -30,15 +30,20 @@ type State struct {
 
 // A Progress shows on one stream how far some work is: a bar that is redrawn
 // where the stream is a terminal, else a line every few seconds. Work that takes
-// less than a second shows nothing. It owns one goroutine until Stop.
+// less than a second shows nothing; nor does a command in the background of a
+// terminal, where somebody else types. It owns one goroutine until Stop.
 type Progress struct {
 	w        io.Writer
 	label    string
 	sample   func() State
 	terminal bool
-	spinner  *progressbar.ProgressBar // where the total is not known; nil: not needed yet
-	stop     chan struct{}
-	stopped  chan struct{}
+	// On a terminal: whether it is this process's, and how wide it is; 0: not known.
+	foreground func() bool
+	columns    func() int
+	drawn      bool                     // there is a bar or a spinner on the last line
+	spinner    *progressbar.ProgressBar // where the total is not known; nil: not needed yet
+	stop       chan struct{}
+	stopped    chan struct{}
 }
 
 // StartProgress shows the work named label on w until Stop. sample is called
@@ -46,6 +51,7 @@ type Progress struct {
 func StartProgress(w io.Writer, label string, sample func() State) *Progress {
 	p := &Progress{
 		w: w, label: label, sample: sample, terminal: IsTerminal(w),
+		foreground: func() bool { return isForeground(w) }, columns: func() int { return columnsOf(w) },
 		stop: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	go p.run()
@@ -57,12 +63,6 @@ func StartProgress(w io.Writer, label string, sample func() State) *Progress {
 func (p *Progress) Stop() {
 	close(p.stop)
 	<-p.stopped
-}
-
-// IsTerminal reports whether w is a terminal.
-func IsTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 func (p *Progress) run() {
@@ -84,7 +84,7 @@ func (p *Progress) run() {
 		p.draw()
 		select {
 		case <-p.stop:
-			if p.terminal {
+			if p.drawn && p.foreground() {
 				fmt.Fprint(p.w, "\r\x1b[K")
 			}
 			return
@@ -98,35 +98,45 @@ func (p *Progress) draw() {
 	switch {
 	case !p.terminal:
 		fmt.Fprintln(p.w, Render(p.label, s))
+		return
+	case !p.foreground():
+		return
 	case s.Total == 0:
 		p.drawSpinner(s)
 	default:
 		p.drawBar(s)
 	}
+	p.drawn = true
 }
 
 // drawBar draws a bar of its own each time: the library's ends for good at its
 // total, while here totals grow, and shards may go back.
 func (p *Progress) drawBar(s State) {
-	const beside = progressBarCells + 20 // columns besides the text: percentage, bar, count
-	bar := progressbar.NewOptions64(int64(s.Total), append(p.options(),
-		progressbar.OptionSetDescription(p.fit(strings.TrimSpace(s.Unit+"  "+p.label+"  "+s.Text), beside)),
+	done := min(s.Done, s.Total)
+	text := strings.TrimSpace(s.Unit + "  " + p.label + "  " + s.Text)
+	beside := len("  100% [] ") + len(fmt.Sprintf("(%d/%d) ", done, s.Total)) + 1 // the last column stays free
+	cells := progressBarCells
+	if columns := p.columns(); columns > 0 {
+		cells = min(max(columns-beside-utf8.RuneCountInString(text), progressBarLeast), progressBarCells)
+	}
+	bar := progressbar.NewOptions64(int64(s.Total), append(p.options(cells),
+		progressbar.OptionSetDescription(p.fit(text, beside+cells)),
 		progressbar.OptionShowCount(),
 		progressbar.OptionSetTheme(progressbar.Theme{Saucer: "=", SaucerHead: ">", SaucerPadding: " ", BarStart: "[", BarEnd: "]"}))...)
-	_ = bar.Set64(int64(min(s.Done, s.Total))) // of a display nobody depends on
+	_ = bar.Set64(int64(done)) // of a display nobody depends on
 }
 
 func (p *Progress) drawSpinner(s State) {
 	if p.spinner == nil {
-		p.spinner = progressbar.NewOptions64(-1, append(p.options(), progressbar.OptionSetElapsedTime(true),
+		p.spinner = progressbar.NewOptions64(-1, append(p.options(progressBarCells), progressbar.OptionSetElapsedTime(true),
 			progressbar.OptionSetSpinnerChangeInterval(0), progressbar.OptionSpinnerType(14))...) // else it owns a goroutine
 	}
 	p.spinner.Describe(p.fit(Render(p.label, s), 12))
 }
 
-func (p *Progress) options() []progressbar.Option {
+func (p *Progress) options(cells int) []progressbar.Option {
 	return []progressbar.Option{
-		progressbar.OptionSetWriter(p.w), progressbar.OptionSetWidth(progressBarCells), progressbar.OptionUseANSICodes(true),
+		progressbar.OptionSetWriter(p.w), progressbar.OptionSetWidth(cells), progressbar.OptionUseANSICodes(true),
 		progressbar.OptionSetPredictTime(false), progressbar.OptionShowDescriptionAtLineEnd(),
 	}
 }
@@ -138,19 +148,6 @@ func (p *Progress) fit(text string, others int) string {
 		return string(runes[:room])
 	}
 	return text
-}
-
-// columns is the width of the terminal; 0: not known.
-func (p *Progress) columns() int {
-	f, ok := p.w.(*os.File)
-	if !ok {
-		return 0
-	}
-	width, _, err := term.GetSize(int(f.Fd()))
-	if err != nil {
-		return 0
-	}
-	return width
 }
 
 // Render writes one state as a line without a newline.

@@ -1,0 +1,5 @@
+//go:build !unix
+
+package output
+
+func ownsTerminal(int) bool { return true }
