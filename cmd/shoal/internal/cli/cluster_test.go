@@ -390,6 +390,7 @@ var unstable = []struct {
 	{regexp.MustCompile(` in [0-9.µm]+s: .*`), " in TIME"},
 	{regexp.MustCompile(`"applied_index":\d+`), `"applied_index":N`},
 	{regexp.MustCompile(`"incarnation":"[0-9a-f]{32}"`), `"incarnation":"ID"`},
+	{regexp.MustCompile(`"server_id":"([a-z0-9]+)\.[0-9a-f]{32}"`), `"server_id":"$1.ID"`},
 	{regexp.MustCompile(`("to":\d+),"bytes":\d+`), `$1,"bytes":N`},
 	{regexp.MustCompile(` to move, .*`), " to move, SIZE"},
 	{regexp.MustCompile(`(done: \d+ shards?), [^;\n]*`), `$1, SIZE, TIME`},
