@@ -102,9 +102,10 @@ func (h *holds) clamp(t *logTail, needs map[raft.ServerID]uint64, high uint64) u
 	if h.r.o.unsafe.noClamp {
 		return high
 	}
+	wanted := high
 	for id, index := range needs {
 		switch {
-		case index > high:
+		case index > wanted:
 			h.near(id)
 		case t.bytesAfter(index) > h.r.o.LogBytesMax:
 			h.r.o.Logger.Warn("the log is not held any longer for the receiver of a snapshot",

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/hashicorp/raft"
 )
 
 // heldLog is a small log of which much may be held.
@@ -189,6 +191,35 @@ func TestNothingIsFrozenForTheDead(t *testing.T) {
 		c.converge()
 		if n := leader.replica.Status().Counters.SnapshotsSent - before; n != 1 {
 			t.Errorf("%d checkpoints were made for a member that is back", n)
+		}
+	})
+}
+
+// Claim: of several receivers each is judged by what the cut would take from it:
+// the hold of one that lags far does not end that of another.
+func TestHoldsOfSeveralReceivers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 1)
+		c.tune = heldLog
+		c.startAll()
+		defer c.stopAll()
+		r := c.leader().replica
+		tail := &logTail{cacheMax: 1}
+		for i := range uint64(1000) {
+			tail.append(&raft.Log{Index: i + 1})
+		}
+		receivers := map[raft.ServerID]uint64{"far": 100, "middle": 400, "near": 900}
+		for range 20 { // the order of a map differs
+			for id, index := range receivers {
+				r.holds.begin(id, index)
+				r.holds.sent(id)
+			}
+			if high := r.holds.clamp(tail, r.holds.needs(), 800); high != 99 {
+				t.Fatalf("the cut goes up to %d, a receiver needs the log from 100 on", high)
+			}
+			if needs := r.holds.needs(); len(needs) != 2 || needs["far"] != 100 || needs["middle"] != 400 {
+				t.Fatalf("held are %v, want those of far and middle", needs)
+			}
 		}
 	})
 }

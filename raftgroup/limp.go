@@ -105,7 +105,7 @@ func (r *Replica) watchLimp(lead *leadership) {
 		if !limps {
 			continue
 		}
-		if err := r.handOverTo(lead.loopCtx, found); err != nil {
+		if err := r.handOverTo(lead, found); err != nil {
 			r.o.Logger.Info("this leader limps, and could not hand over", "error", err)
 		}
 	}
@@ -124,7 +124,7 @@ func (r *Replica) otherVoters(lead *leadership) (ids []raft.ServerID) {
 // handOverTo transfers leadership, unless the group has seen that lately. It is
 // logged first, so that the next leader knows, and leadership does not go round
 // among replicas that limp by turns.
-func (r *Replica) handOverTo(ctx context.Context, found limp) error {
+func (r *Replica) handOverTo(lead *leadership, found limp) error {
 	last, err := readHandover(r.o.Store)
 	if err != nil {
 		return err
@@ -134,13 +134,17 @@ func (r *Replica) handOverTo(ctx context.Context, found limp) error {
 		return nil
 	}
 	r.o.Logger.Warn("this leader limps, and hands over", "own append", found.own, "answer", found.peer, "to", r.labelOf(string(found.to)))
-	ctx, cancel := context.WithTimeout(ctx, handoverMax)
+	ctx, cancel := context.WithTimeout(lead.loopCtx, handoverMax)
 	defer cancel()
 	if _, err := r.Propose(ctx, entry.Command{Kind: entry.KindHandover}); err != nil {
 		return fmt.Errorf("log it: %w", err)
 	}
 	r.counters.handovers.Add(1)
-	return r.Transfer(ctx, string(found.to))
+	err = r.Transfer(ctx, string(found.to))
+	if lead.ctx.Err() != nil {
+		return nil // it has ended, which is all that was wanted
+	}
+	return err
 }
 
 // readHandover returns the entry clock of the last handover, in ms since 1970; 0 if

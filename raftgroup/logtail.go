@@ -104,7 +104,7 @@ func (t *logTail) deleteRange(low, high uint64) {
 
 // keepEntriesMax bounds the entries that keepFrom leaves: their sizes are in
 // memory, 16 bytes each, and all of them are read at the start.
-const keepEntriesMax = 512 << 10
+const keepEntriesMax = 128 << 10
 
 // keepFrom returns the lowest index from which the newest entries take up no
 // more than n bytes; at least the newest stays, and at most keepEntriesMax do.

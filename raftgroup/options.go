@@ -90,7 +90,7 @@ type Options struct {
 	SnapshotLogEntries uint64
 	// TrailingLogBytes of the newest entries, or half of the store's size if that is
 	// more, stay in the log, so that a replica that was away for a while needs no
-	// copy of the store; 0 means 16 MiB. At most 512 Ki entries stay.
+	// copy of the store; 0 means 16 MiB. At most 128 Ki entries stay.
 	TrailingLogBytes int64
 	// LogBytesMax bounds what stays in the log, besides SnapshotLogBytes: half of it
 	// whatever the store's size, all of it for the receivers of snapshots, until they
