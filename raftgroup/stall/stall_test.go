@@ -110,7 +110,7 @@ func TestPausedProcess(t *testing.T) {
 			}
 			if tc.paused {
 				signal(t, child, syscall.SIGSTOP)
-				time.Sleep(2 * pausedLimit) // the pause itself
+				time.Sleep(2 * pausedLimit) // load: the pause itself
 				signal(t, child, syscall.SIGCONT)
 				if _, err := in.Write([]byte("end\n")); err != nil {
 					t.Fatal(err)
