@@ -81,6 +81,7 @@ var clientBugs = []bug{
 		"if a.err != nil && a.due && a.parts[0] == &g.parts[due] {", "if a.err != nil {"), catchers: []catcher{tests("./clerk", "TestScanWaitsForDeadGroup")}},
 	{name: "an ordered scan goes on in one shard only", edits: one("clerk/scan.go",
 		"if ordered && len(parts) > 0 {", "if false {"), catchers: []catcher{tests("./clerk", "TestOrderedScan")}},
-	{name: "a configuration must come within a limit", edits: one("clerk/placement.go",
-		"c.pool.attendAll(ctx, c.ctl.addresses, queryMax)", "context.WithTimeout(ctx, queryMax)"), catchers: []catcher{tests("./clerk", "TestPlacementOverSlowLink")}},
+	{name: "a configuration must come within a limit", edits: append(one("clerk/placement.go",
+		"c.pool.attendAll(ctx, c.ctl.addresses, queryMax)", "context.WithTimeout(ctx, queryMax)"),
+		one("clerk/placement.go", "c.pool.attendAll(ctx, c.ctl.addresses, peekMax)", "context.WithTimeout(ctx, peekMax)")...), catchers: []catcher{tests("./clerk", "TestPlacementOverSlowLink")}},
 }
