@@ -19,6 +19,8 @@ import (
 func refusal(r *ctrlfsm.Refusal) error {
 	code := codes.FailedPrecondition
 	switch r.Reason {
+	case ctrlfsm.EntryFull:
+		return status.Error(codes.ResourceExhausted, "not done: "+r.Message)
 	case ctrlfsm.BadRequest:
 		code = codes.InvalidArgument
 	case ctrlfsm.UnknownGroup, ctrlfsm.UnknownConfig:

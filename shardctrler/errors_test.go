@@ -24,12 +24,13 @@ func TestReasonsAreThoseOfTheWire(t *testing.T) {
 		"REQUEST_EXPIRED": ctrlfsm.RequestExpired, "CLUSTER_MISMATCH": ctrlfsm.ClusterMismatch,
 		"UNKNOWN_CONFIG": ctrlfsm.UnknownConfig, "NOT_LEAVING": ctrlfsm.NotLeaving, "STALE_REPORT": ctrlfsm.StaleReport,
 		"ADDRESS_IN_USE": ctrlfsm.AddressInUse, "GROUP_SILENT": ctrlfsm.GroupSilent, "GROUP_ALIVE": ctrlfsm.GroupAlive,
+		"ENTRY_FULL": ctrlfsm.EntryFull,
 	} {
 		if got := ctrlpb.Reason(reason).String(); got != name {
 			t.Errorf("%v is %s on the wire, not %s", reason, got, name)
 		}
 	}
-	if n := len(ctrlpb.Reason_name); n != int(ctrlfsm.GroupAlive)+1 {
+	if n := len(ctrlpb.Reason_name); n != int(ctrlfsm.EntryFull)+1 {
 		t.Errorf("the wire has %d reasons", n)
 	}
 }

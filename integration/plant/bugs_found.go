@@ -92,4 +92,6 @@ var foundBugs = []bug{
 	{name: "the entry clock stands still behind a jump", edits: one("raftgroup/clock.go",
 		"if since := now.Sub(c.anchor); !c.anchor.IsZero() && since > 0 {", "if since := now.Sub(c.anchor); !c.anchor.IsZero() && since < 0 {"),
 		catchers: []catcher{tests("./raftgroup", "TestEntryClockGoesOn")}},
+	{name: "hundreds of large configs share an entry", edits: one("shardctrler/ctrlfsm/machine.go",
+		"return s.effects >= shardcfg.EffectBytesMax", "return false"), catchers: []catcher{tests("./shardctrler/ctrlfsm", "TestConfigsOfAnEntryAreBounded")}},
 }

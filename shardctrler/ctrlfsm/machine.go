@@ -167,10 +167,15 @@ type step struct {
 	v      View // of b
 	bounds Bounds
 	meta   meta // written when the step is done
-	latest *shardcfg.Config
+	// effects counts the bytes of the configs that the entry has made or forgotten.
+	effects int
+	latest  *shardcfg.Config
 }
 
 func (s *step) command(c Command) (Result, error) {
+	if s.full(c) {
+		return Result{Num: s.latest.Num, Refusal: refuse(EntryFull, "too many changes at once; make it again")}, nil
+	}
 	switch c := c.(type) {
 	case Join:
 		return s.once(c.Request, c)
@@ -189,6 +194,18 @@ func (s *step) command(c Command) (Result, error) {
 	default:
 		return s.change(c)
 	}
+}
+
+// full reports whether a command belongs into another entry, because it may make a
+// config and those that this entry has made are large enough together: each is
+// stored whole, and hundreds of changes may share an entry. What is refused for it
+// is not recorded as the answer of its request.
+func (s *step) full(c Command) bool {
+	switch c.(type) {
+	case Claim, RepairShards:
+		return false
+	}
+	return s.effects >= shardcfg.EffectBytesMax
 }
 
 // change makes the config that a command asks for.
@@ -235,6 +252,7 @@ func (s *step) publish(next *shardcfg.Config) error {
 	}
 	s.latest, s.meta.num = next, next.Num
 	s.meta.historyBytes += uint64(len(enc))
+	s.effects += len(enc)
 	if s.meta.oldest == 0 {
 		s.meta.oldest = next.Num
 	}
@@ -267,6 +285,7 @@ func (s *step) compactHistory() error {
 		}
 		s.meta.oldest++
 		s.meta.historyBytes -= uint64(len(old))
+		s.effects += len(old)
 	}
 }
 

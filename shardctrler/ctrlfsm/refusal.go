@@ -40,6 +40,9 @@ const (
 	GroupSilent Reason = 15
 	// GroupAlive is not the machine's: see ctrlpb.
 	GroupAlive Reason = 16
+	// EntryFull: the log entry of the command makes as many configs as one may. It is
+	// no answer to the request, which may be made again.
+	EntryFull Reason = 17
 )
 
 var reasonTexts = [...]string{
@@ -59,6 +62,7 @@ var reasonTexts = [...]string{
 	AddressInUse:       "the address is in use",
 	GroupSilent:        "a group does not answer",
 	GroupAlive:         "the group lives",
+	EntryFull:          "the log entry is full",
 }
 
 // String names the reason for people.

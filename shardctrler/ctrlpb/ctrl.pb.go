@@ -173,6 +173,7 @@ const (
 	Reason_ADDRESS_IN_USE      Reason = 14 // a replica's address belongs to another group
 	Reason_GROUP_SILENT        Reason = 15 // a group that must be asked did not answer
 	Reason_GROUP_ALIVE         Reason = 16 // a group that shall be retired answers
+	Reason_ENTRY_FULL          Reason = 17 // too many changes at once: not done, to be made again; never sent as a refusal
 )
 
 // Enum value maps for Reason.
@@ -195,6 +196,7 @@ var (
 		14: "ADDRESS_IN_USE",
 		15: "GROUP_SILENT",
 		16: "GROUP_ALIVE",
+		17: "ENTRY_FULL",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNKNOWN":      0,
@@ -214,6 +216,7 @@ var (
 		"ADDRESS_IN_USE":      14,
 		"GROUP_SILENT":        15,
 		"GROUP_ALIVE":         16,
+		"ENTRY_FULL":          17,
 	}
 )
 
@@ -3109,7 +3112,7 @@ const file_shardctrler_ctrlpb_ctrl_proto_rawDesc = "" +
 	"\n" +
 	"\x06THAWED\x10\x05\x12\b\n" +
 	"\x04LOST\x10\x06\x12\r\n" +
-	"\tOWNERLESS\x10\a*\xd4\x02\n" +
+	"\tOWNERLESS\x10\a*\xe4\x02\n" +
 	"\x06Reason\x12\x12\n" +
 	"\x0eREASON_UNKNOWN\x10\x00\x12\x0f\n" +
 	"\vBAD_REQUEST\x10\x01\x12\x11\n" +
@@ -3129,7 +3132,9 @@ const file_shardctrler_ctrlpb_ctrl_proto_rawDesc = "" +
 	"\fSTALE_REPORT\x10\r\x12\x12\n" +
 	"\x0eADDRESS_IN_USE\x10\x0e\x12\x10\n" +
 	"\fGROUP_SILENT\x10\x0f\x12\x0f\n" +
-	"\vGROUP_ALIVE\x10\x102\xde\x06\n" +
+	"\vGROUP_ALIVE\x10\x10\x12\x0e\n" +
+	"\n" +
+	"ENTRY_FULL\x10\x112\xde\x06\n" +
 	"\n" +
 	"Controller\x12?\n" +
 	"\x05Query\x12\x1b.shoal.ctrl.v1.QueryRequest\x1a\x19.shoal.ctrl.v1.QueryReply\x12A\n" +
