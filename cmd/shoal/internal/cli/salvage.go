@@ -157,7 +157,7 @@ func salvageResultOf(f salvage.Found) salvageResult {
 func (r *salvageResult) describe() []string {
 	text := []string{fmt.Sprintf("from entry %d of the group's log, written at %s", r.AppliedIndex, r.Clock.Format(time.RFC3339))}
 	if r.TailEntries > 0 {
-		text = append(text, fmt.Sprintf("of these entries the last %d, behind %d, may never have been acknowledged", r.TailEntries, r.StateIndex))
+		text = append(text, fmt.Sprintf("certain up to entry %d; what the log holds behind it, %d more, was applied too and may never have been acknowledged", r.StateIndex, r.TailEntries))
 	}
 	text = append(text, "what the group acknowledged later, without this replica, is not in it")
 	if len(r.Frozen) > 0 {

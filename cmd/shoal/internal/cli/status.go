@@ -288,8 +288,11 @@ func groupRow(g clerk.GroupStatus, state string) []string {
 
 func replicaRow(group string, m clerk.ReplicaStatus) []string {
 	health, applied := "healthy", "-"
-	if !m.Healthy {
-		health = strings.TrimSpace("DOWN " + m.Problem)
+	switch {
+	case !m.Healthy && m.Answers:
+		health = m.Problem
+	case !m.Healthy:
+		health = "DOWN" // the headline says why
 	}
 	if m.AppliedIndex > 0 {
 		applied = output.Count(m.AppliedIndex)
