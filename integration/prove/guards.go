@@ -161,6 +161,12 @@ var guards = []guard{
 		"if err := m.CheckAcknowledged(p.source, p.term, p.acknowledged); err != nil {", "if err := error(nil); err != nil {")},
 	{"ForgetfulPeer", "raftgroup/transport", "TestForgetfulPeer", one("raftgroup/transport/transport.go",
 		"if answer.Term == args.Term && answer.LastLog < stored {", "if stored > 1<<62 {")},
+	{"RoomForPeers", "raftgroup/host", "TestIdleClientsKeepNobodyFromVoting|TestAdmission", one("raftgroup/host/admission.go",
+		"case class == connClient && a.mu.count[connClient] >= a.limits.clients:", "case false:")},
+	{"SilentGiveWay", "raftgroup/host", "TestAdmission", one("raftgroup/host/admission.go",
+		"if a.mu.count[connUnidentified] >= a.limits.unidentified {", "if a.limits.unidentified < 0 {")},
+	{"FilesForStores", "raftgroup/host", "TestLimitsFitTheFiles", one("raftgroup/host/limits.go",
+		"min(connections, files-l.stores-l.outgoing-filesOfItsOwn-webConnectionsMax)", "connections")},
 	{"CloseUnderRaft", "raftgroup/host", "TestCloseUnderHangingReplica", one("raftgroup/host/replica.go",
 		"if err != nil && ctx.Err() != nil {", "if false {")},
 }

@@ -62,18 +62,6 @@ func (q *connQueue) Close() error {
 
 func (q *connQueue) Addr() net.Addr { return q.addr }
 
-// A trackedConn takes itself off the mux's list when it is closed.
-type trackedConn struct {
-	net.Conn
-	mux  *mux
-	once sync.Once
-}
-
-func (c *trackedConn) Close() error {
-	c.once.Do(func() { c.mux.untrack(c) })
-	return c.Conn.Close()
-}
-
 // A replayConn first reads what the mux has already read.
 type replayConn struct {
 	net.Conn

@@ -28,6 +28,9 @@ const (
 	keepaliveTimeout = 5 * time.Second
 	// keepaliveMinTime is how often a client may ping before it is cut off.
 	keepaliveMinTime = 5 * time.Second
+	// connectionIdle is how long a client may keep a connection without a call.
+	// Its next call opens another.
+	connectionIdle = 5 * time.Minute
 
 	// poolMax bounds the pooled connections: a cluster of a thousand groups of
 	// three, and room.
@@ -67,7 +70,7 @@ func (h *Host) Dial(addr string) (*grpc.ClientConn, error) {
 	if conn, ok := p.mu.conns[addr]; ok {
 		return conn, nil
 	}
-	if len(p.mu.conns) >= poolMax {
+	if len(p.mu.conns) >= p.host.limits.outgoing {
 		return nil, fmt.Errorf("connect to %s: %d addresses are connected, the limit", addr, len(p.mu.conns))
 	}
 	conn, err := grpc.NewClient("passthrough:///"+addr,
@@ -124,7 +127,7 @@ func (h *Host) newGRPC() *grpc.Server {
 		grpc.MaxConcurrentStreams(streamsPerConnection),
 		grpc.MaxHeaderListSize(headerBytesMax),
 		grpc.ConnectionTimeout(h.opts.SniffTimeout),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout, MaxConnectionIdle: connectionIdle}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveMinTime, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(fence.UnaryServer(h.self)),
 		grpc.ChainStreamInterceptor(fence.StreamServer(h.self)),

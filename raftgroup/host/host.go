@@ -91,17 +91,15 @@ type Options struct {
 	// that makes it unsafe to go on. The process should end, with a failure. nil:
 	// it is only logged.
 	OnFatal func(error)
-	// ConnectionsMax bounds the accepted connections; 0 is 4096.
+	// ConnectionsMax bounds the accepted connections; 0 is 4096. What the process
+	// may open, less a reserve for the stores, bounds them as well.
 	ConnectionsMax int
 	// SniffTimeout bounds how long a new connection may take to say what it is;
 	// 0 is 5 s.
 	SniffTimeout time.Duration
 }
 
-const (
-	connectionsMaxDefault = 4096
-	sniffTimeoutDefault   = 5 * time.Second
-)
+const sniffTimeoutDefault = 5 * time.Second
 
 // A Host owns a listener, a data directory, the connections to other hosts, and
 // at most one replica. Its methods may be called from any goroutine.
@@ -113,6 +111,7 @@ type Host struct {
 	process   processID
 	lock      *dirLock
 
+	limits   limits
 	mux      *mux
 	grpc     *grpc.Server
 	health   *health.Server
@@ -147,7 +146,6 @@ func New(o Options) (*Host, error) {
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
 	}
-	o.ConnectionsMax = cmp.Or(o.ConnectionsMax, connectionsMaxDefault)
 	o.SniffTimeout = cmp.Or(o.SniffTimeout, sniffTimeoutDefault)
 	if o.DataDir == "" {
 		return nil, &formation.UsageError{Problem: "a data directory is needed"}
@@ -157,6 +155,14 @@ func New(o Options) (*Host, error) {
 	}
 	if err := checkAdvertise(o); err != nil {
 		return nil, err
+	}
+	files, err := openFilesMax()
+	if err != nil {
+		return nil, err
+	}
+	l, err := deriveLimits(files, o.ConnectionsMax)
+	if err != nil {
+		return nil, &formation.UsageError{Problem: err.Error()}
 	}
 	lock, err := lockDir(o.DataDir)
 	if err != nil {
@@ -177,7 +183,9 @@ func New(o Options) (*Host, error) {
 	rand.Read(h.process[:]) // never fails
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.pool.init(h)
-	h.mux = newMux(h)
+	h.limits = l
+	h.mux = newMux(h, l)
+	h.registry.MustRegister(h.mux.admission)
 	h.grpc = h.newGRPC()
 	h.members = &membershipService{host: h}
 	raftpb.RegisterFormationServer(h.grpc, &h.former)

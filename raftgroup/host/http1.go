@@ -29,7 +29,7 @@ const http1Text = "This port speaks gRPC (HTTP/2 without TLS) with clients of Sh
 
 // serveHTTP1 tells a client that it is wrong here, and closes the connection. What
 // it asked for plays no part. The deadline of the sniffing bounds it.
-func (m *mux) serveHTTP1(conn net.Conn) error {
+func (m *mux) serveHTTP1(_ *trackedConn, conn net.Conn) error {
 	head, err := readHead(conn)
 	if err != nil {
 		return err

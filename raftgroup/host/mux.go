@@ -26,7 +26,7 @@ type protocol struct {
 	// serve takes the connection over: positioned at its first byte if replay,
 	// else behind the prefix. The deadline of the sniffing is still set.
 	replay bool
-	serve  func(net.Conn) error
+	serve  func(*trackedConn, net.Conn) error
 }
 
 // A mux accepts the connections of the port and hands each to its protocol.
@@ -36,21 +36,19 @@ type mux struct {
 	protocols []protocol
 	grpc      *connQueue
 	warn      *rate.Limiter
+	admission *admission
 
 	wg sync.WaitGroup // accept, and sniffing connections
 	mu struct {
 		sync.Mutex
-		conns  map[net.Conn]struct{} // all that were accepted and are not closed
 		routes map[string]*raftStreams
 		added  chan struct{} // closed and replaced when a route is added
-		closed bool
 	}
 }
 
-func newMux(h *Host) *mux {
-	m := &mux{host: h, log: h.log.Named("listener"), warn: rate.NewLimiter(1, 5)}
+func newMux(h *Host, l limits) *mux {
+	m := &mux{host: h, log: h.log.Named("listener"), warn: rate.NewLimiter(1, 5), admission: newAdmission(l)}
 	m.grpc = newConnQueue(h.listener.Addr())
-	m.mu.conns = map[net.Conn]struct{}{}
 	m.mu.routes = map[string]*raftStreams{}
 	m.mu.added = make(chan struct{})
 	m.protocols = []protocol{
@@ -70,7 +68,7 @@ func (m *mux) accept() {
 	for {
 		conn, err := m.host.listener.Accept()
 		if err != nil {
-			if m.isClosed() || errors.Is(err, net.ErrClosed) {
+			if m.admission.isClosed() || errors.Is(err, net.ErrClosed) {
 				return
 			}
 			// Out of file descriptors, most likely: that passes, or the operator
@@ -83,7 +81,7 @@ func (m *mux) accept() {
 			}
 			continue
 		}
-		tracked, err := m.track(conn)
+		tracked, err := m.admission.track(conn)
 		if err != nil {
 			conn.Close()
 			m.warning("connection refused", "from", conn.RemoteAddr(), "error", err)
@@ -94,7 +92,7 @@ func (m *mux) accept() {
 			defer m.wg.Done()
 			if err := m.dispatch(tracked); err != nil {
 				tracked.Close()
-				if !m.isClosed() {
+				if !m.admission.isClosed() {
 					m.warning("connection closed", "from", tracked.RemoteAddr(), "error", err)
 				}
 			}
@@ -104,7 +102,8 @@ func (m *mux) accept() {
 
 // dispatch finds out what conn speaks and hands it over. On an error the caller
 // closes conn.
-func (m *mux) dispatch(conn net.Conn) error {
+func (m *mux) dispatch(tracked *trackedConn) error {
+	var conn net.Conn = tracked
 	if err := conn.SetDeadline(time.Now().Add(m.host.opts.SniffTimeout)); err != nil {
 		return err
 	}
@@ -117,7 +116,7 @@ func (m *mux) dispatch(conn net.Conn) error {
 				if p.replay {
 					conn = &replayConn{Conn: conn, pending: seen}
 				}
-				if err := p.serve(conn); err != nil {
+				if err := p.serve(tracked, conn); err != nil {
 					return fmt.Errorf("%s: %w", p.name, err)
 				}
 				return nil
@@ -138,14 +137,17 @@ func (m *mux) dispatch(conn net.Conn) error {
 	}
 }
 
-func (m *mux) serveGRPC(conn net.Conn) error {
+func (m *mux) serveGRPC(tracked *trackedConn, conn net.Conn) error {
+	if err := m.admission.identify(tracked, connClient); err != nil {
+		return err
+	}
 	if err := conn.SetDeadline(time.Time{}); err != nil {
 		return err
 	}
 	return m.grpc.put(conn)
 }
 
-func (m *mux) serveRaft(conn net.Conn) error {
+func (m *mux) serveRaft(tracked *trackedConn, conn net.Conn) error {
 	p, err := readPreamble(conn)
 	if err != nil {
 		return err
@@ -154,6 +156,11 @@ func (m *mux) serveRaft(conn net.Conn) error {
 	streams, err := m.route(p)
 	if err != nil {
 		return err
+	}
+	if p.kind == kindStream {
+		if err := m.admission.identify(tracked, connPeer); err != nil {
+			return err
+		}
 	}
 	a := streams.answer(p)
 	if _, err := conn.Write(a.append(nil)); err != nil {
@@ -224,43 +231,10 @@ func (m *mux) dropRoute(s *raftStreams) {
 	delete(m.mu.routes, s.identity.Incarnation.String())
 }
 
-// track counts conn until it is closed.
-func (m *mux) track(conn net.Conn) (net.Conn, error) {
-	t := &trackedConn{Conn: conn, mux: m}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.mu.closed {
-		return nil, net.ErrClosed
-	}
-	if len(m.mu.conns) >= m.host.opts.ConnectionsMax {
-		return nil, fmt.Errorf("%d connections are open, the limit", len(m.mu.conns))
-	}
-	m.mu.conns[t] = struct{}{}
-	return t, nil
-}
-
-func (m *mux) untrack(t *trackedConn) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.mu.conns, t)
-}
-
-func (m *mux) isClosed() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.mu.closed
-}
-
 // close closes the listener and every connection, and waits for the accept
 // goroutine and the sniffing ones.
 func (m *mux) close() error {
-	m.mu.Lock()
-	m.mu.closed = true
-	conns := make([]net.Conn, 0, len(m.mu.conns))
-	for c := range m.mu.conns {
-		conns = append(conns, c)
-	}
-	m.mu.Unlock()
+	conns := m.admission.close()
 	err := m.host.listener.Close()
 	for _, c := range conns {
 		c.Close() // its user sees the error

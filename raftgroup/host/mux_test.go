@@ -180,26 +180,6 @@ func TestSlowPeers(t *testing.T) {
 	t.Fatal("a trickling peer was never cut off")
 }
 
-// TestConnectionLimit: beyond the limit connections are closed, and there is
-// room again when others have ended.
-func TestConnectionLimit(t *testing.T) {
-	h := newTestHost(t, "1", t.TempDir(), "127.0.0.1:0", func(o *Options) { o.ConnectionsMax = 4; o.SniffTimeout = time.Minute })
-	var held []net.Conn
-	for range 4 {
-		held = append(held, dialRaw(t, h.Addr()))
-	}
-	eventually(t, "all are accepted", func() bool {
-		h.mux.mu.Lock()
-		defer h.mux.mu.Unlock()
-		return len(h.mux.mu.conns) == 4
-	})
-	expectClosed(t, dialRaw(t, h.Addr()), "the fifth")
-	for _, conn := range held {
-		conn.Close()
-	}
-	expectHello(t, h)
-}
-
 // TestPreamble: a stream reaches the replica that it names; one for another
 // cluster, incarnation, replica or version, or for nobody, is closed and logged.
 func TestPreamble(t *testing.T) {

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -169,6 +170,7 @@ func (h *Host) openReplica(ctx context.Context, former *formation.Former, id for
 	}
 	storeOptions := h.opts.Store
 	storeOptions.Dir = filepath.Join(h.opts.DataDir, formation.StateDir)
+	storeOptions.OpenFilesMax = cmp.Or(storeOptions.OpenFilesMax, h.limits.stores)
 	storeOptions.Logger, storeOptions.OnFatal = h.log.Named("store"), h.fatal
 	if r.store, err = pebblestore.Open(storeOptions); err != nil {
 		return nil, h.damage(err)

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/net/netutil"
 )
 
 // A webServer serves metrics, probes and profiles.
@@ -35,6 +36,7 @@ func startWeb(h *Host, address string, insecure bool) (*webServer, error) {
 	if err != nil {
 		return nil, &ListenError{Address: address, Err: err}
 	}
+	listener = netutil.LimitListener(listener, webConnectionsMax)
 	routes := http.NewServeMux()
 	routes.Handle("GET /metrics", promhttp.HandlerFor(h.registry, promhttp.HandlerOpts{}))
 	routes.HandleFunc("GET /live", h.serveLive)
@@ -88,13 +90,20 @@ func (h *Host) serveLive(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintln(w, "live")
 }
 
-// serveReady answers 200 once the replica is formed, runs, and knows a leader.
+// serveReady answers 200 once the replica is formed, runs, and knows a leader, as
+// long as there is room for clients.
 func (h *Host) serveReady(w http.ResponseWriter, _ *http.Request) {
 	if problem := h.unready(); problem != "" {
 		http.Error(w, problem, http.StatusServiceUnavailable)
 		return
 	}
-	fmt.Fprintln(w, "ready")
+	a := h.mux.admission
+	open, limit := a.open(connClient), a.limits.clients
+	if open >= limit {
+		http.Error(w, fmt.Sprintf("clients have taken all %d connections that they may have", limit), http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintf(w, "ready\nclients: %d of %d connections\n", open, limit)
 }
 
 func (h *Host) unready() string {
