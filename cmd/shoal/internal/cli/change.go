@@ -142,12 +142,12 @@ func moveBytes(moves []clerk.Move) (sum uint64) {
 
 // printDone says, for people, that a change has settled.
 func (a *app) printDone(s settling, start time.Time, more string) error {
-	switch took := output.Duration(time.Since(start)); {
+	switch {
 	case a.out.IsJSON():
 		return nil
 	case len(s.moves) == 0:
 		return a.out.Linef("done: every shard is in place%s", more)
 	default:
-		return a.out.Linef("done: %s, %s, %s%s", output.Plural(len(s.moves), "shard"), output.Bytes(moveBytes(s.moves)), took, more)
+		return a.out.Linef("done: %s, %s, %.1f s%s", output.Plural(len(s.moves), "shard"), output.Bytes(moveBytes(s.moves)), time.Since(start).Seconds(), more)
 	}
 }

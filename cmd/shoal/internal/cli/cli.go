@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -79,7 +80,7 @@ func Run(ctx context.Context, env Environment) int {
 	if !a.started {
 		code = ExitUsage
 	}
-	if text := err.Error(); text != "" {
+	if text := plainly.Replace(err.Error()); text != "" {
 		fmt.Fprintf(env.Stderr, "shoal: %s%s\n", text, advice(err))
 	}
 	if code == ExitUsage && !a.started {
@@ -90,6 +91,9 @@ func Run(ctx context.Context, env Environment) int {
 	}
 	return code
 }
+
+// plainly says in words for people why a context ended.
+var plainly = strings.NewReplacer(context.Canceled.Error(), "interrupted", context.DeadlineExceeded.Error(), "timed out")
 
 // app is one run of the program: the settings of all commands, and the stream
 // of results.

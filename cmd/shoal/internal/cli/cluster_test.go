@@ -298,19 +298,16 @@ func (d *devRun) completes(t *testing.T) {
 		"get ":                        "",
 		"replicas 1 add ":             "",
 	} {
-		line = "__complete " + line
-		for _, args := range [][]string{strings.Split(line, " "), append(strings.Fields(line), "--controllers", d.controllers, "")} {
-			var out, errs syncBuffer
-			env := map[string]string{"SHOAL_CONTROLLERS": d.controllers}
-			if strings.Contains(line, " -") && len(args) > 4 { // a flag's value is completed where it stands
-				continue
-			}
-			code := Run(t.Context(), Environment{Args: args, Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs, Lookup: lookup(env), Program: "shoal"})
-			offers, _, _ := strings.Cut(out.String(), ":")
-			if got := strings.Join(strings.Fields(offers), " "); code != 0 || got != want {
-				t.Errorf("%q: code %d, offered %q, %s; want %q", args, code, got, errs.String(), want)
-			}
+		var out, errs syncBuffer
+		code := Run(t.Context(), Environment{Args: strings.Split("__complete "+line, " "), Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs,
+			Lookup: lookup(map[string]string{"SHOAL_CONTROLLERS": d.controllers}), Program: "shoal"})
+		offers, _, _ := strings.Cut(out.String(), ":")
+		if got := strings.Join(strings.Fields(offers), " "); code != 0 || got != want {
+			t.Errorf("%q: code %d, offered %q, %s; want %q", line, code, got, errs.String(), want)
 		}
+	}
+	if _, out, _ := runCLI(t, "", "__complete", "leave", "--controllers", d.controllers, ""); !strings.HasPrefix(out, "1\n") {
+		t.Errorf("the cluster that the line names: %q", out)
 	}
 	if code, out, _ := runCLI(t, "", "__complete", "leave", "--controllers", "127.0.0.1:1", ""); code != 0 || !strings.HasPrefix(out, ":") {
 		t.Errorf("without a cluster: code %d, %q", code, out)

@@ -86,7 +86,9 @@ func (e *export) write(ctx context.Context) error {
 		return e.from.Scan(ctx, e.prefix, false, func(key, value []byte) error { return put(record{string(key), value}) })
 	})
 	if err == nil {
-		err = s.place(ctx, ".")
+		if err = s.place(ctx, "."); err != nil {
+			err = fmt.Errorf("some files are in place already, others are not; repeat the export: %w", err)
+		}
 	}
 	return errors.Join(err, s.close())
 }

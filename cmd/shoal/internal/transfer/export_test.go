@@ -193,6 +193,39 @@ func TestExportIsDurable(t *testing.T) {
 	}
 }
 
+// An export that is interrupted while it places its files says that some are in
+// place, each of them whole, and leaves nothing else behind; so does one that is
+// interrupted before, which has written nothing.
+func TestInterruptedExport(t *testing.T) {
+	for _, placing := range []bool{false, true} {
+		dir := t.TempDir()
+		s := newFakeStore()
+		for i := range 200 {
+			s.put(fmt.Sprintf("%d/%d", i%10, i), "content")
+		}
+		ctx, interrupt := context.WithCancel(t.Context())
+		e := export{from: s, dir: dir, live: new(Live), synced: func(f *os.File) {
+			if info, err := f.Stat(); err == nil && info.IsDir() == placing {
+				interrupt()
+			}
+		}}
+		err := e.run(ctx)
+		interrupt()
+		if !errors.Is(err, context.Canceled) || strings.Contains(err.Error(), "some files are in place") != placing {
+			t.Errorf("placing %v: %v", placing, err)
+		}
+		got := readTree(t, dir) // which also looks for what is left behind
+		if (len(got) > 0) != placing || len(got) == 200 {
+			t.Errorf("placing %v: %d files are in place", placing, len(got))
+		}
+		for name, content := range got {
+			if content != "content" {
+				t.Errorf("%s is cut off", name)
+			}
+		}
+	}
+}
+
 // An export's look at all keys remembers none of them.
 func TestSurveyKeepsNoKeys(t *testing.T) {
 	heap := func() uint64 {
