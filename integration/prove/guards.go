@@ -88,6 +88,8 @@ var guards = []guard{
 		"err := out.verify(f.name)", "err := error(nil)")},
 	{"FailedTransfer", "raftgroup/pebblestore", "TestDiskFailsDuringTransfer", one("raftgroup/pebblestore/watchedfs.go",
 		"if err != nil && !errors.Is(err, io.EOF) {", "if err != nil && errors.Is(err, io.EOF) {")},
+	{"ManifestSeal", "raftgroup/pebblestore", "TestFlips", one("raftgroup/pebblestore/generation.go",
+		"if !opts.ErrorIfExists {", "if false {")},
 	{"DamagedStore", "raftgroup/pebblestore", "TestCorruptionIsFatal", one("raftgroup/pebblestore/failstop.go",
 		"return f.fail(fmt.Errorf(\"%s: %w\", op, err))\n}\n\n// Infof", "return fmt.Errorf(\"%s: %w\", op, err)\n}\n\n// Infof")},
 	{"LostFuture", "raftgroup", "TestLostFuture/contained", one("raftgroup/packer.go",

@@ -28,12 +28,8 @@
 // Goroutines: New starts the one that accepts connections, and it one for each
 // connection until its protocol is known; Serve one that runs the gRPC server and
 // one that keeps the health service true; Options.HTTP one that runs the HTTP
-// server; Replica one that asks whether the replica was removed. Close waits for all
-// of them.
-// connection until its protocol is known; Serve one that runs the gRPC server;
-// Options.HTTP one that runs the HTTP server; Replica one that asks whether
-// the replica was removed, and one that looks whether its data directory was.
-// Close waits for all of them.
+// server; Replica one that asks whether the replica was removed, and one that looks
+// whether its data directory was. Close waits for all of them.
 package host
 
 import (

@@ -25,6 +25,11 @@ func openGeneration(dir string, opts *pebble.Options) (g *generation, err error)
 			err = panicError("open", r)
 		}
 	}()
+	if !opts.ErrorIfExists {
+		if err := checkManifest(opts.FS, dir); err != nil {
+			return nil, err
+		}
+	}
 	db, err := pebble.Open(dir, opts)
 	if err != nil {
 		return nil, err

@@ -187,12 +187,22 @@ func (s *Store) open() (err error) {
 	return nil
 }
 
-// openState opens the database in one sub-directory for reading and writing.
+// openState opens the database in one sub-directory for reading and writing. If
+// the store fails meanwhile, because a table turns out to be damaged, Pebble is
+// stopped where it is, and left behind.
 func (s *Store) openState(name string, create bool) (*generation, error) {
 	opts := s.pebbleOptions(&s.stop)
 	opts.ErrorIfNotExists = !create
 	opts.ErrorIfExists = create
-	return openGeneration(s.path(name), opts)
+	opened := make(chan *generation, 1)
+	if err := s.stop.attempt("open", func() error {
+		g, err := openGeneration(s.path(name), opts)
+		opened <- g
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	return <-opened, nil
 }
 
 // Get implements store.Reader.

@@ -48,10 +48,18 @@ func (fs *sealedFS) seal(name string, f vfs.File, err error) (vfs.File, error) {
 	return &sealedFile{File: f, fs: fs, name: name}, nil
 }
 
+// isManifest reports whether a path is that of a manifest.
+func (fs *sealedFS) isManifest(name string) bool {
+	return strings.HasPrefix(fs.PathBase(name), manifestPrefix)
+}
+
 // Create implements vfs.FS.
 func (fs *sealedFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	fs.pass()
 	f, err := fs.FS.Create(name, c)
+	if err == nil && fs.isManifest(name) {
+		f = &manifestFile{File: f, fs: fs.FS, name: name}
+	}
 	return fs.seal(name, f, err)
 }
 
