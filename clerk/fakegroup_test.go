@@ -186,6 +186,12 @@ func (r *fakeReplica) answer(ctx context.Context, q *kvpb.ExecuteRequest) (*kvpb
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
+	room := 8 << 20 // values in one response, as the real server has it
+	for i, out := range response.Outcomes {
+		if room -= len(out.GetValue()); room < 0 && i > 0 {
+			response.Outcomes[i] = &kvpb.Outcome{Code: kvpb.Code_BUSY}
+		}
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	r.speakLocked(response)
