@@ -109,6 +109,9 @@ func (p *Profile) drawGroups(r dice) {
 	if n := r.pick(2000, 10_000, 100_000); r.some(KindNarrow, 0.3) && p.Big == 0 {
 		p.Bandwidth = uint64(n)
 	}
+	if n := r.pick(5000, 50_000); r.IntN(4) == 0 && p.Big == 0 {
+		p.CopyRate = uint64(n)
+	}
 	p.Rates = handoff.DefaultParams().Rates
 	if r.IntN(3) == 0 {
 		// A receiver that takes in the tail so slowly that it does not get short.

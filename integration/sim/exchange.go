@@ -159,6 +159,55 @@ type pagesAnswer struct {
 
 // fetch sends a Fetch and passes the pages on.
 func (s *server) fetch(f handoff.Fetch) {
+	f, early := s.inTime(f)
+	if early > copyWaitMax {
+		s.driver.FetchFailed(s.w.now, f)
+		return
+	}
+	if early > 0 {
+		s.r.n.after(early, s.mine(func() { s.fetchNow(f) }))
+		return
+	}
+	s.fetchNow(f)
+}
+
+// copyWaitMax is for how long a Fetch waits for the rate of copying.
+const copyWaitMax = peerTimeout / 4
+
+// inTime follows shardkv's mover.inTime: while copying is ahead of its rate, tails are
+// asked for alone, and copies wait.
+func (s *server) inTime(f handoff.Fetch) (now handoff.Fetch, wait time.Duration) {
+	if wait = s.copyAfter - s.w.now; wait <= 0 {
+		return f, 0
+	}
+	tails := f
+	tails.Wants = nil
+	for _, w := range f.Wants {
+		if w.Cursor.Tail {
+			tails.Wants = append(tails.Wants, w)
+		}
+	}
+	if len(tails.Wants) > 0 {
+		return tails, 0
+	}
+	return f, wait
+}
+
+// chargeCopy follows shardkv's mover.chargeCopy.
+func (s *server) chargeCopy(f *handoff.Fetch, pages []kvfsm.Page) {
+	if s.w.p.CopyRate == 0 {
+		return
+	}
+	bytes := 0
+	for i := range pages[:min(len(pages), len(f.Wants))] {
+		if !f.Wants[i].Cursor.Tail {
+			bytes += pages[i].Bytes()
+		}
+	}
+	s.copyAfter = max(s.copyAfter, s.w.now) + time.Duration(uint64(bytes)*uint64(time.Second)/s.w.p.CopyRate)
+}
+
+func (s *server) fetchNow(f handoff.Fetch) {
 	replicas := f.Replicas
 	if len(replicas) == 0 {
 		replicas = s.heard.Addresses(s.config(), f.From)
@@ -193,6 +242,7 @@ func (s *server) fetch(f handoff.Fetch) {
 		if how != answered || a.wrong {
 			s.driver.FetchFailed(s.w.now, f)
 		} else {
+			s.chargeCopy(&f, a.pages)
 			s.driver.Fetched(s.w.now, f, s.w.garble(a.pages))
 		}
 		s.passSoon(0)

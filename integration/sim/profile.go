@@ -176,6 +176,7 @@ type Profile struct {
 	PageBytes, PagesAtHand             int
 	WordAge                            time.Duration
 	QueueBytes                         int    // of clients, at a leader
+	CopyRate                           uint64 // of one leader, in bytes/s; 0: no bound
 	Bandwidth                          uint64 // of pages between groups, in bytes/s; 0: no bound
 	ValueBytes                         int
 	Leave, Move, Ghost, Rejoin         bool

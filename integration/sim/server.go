@@ -31,6 +31,8 @@ type server struct {
 	passing bool
 	slowed  map[shardcfg.ShardID]time.Duration
 	rates   handoff.Rates // measured
+	// copyAfter is when the next copy may be fetched, at the rate of copying.
+	copyAfter time.Duration
 	// words is when the receiver of each shard was heard last.
 	words map[shardcfg.ShardID]time.Duration
 
@@ -80,7 +82,7 @@ func (s *server) led() {
 	if s.w.bugs.WordsForever {
 		p.WordAge = time.Hour
 	}
-	s.words = map[shardcfg.ShardID]time.Duration{}
+	s.words, s.copyAfter = map[shardcfg.ShardID]time.Duration{}, 0
 	s.driver = handoff.NewDriver(handoff.Identity{Peer: s.l.self, Replicas: s.l.addrs}, p)
 	s.rates = handoff.Rates{BytesPerSecond: s.w.p.Rates.BytesPerSecond, ChangesPerSecond: s.w.p.Rates.ChangesPerSecond}
 	s.talk = handoff.NewConversation(s.driver)
