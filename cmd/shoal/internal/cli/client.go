@@ -87,7 +87,7 @@ func (a *app) needGroup(ctx context.Context, c *clerk.Clerk) error {
 	if config, err := c.Admin().Latest(ctx); err != nil || len(config.Groups) > 0 {
 		return nil // the operation itself says what stands in its way
 	}
-	return codedError{fmt.Errorf("%s: not done: no group has joined the cluster, so nobody could hold the data; add one: shoal join GID ADDR,ADDR,...", a.verb), ExitUnavailable}
+	return codedError{fmt.Errorf("%s: not done: no group has joined the cluster, so nobody could hold the data; add one: shoal join GID ADDR,ADDR,ADDR", a.verb), ExitUnavailable}
 }
 
 // readOperand returns the value that an argument stands for: itself, or for "-"
