@@ -10,19 +10,6 @@ import (
 
 const root = "../.."
 
-// No block for a shell has a comment: zsh, unlike bash, takes one that is pasted
-// for arguments. What a command does stands around the block.
-func TestBlocksHaveNoComments(t *testing.T) {
-	blocks := allBlocks(t)
-	for _, b := range blocks {
-		for line := range strings.Lines(b.Text) {
-			if b.Language == "sh" && (strings.HasPrefix(line, "#") || strings.Contains(line, " #")) {
-				t.Errorf("%s:%d: %q", b.Doc, b.Line, line)
-			}
-		}
-	}
-}
-
 // Every Go block of the documents is a program that compiles.
 func TestGoBlocksCompile(t *testing.T) {
 	found := 0

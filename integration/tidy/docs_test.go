@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/shoalkv/shoal/integration/paste"
 )
 
 // documents returns the project's Markdown files, their text by their path from
@@ -64,6 +66,22 @@ func TestLinks(t *testing.T) {
 			target := path.Join(path.Dir(doc), m[1])
 			if _, err := os.Stat(filepath.Join("..", "..", filepath.FromSlash(target))); err != nil {
 				t.Errorf("%s links to %s, which does not exist", doc, m[1])
+			}
+		}
+	}
+}
+
+// No block for a shell has a comment: zsh, unlike bash, takes one that is pasted
+// for arguments. What a command does stands around the block, or in a table.
+func TestBlocksHaveNoComments(t *testing.T) {
+	blocks, err := paste.Blocks(filepath.Join("..", ".."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range blocks {
+		for line := range strings.Lines(b.Text) {
+			if b.Language == "sh" && (strings.HasPrefix(line, "#") || strings.Contains(line, " #")) {
+				t.Errorf("%s:%d: take the comment out of the block: %q", b.Doc, b.Line, line)
 			}
 		}
 	}
