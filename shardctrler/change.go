@@ -124,7 +124,7 @@ func leaveOut(rd *reading, leave *ctrlfsm.Leave) error {
 		gone := false
 		if _, listed := rd.latest.Groups[gid]; !listed {
 			var err error
-			if gone, err = rd.WasBound(gid); err != nil {
+			if gone, err = wasListed(rd, gid); err != nil {
 				return internal("read the groups that left", err)
 			}
 		}
@@ -134,6 +134,29 @@ func leaveOut(rd *reading, leave *ctrlfsm.Leave) error {
 	}
 	leave.Groups = rest
 	return nil
+}
+
+// ghostConfigs is how many configs are searched for a group that never came to
+// life: as many as are kept at least.
+const ghostConfigs = 100
+
+// wasListed reports whether a gid that is not listed any more was: a group that
+// lived is known for good, one that never did by the configs that are kept.
+func wasListed(rd *reading, gid shardcfg.GroupID) (bool, error) {
+	bound, err := rd.WasBound(gid)
+	if bound || err != nil {
+		return bound, err
+	}
+	for n := rd.latest.Num; n > 0 && rd.latest.Num-n < ghostConfigs; n-- {
+		config, kept, err := rd.ConfigAt(n - 1)
+		if err != nil || !kept {
+			return false, err
+		}
+		if _, listed := config.Groups[gid]; listed {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // Move pins one shard to a group.

@@ -227,6 +227,16 @@ func TestJoinAsksTheReplicasWhoTheyAre(t *testing.T) {
 	if a := must(c.join(3, false, "127.0.0.1:1"))(t); a.GetNum() != 3 || a.GetChanged() {
 		t.Fatalf("the same join again: %v", a)
 	}
+	// Nor does it matter, to leave it again, that it never lived.
+	for _, changed := range []bool{true, false, false} {
+		a, err := do(c, ctrlpb.ControllerClient.Leave, &ctrlpb.LeaveRequest{Request: c.request(), Gids: []uint64{3}})
+		if err != nil || a.GetChanged() != changed {
+			t.Fatalf("leave of a ghost: %v, %v; want a change: %v", a, err, changed)
+		}
+	}
+	if a := must(c.join(3, true, "127.0.0.1:1"))(t); !a.GetChanged() {
+		t.Fatalf("a ghost that comes again: %v", a)
+	}
 	_, err := c.join(4, true, good)
 	refusedFor(t, err, codes.FailedPrecondition, ctrlpb.Reason_ADDRESS_IN_USE)
 	many := make([]string, shardcfg.ReplicasMax+1)

@@ -175,10 +175,14 @@ func joined(old shardcfg.Group, listed bool, g JoinGroup) (shardcfg.Group, *Refu
 		return shardcfg.Group{Incarnation: g.Incarnation, Replicas: g.Replicas, Weight: max(g.Weight, 1), State: shardcfg.GroupMember}, nil
 	}
 	// What the group itself reports of its addresses counts, so a group that is
-	// known to be the same one keeps those that are listed.
+	// known to be the same one keeps those that are listed, unless it was moved.
 	same := g.Identity == IdentityFormed && g.Incarnation == old.Incarnation
 	if !same && !sameAddresses(old.Replicas, g.Replicas) {
 		return old, refuse(GroupExists, "group %d is listed with other replicas: %v", g.ID, old.Replicas)
+	}
+	// An address that is new is one that the group's replicas answered at.
+	if same && slices.ContainsFunc(g.Replicas, func(a string) bool { return !slices.Contains(old.Replicas, a) }) {
+		old.Replicas = g.Replicas
 	}
 	if g.Weight != 0 {
 		old.Weight = g.Weight

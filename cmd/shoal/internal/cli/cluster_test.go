@@ -150,6 +150,12 @@ func (d *devRun) withoutControllers(t *testing.T) {
 		if code, _, stderr := runCLI(t, "", append(way, "put", "k", "kept")...); code != 0 {
 			t.Errorf("put %q: code %d, %s", way, code, stderr)
 		}
+		if code, stdout, stderr := runCLI(t, "", append(way, "replicas", "1")...); code != 0 || strings.Count(stdout, "healthy") != 3 {
+			t.Errorf("replicas %q: code %d, %s%s", way, code, stdout, stderr)
+		}
+		if code, _, stderr := runCLI(t, "", append(way, "replicas", "1", "remove", "nobody")...); code != 0 || !strings.Contains(stderr, "nothing was done") {
+			t.Errorf("replicas remove %q: code %d, %s", way, code, stderr)
+		}
 	}
 	start := time.Now()
 	code, _, stderr := runCLI(t, "", "unpin", "3", "--timeout", "1m", "--seeds", d.addresses()["g1a"], "--controllers", d.controllers)

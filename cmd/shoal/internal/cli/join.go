@@ -22,7 +22,8 @@ func (a *app) joinCommand() *cobra.Command {
 		Short: "Add a group, so that shards move to it",
 		Long: `Makes a group of replicas a member, under a gid of your choice. As many shards as
 are its share move to it, while they keep serving. Joining a group that is a
-member already is a success, and changes nothing.
+member already is a success, and changes nothing, except that addresses
+to which its replicas moved are taken.
 
 The replicas must answer, belong to this cluster or to none yet, and say this
 gid; else the exit code is 5. --force skips that check; a group that had left and

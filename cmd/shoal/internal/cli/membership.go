@@ -28,7 +28,8 @@ const membershipRest = 250 * time.Millisecond
 type membership struct {
 	dial        func(address string) (grpc.ClientConnInterface, error)
 	cluster     shardcfg.ClusterID
-	incarnation shardcfg.Incarnation // zero: the controllers
+	group       shardcfg.GroupID     // 0: the controllers
+	incarnation shardcfg.Incarnation // zero: the controllers, or not known
 	addresses   []string             // where replicas of the group may be
 	timeout     time.Duration        // of what is not asked to wait
 }
@@ -41,20 +42,40 @@ func (a *app) findMembership(ctx context.Context, c *clerk.Clerk, group shardcfg
 		cluster: c.Cluster(), addresses: slices.Clone(a.controllers), timeout: a.timeout,
 	}
 	if group != 0 {
-		config, err := c.Admin().Latest(ctx)
-		if err != nil {
+		m.group = group
+		if err := m.place(ctx, c, a.seeds); err != nil {
 			return nil, err
 		}
-		g, ok := config.Groups[group]
-		if !ok {
-			return nil, codedError{fmt.Errorf("not done: group %d is not in the configuration", group), ExitCondition}
-		}
-		m.addresses, m.incarnation = slices.Clone(g.Replicas), g.Incarnation
 	}
 	if list, err := m.list(ctx); err == nil {
 		m.learn(list)
 	}
 	return m, nil
+}
+
+// place finds out where a group's replicas may be: from the controllers, or while
+// none answers from the placement that was kept, or else among the seeds. Whoever
+// answers says which group it belongs to.
+func (m *membership) place(ctx context.Context, c *clerk.Clerk, seeds []string) error {
+	config, err := c.Admin().Latest(ctx)
+	if err != nil {
+		if exitCode(err) != ExitUnavailable {
+			return err
+		}
+		if config = c.Placement(); config == nil || len(config.Groups[m.group].Replicas) == 0 {
+			if len(seeds) == 0 {
+				return err
+			}
+			m.addresses = slices.Clone(seeds)
+			return nil
+		}
+	}
+	g, ok := config.Groups[m.group]
+	if !ok {
+		return codedError{fmt.Errorf("not done: group %d is not in the configuration", m.group), ExitCondition}
+	}
+	m.addresses, m.incarnation = slices.Clone(g.Replicas), g.Incarnation
+	return nil
 }
 
 // learn takes in where the members are, the leader first.
@@ -103,6 +124,8 @@ func (m *membership) ask(ctx context.Context) census {
 		switch {
 		case a.err != nil:
 			found.silence = append(found.silence, fmt.Errorf("%s: %s", a.address, status.Convert(a.err).Message()))
+		case a.list.GetIdentity().GetGroup() != uint64(m.group):
+			found.silence = append(found.silence, fmt.Errorf("%s: belongs to another group", a.address))
 		case a.list.GetLeads():
 			found.leader, found.list = a.address, a.list
 			return found
