@@ -170,11 +170,16 @@ type manifestFile struct {
 	unsealed bool
 }
 
-// Write implements vfs.File.
+// Write implements vfs.File. The file may change p, so that its checksum is made
+// first. After a part of it was written, Pebble stops.
 func (f *manifestFile) Write(p []byte) (int, error) {
+	sum := crc32.Update(f.sum, castagnoli, p)
 	n, err := f.File.Write(p)
-	f.length, f.sum, f.unsealed = f.length+uint64(n), crc32.Update(f.sum, castagnoli, p[:n]), true
-	return n, err
+	if err != nil {
+		return n, err
+	}
+	f.length, f.sum, f.unsealed = f.length+uint64(n), sum, true
+	return n, nil
 }
 
 // Sync implements vfs.File.
