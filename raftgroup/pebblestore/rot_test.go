@@ -16,6 +16,9 @@ import (
 // batches: the last one, or an earlier one, as if the later ones had not been
 // synced. They are applied again from the log of the replica, and if that begins
 // later, the replica refuses to start.
+//
+// It stands in a file behind that of TestCloseLeavesNoGoroutine, because it leaves
+// stopped databases behind.
 func TestFlips(t *testing.T) {
 	const flushed, batches = 8, 14
 	sums := expected(t, batches)
