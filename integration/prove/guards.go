@@ -154,7 +154,7 @@ var guards = []guard{
 	{"OwnAddress", "raftgroup", "TestOwnAddress$", one("raftgroup/replica.go",
 		"err := r.checkAddress(r.latest())", "var err error")},
 	{"OwnAddressWhileRunning", "raftgroup", "TestOwnAddressIsWatched", one("raftgroup/failstop.go",
-		"g.r.checkAddress(config)", "nil")},
+		"g.r.checkAddress(config)", "g.r.checkAddress(members{index: config.index})")},
 	{"ListedAddress", "raftgroup/host", "TestJudge", one("raftgroup/host/admit.go",
 		"listed.Address != p.address && ", "false && ")},
 	{"CalledBack", "raftgroup/host", "TestCopyNeitherVotesNorLeads|TestJudge", one("raftgroup/host/admit.go",
