@@ -238,16 +238,6 @@ func (h *Host) damage(err error) error {
 	return err
 }
 
-// members is the group's configuration as this replica knows it.
-func (r *runningReplica) members() []formation.Member {
-	found := r.replica.Status().Members
-	members := make([]formation.Member, len(found))
-	for i, m := range found {
-		members[i] = m.Member
-	}
-	return members
-}
-
 // close stops the replica and closes its stores. If the replica does not stop
 // before ctx ends, they stay open: it may still be writing to them, and a disk
 // that hangs would make closing them hang too.
