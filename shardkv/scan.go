@@ -27,23 +27,33 @@ func (s *Server) Scan(ctx context.Context, r *kvpb.ScanRequest) (*kvpb.ScanRespo
 	switch n := s.node.Load(); {
 	case n == nil:
 		fail(starting)
-	case !s.total.take(scanBytesMax):
+	case !s.total.take(scanSize(r)):
 		fail(busyServer)
 	default:
-		defer s.total.give(scanBytesMax)
+		defer s.total.give(scanSize(r))
 		bounded, cancel := context.WithTimeout(ctx, s.timeout(r.GetTimeoutMs()))
 		defer cancel()
 		if f := checkScan(r, n.identity.Cluster, n.identity.ShardCount); f.bad() {
 			fail(f)
 		} else {
-			q := &scanning{n: n, request: r}
+			q := &scanning{n: n, request: r, budget: s.total}
 			response.Pages, f = q.run(bounded)
+			defer q.release()
 			fail(f)
 		}
 		response.Leader, _ = n.replica.Leader()
 	}
 	s.metrics.scanned(response.Outcome.Code)
 	return response, nil
+}
+
+// scanSize is what a scan takes of the budgets for itself, in bytes.
+func scanSize(r *kvpb.ScanRequest) int64 {
+	size := shardcfg.OperationBytes*int64(1+len(r.GetFrom())) + int64(len(r.GetPrefix()))
+	for _, from := range r.GetFrom() {
+		size += int64(len(from.GetAfter()))
+	}
+	return size
 }
 
 func checkScan(r *kvpb.ScanRequest, cluster shardcfg.ClusterID, shardCount int) fault {
@@ -73,6 +83,9 @@ func checkScan(r *kvpb.ScanRequest, cluster shardcfg.ClusterID, shardCount int) 
 type scanning struct {
 	n       *node
 	request *kvpb.ScanRequest
+	// budget is what its pages count against, if held.
+	budget *budget
+	held   bool
 
 	// Of the present round:
 
@@ -105,11 +118,12 @@ func (q *scanning) run(ctx context.Context) ([]*kvpb.ScanPage, fault) {
 		}
 		if t == nil {
 			var ok bool
-			if t, ok = q.n.parking.enter(q.moving, shardcfg.OperationBytes); !ok {
+			if t, ok = q.n.parking.enter(q.moving, scanSize(q.request)); !ok {
 				return nil, busyParked
 			}
 			continue // the shards may have changed before the ticket was in
 		}
+		q.release() // what waits has read nothing
 		select {
 		case <-t.Value:
 		case <-ctx.Done():
@@ -117,6 +131,21 @@ func (q *scanning) run(ctx context.Context) ([]*kvpb.ScanPage, fault) {
 		case <-q.n.closed:
 			return nil, starting
 		}
+	}
+}
+
+// hold counts the pages of a round against the budget, or reports false.
+func (q *scanning) hold() bool {
+	if !q.held {
+		q.held = q.budget.grow(scanBytesMax)
+	}
+	return q.held
+}
+
+func (q *scanning) release() {
+	if q.held {
+		q.budget.shrink(scanBytesMax)
+		q.held = false
 	}
 }
 
@@ -134,6 +163,9 @@ func (q *scanning) round(ctx context.Context) fault {
 	}
 	if !q.anyHere() {
 		return q.fill(ctx, nil)
+	}
+	if !q.hold() {
+		return busyServer
 	}
 	if err := n.replica.ReadBarrier(ctx); err != nil {
 		return asRead(n.faultOf(err))

@@ -151,6 +151,45 @@ func TestScanBesideAMovingShard(t *testing.T) {
 	}
 }
 
+// Claim: scans that wait for a frozen shard, however many, take nothing of the memory
+// that the requests for other shards need; and what they hold is given back.
+func TestWaitingScansHoldLittle(t *testing.T) {
+	s, f := newFake(t, Limits{Bytes: 2 * scanBytesMax})
+	putIn(t, s, 1, 1, 1)
+	f.propose(t, &kvfsm.Adopt{Cluster: fakeCluster, Config: fakeConfigOf(2, 1, fakeShards, 0)})
+	f.freeze(t, 0)
+	const waiting = 8
+	answers := make(chan string, waiting)
+	for i := range waiting {
+		go func() {
+			r, err := s.Scan(context.Background(), &kvpb.ScanRequest{From: allOf(1)})
+			answers <- fmt.Sprint(r.GetOutcome().GetCode(), " ", pagesOf(r), err)
+		}()
+		for s.parking.count() <= i {
+			select {
+			case answer := <-answers:
+				t.Fatalf("a scan of the frozen shard, beside %d others: %q, want it to wait", i, answer)
+			case <-time.After(time.Millisecond): // poll
+			}
+		}
+	}
+	if got, want := pagesOf(scanNow(t, s, &kvpb.ScanRequest{From: []*kvpb.ScanFrom{{Shard: 1}}})), "1 OK 1 end"; got != want {
+		t.Errorf("a scan of another shard: %q, want %q", got, want)
+	}
+	if o := executeNow(t, s, &kvpb.ExecuteRequest{Operations: []*kvpb.Operation{getOp(keyIn(1))}})[0]; o.GetCode() == kvpb.Code_BUSY {
+		t.Errorf("a get of another shard: %v", o)
+	}
+	f.propose(t, &kvfsm.Drop{Shard: 0, Epoch: shardcfg.Epoch{Num: 1}})
+	for range waiting {
+		if got := <-answers; got != "OK 0 WRONG_GROUP 0<nil>" {
+			t.Errorf("a scan that waited got %q", got)
+		}
+	}
+	if n, bytes := s.total.inFlight(); n != 0 || bytes != 0 {
+		t.Errorf("%d requests and %d bytes are left in flight", n, bytes)
+	}
+}
+
 // Claim: bad scans are refused as a whole, before anything is read.
 func TestScanIsChecked(t *testing.T) {
 	s, _ := newFake(t, Limits{})

@@ -94,4 +94,10 @@ var foundBugs = []bug{
 		catchers: []catcher{tests("./raftgroup", "TestEntryClockGoesOn")}},
 	{name: "hundreds of large configs share an entry", edits: one("shardctrler/ctrlfsm/machine.go",
 		"return s.effects >= shardcfg.EffectBytesMax", "return false"), catchers: []catcher{tests("./shardctrler/ctrlfsm", "TestConfigsOfAnEntryAreBounded")}},
+	{name: "waiting scans hold the room of their pages", edits: one("shardkv/scan.go",
+		"\treturn size\n}\n\nfunc checkScan", "\treturn scanBytesMax + size\n}\n\nfunc checkScan"), catchers: []catcher{tests("./shardkv", "TestWaitingScansHoldLittle")}},
+	{name: "addresses of any length are remembered", edits: one("shardkv/convert.go",
+		"if len(a) > shardcfg.AddressBytesMax {", "if false {"), catchers: []catcher{tests("./shardkv", "TestInvitationsAreBounded")}},
+	{name: "hints wake nobody", edits: one("shardkv/poll.go",
+		"p.n.parking.wake(told)", "_ = told"), catchers: []catcher{tests("./shardkv", "TestHintsWakeWhoWaits")}},
 }
