@@ -39,6 +39,19 @@ func toIncarnation(b []byte, what string) (shardcfg.Incarnation, error) {
 	return i, nil
 }
 
+// checkAddresses bounds what is remembered of another group.
+func checkAddresses(list []string) error {
+	if len(list) > shardcfg.ReplicasMax {
+		return fmt.Errorf("%d addresses of one group, at most %d are allowed", len(list), shardcfg.ReplicasMax)
+	}
+	for _, a := range list {
+		if len(a) > shardcfg.AddressBytesMax {
+			return fmt.Errorf("an address of %d bytes, at most %d are allowed", len(a), shardcfg.AddressBytesMax)
+		}
+	}
+	return nil
+}
+
 func toShard(n uint32, shardCount int) (shardcfg.ShardID, error) {
 	if n >= uint32(shardCount) {
 		return 0, fmt.Errorf("shard %d of %d", n, shardCount)
@@ -60,6 +73,12 @@ func inviteMessage(cluster shardcfg.ClusterID, i *handoff.Invite) *kvpb.InviteRe
 func toInvite(m *kvpb.InviteRequest, self kvfsm.Peer, shardCount int) (handoff.Invite, error) {
 	from, err := toIncarnation(m.GetFrom(), "from")
 	if err != nil {
+		return handoff.Invite{}, err
+	}
+	if n := len(m.GetShards()); n > shardCount {
+		return handoff.Invite{}, fmt.Errorf("an invitation to %d shards of %d", n, shardCount)
+	}
+	if err := checkAddresses(m.GetReplicas()); err != nil {
 		return handoff.Invite{}, err
 	}
 	i := handoff.Invite{

@@ -2,10 +2,16 @@ package shardkv
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"testing"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+	"github.com/shoalkv/shoal/shardkv/kvfsm"
 	"github.com/shoalkv/shoal/shardkv/kvpb"
 )
 
@@ -81,6 +87,35 @@ func FuzzHandoff(f *testing.F) {
 			_, _ = toPages(r, fakeShards)
 		}
 	})
+}
+
+// Claim: an invitation makes a group remember and look at no more than a group can
+// have said: beyond that it is refused, and leaves nothing.
+func TestInvitationsAreBounded(t *testing.T) {
+	s, _ := newFake(t, Limits{})
+	invitation := &kvpb.Invitation{Shard: 1, Phase: kvpb.Phase_LEAVING}
+	for name, r := range map[string]*kvpb.InviteRequest{
+		"shards":    {Shards: slices.Repeat([]*kvpb.Invitation{invitation}, fakeShards+1)},
+		"addresses": {Replicas: slices.Repeat([]string{"there:1"}, shardcfg.ReplicasMax+1)},
+		"a name":    {Replicas: []string{strings.Repeat("a", shardcfg.AddressBytesMax+1)}},
+	} {
+		r.From, r.To = fakeOther[:], fakeSelf[:]
+		if len(r.Shards) == 0 {
+			r.Shards = []*kvpb.Invitation{invitation}
+		}
+		if _, err := s.Invite(t.Context(), r); status.Code(err) != codes.InvalidArgument {
+			t.Errorf("too much of %s: %v, want %v", name, err, codes.InvalidArgument)
+		}
+	}
+	places := s.node.Load().places
+	if known := places.addressesOf(kvfsm.Peer{Incarnation: fakeOther}); len(known) != 0 {
+		t.Errorf("%d addresses are remembered", len(known))
+	}
+	whole := &kvpb.InviteRequest{From: fakeOther[:], To: fakeSelf[:], Shards: slices.Repeat([]*kvpb.Invitation{invitation}, fakeShards),
+		Replicas: slices.Repeat([]string{strings.Repeat("a", shardcfg.AddressBytesMax)}, shardcfg.ReplicasMax)}
+	if _, err := s.Invite(t.Context(), whole); err != nil {
+		t.Errorf("as much as a group can say: %v", err)
+	}
 }
 
 // Claim: a budget admits up to its bounds, and one request alone whatever its
