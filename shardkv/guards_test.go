@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
@@ -109,6 +110,44 @@ func TestClaimsComeBeforeTheConfig(t *testing.T) {
 	m.settled()
 	if m.report(&handoff.View{Config: fakeConfig(2, 2)}).Drained {
 		t.Error("the group says that it is drained, with a claim that it did not create")
+	}
+}
+
+// Claim: a request that waits for its shard, because nobody is known to hold it, is
+// redirected as soon as the controllers say who does.
+func TestHintsWakeWhoWaits(t *testing.T) {
+	config := fakeConfig(1, 1)
+	stub := stubController{&ctrlpb.PollReply{Cluster: fakeCluster[:], Config: ctrlpb.FromConfig(config), Num: 1,
+		Hints: []*ctrlpb.Hint{{Shard: 1, EpochNum: 5, Gid: 2, Incarnation: fakeOther[:]}}}}
+	s := newServer(Options{Group: 1, Label: "a", Controllers: []string{"c:1"}},
+		func(string) (grpc.ClientConnInterface, error) { return stub, nil }, prometheus.NewRegistry())
+	n := newNode(s, formation.Identity{Group: 1, Incarnation: fakeSelf, Cluster: fakeCluster, ShardCount: fakeShards})
+	f := &fakeReplica{store: store.NewMem(), apply: n.machine}
+	n.machine.store, n.replica = f.store, f
+	if err := n.machine.Reset(f.store); err != nil {
+		t.Fatal(err)
+	}
+	s.node.Store(n)
+	f.propose(t, &kvfsm.Adopt{Cluster: fakeCluster, Config: config})
+	answer := make(chan *kvpb.ExecuteResponse, 1)
+	go func() {
+		r, _ := s.Execute(context.Background(), &kvpb.ExecuteRequest{TimeoutMs: 60_000, Operations: []*kvpb.Operation{getOp(keyIn(1))}})
+		answer <- r
+	}()
+	for s.parking.count() == 0 {
+		time.Sleep(time.Millisecond) // poll
+	}
+	p := &poller{s: s, n: n, m: newMover(s, n), wake: make(chan struct{}, 1)}
+	if err := p.poll(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case r := <-answer:
+		if o := r.GetOutcomes()[0]; o.GetCode() != kvpb.Code_WRONG_GROUP || o.GetRedirect().GetGid() != 2 {
+			t.Errorf("the request that waited got %v, want a redirect to group 2", o)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("the controllers said who holds the shard, and the request waits on")
 	}
 }
 

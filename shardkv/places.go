@@ -128,11 +128,12 @@ func (p *places) invite(s shardcfg.ShardID, inv placement.Invitation) bool {
 	return p.heard.memory.Invited(s, inv)
 }
 
-// takeHints replaces what the controllers said of holders.
-func (p *places) takeHints(hints []placement.Hint) {
+// takeHints replaces what the controllers said of holders, and returns the shards of
+// which that says something new.
+func (p *places) takeHints(hints []placement.Hint) []shardcfg.ShardID {
 	p.heard.Lock()
 	defer p.heard.Unlock()
-	p.heard.memory.Hinted(hints)
+	return p.heard.memory.Hinted(hints)
 }
 
 // moving reports whether a shard is on its way from or to this group, or should

@@ -110,7 +110,9 @@ func (p *poller) poll(ctx context.Context) error {
 		return err
 	}
 	adopt := p.m.heard(view, answer)
-	p.n.places.takeHints(answer.Hints)
+	if told := p.n.places.takeHints(answer.Hints); len(told) > 0 {
+		p.n.parking.wake(told)
+	}
 	if adopt {
 		if err := p.adopt(ctx, reply); err != nil {
 			return err

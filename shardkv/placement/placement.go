@@ -159,13 +159,19 @@ func (m *Memory) Invited(s shardcfg.ShardID, inv Invitation) bool {
 	return true
 }
 
-// Hinted replaces what the controllers said of holders.
-func (m *Memory) Hinted(hints []Hint) {
+// Hinted replaces what the controllers said of holders, and returns the shards of
+// which that says something new.
+func (m *Memory) Hinted(hints []Hint) (told []shardcfg.ShardID) {
+	before := m.hints
 	m.hints = make(map[shardcfg.ShardID]Hint, len(hints))
 	for _, h := range hints {
 		m.hints[h.Shard] = h
 		m.Hear(h.Holder.Incarnation, h.Replicas)
+		if old, known := before[h.Shard]; !known || old.Epoch != h.Epoch || old.Holder != h.Holder {
+			told = append(told, h.Shard)
+		}
 	}
+	return told
 }
 
 // Hear remembers the addresses of a group.
