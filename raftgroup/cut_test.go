@@ -32,7 +32,7 @@ func TestReadUnderCut(t *testing.T) {
 		n := c.nodes[0]
 		c.tune = func(n *node, o *Options) {
 			smallLog(n, o)
-			o.Log, o.CacheBytesMax = steppedLog{n.log}, 1 // nothing is answered from memory
+			o.Log, o.CacheBytesMax = steppedLog{n.log}, 1 // nothing is answered from what was appended
 		}
 		c.startAll()
 		defer c.stopAll()
@@ -44,6 +44,9 @@ func TestReadUnderCut(t *testing.T) {
 			n.put("a=%0200d", 1)
 			first, _ := g.FirstIndex()
 			for i := began; i <= first; i++ {
+				g.mu.Lock()
+				g.mu.ahead.clear() // nor from what was read before
+				g.mu.Unlock()
 				var l raft.Log
 				switch err := g.GetLog(i, &l); {
 				case errors.Is(err, raft.ErrLogNotFound):
