@@ -40,7 +40,7 @@ var classicBugs = []bug{
 			"\t\tif p := v.Records[i].Phase; p == kvfsm.PhaseLeaving || p == kvfsm.PhaseFrozen {\n\t\t\tbreak\n\t\t}\n"),
 		catchers: []catcher{world}},
 	{name: "one lane for the frozen and the others", edits: one("shardkv/handoff/fetching.go",
-		"n := laneCopy\n\t\t\tif w.urgent {", "n := laneCopy\n\t\t\tif false {"), catchers: []catcher{world}},
+		"case w.urgent:", "case false:"), catchers: []catcher{world}},
 	{name: "a cursor shared with the log entry", edits: one("shardkv/kvfsm/transfer.go",
 		"Key: bytes.Clone(c.Next.Key), Revision: c.Next.Revision}", "Key: c.Next.Key, Revision: c.Next.Revision}"),
 		catchers: []catcher{machine, world}},

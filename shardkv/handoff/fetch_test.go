@@ -1,6 +1,7 @@
 package handoff_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -100,5 +101,48 @@ func TestRefusedPageIsFetchedAgain(t *testing.T) {
 	f.now += handoff.DefaultParams().InviteEvery
 	if again := f.step(t); len(again) != 1 || !again[0].Wants[0].Cursor.Equal(w.Cursor) {
 		t.Errorf("after the refusal the fetches are %+v, want the same page", again)
+	}
+}
+
+// Shards of one holder take turns by what was answered: of those that are asked for in
+// one Fetch only the first may have room in the answer.
+func TestShardsTakeTurns(t *testing.T) {
+	f := newFetching()
+	for s := range shardcfg.ShardID(4) {
+		f.stage(s, kvfsm.PhaseLeaving)
+	}
+	fetches, turns := f.step(t), [4]int{}
+	var before kvfsm.Page // is being proposed while the next is fetched
+	for i := range 40 {
+		if len(fetches) != 1 {
+			t.Fatalf("fetches are %+v, want one", fetches)
+		}
+		w := fetches[0].Wants[0]
+		key := fmt.Appendf(nil, "k%02d", i)
+		page := kvfsm.Page{Shard: w.Shard, Mark: w.Mark, Next: kvfsm.Cursor{Key: key}, Items: []kvfsm.Item{{Key: key}}}
+		f.driver.Fetched(f.now, fetches[0], []kvfsm.Page{page})
+		turns[w.Shard]++
+		if i > 0 {
+			f.view.Records[before.Shard].Staging.Cursor = before.Next
+		}
+		fetches, before = f.step(t), page
+	}
+	if turns != [4]int{10, 10, 10, 10} {
+		t.Errorf("pages of the shards: %v", turns)
+	}
+}
+
+// A tail, which grows meanwhile, is fetched while a long copy from the same holder is
+// not answered yet.
+func TestTailsDoNotQueueBehindCopies(t *testing.T) {
+	f := newFetching()
+	f.stage(0, kvfsm.PhaseLeaving)
+	if got := f.step(t); len(got) != 1 || got[0].Wants[0].Shard != 0 {
+		t.Fatalf("fetches are %+v, want one of shard 0", got)
+	}
+	f.stage(1, kvfsm.PhaseLeaving)
+	f.view.Records[1].Staging.Cursor = kvfsm.Cursor{Tail: true, Revision: 1}
+	if got := f.step(t); len(got) != 1 || len(got[0].Wants) != 1 || got[0].Wants[0].Shard != 1 {
+		t.Fatalf("fetches are %+v, want one of shard 1", got)
 	}
 }

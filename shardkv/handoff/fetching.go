@@ -55,12 +55,13 @@ func (w *want) kind() kind {
 
 // source is what a receiver's leader remembers of a group that it fetches from.
 type source struct {
-	// lanes are the Fetches under way: one for frozen shards, whose clients wait, and
-	// one for the others, so that a long copy does not stand in their way.
-	lanes [2]lane
-	// after is the last shard that the slow lane asked for: the next Fetch goes on
-	// behind it, so that shards take turns.
-	after shardcfg.ShardID
+	// lanes are the Fetches under way, one of each kind: so no long copy stands in the
+	// way of a tail, which grows meanwhile, or of a frozen shard, whose clients wait.
+	lanes [kindCount]lane
+	// after is the last shard of each kind that was answered: the next Fetch goes on
+	// behind it, so that shards take turns. It is not the last that was asked for, because an
+	// answer may have room for the first only.
+	after [kindCount]shardcfg.ShardID
 	// heardAt is when it last invited this group.
 	heardAt time.Duration
 	// slow is how often the patience with it was doubled, and the pages halved: over a
@@ -72,14 +73,8 @@ type lane struct {
 	fetch uint64 // its number; 0: none under way
 	begun time.Duration
 	until time.Duration // then it counts as lost
-	hand  hand          // what it may bring
+	bytes int           // what it may bring
 }
-
-// Lanes of a source.
-const (
-	laneCopy = iota
-	laneFrozen
-)
 
 // slowMax bounds source.slow: a Fetch is given up to 32 times as long.
 const slowMax = 5
@@ -92,10 +87,8 @@ func (s *source) patience(p *Params) time.Duration { return p.FetchTimeout << s.
 // the room for pages is not always taken by the same.
 func (d *Driver) fetch(v *View, due map[shardcfg.Incarnation][]want) {
 	for _, src := range d.sources {
-		for _, l := range src.lanes {
-			for k, n := range l.hand {
-				d.hand[k] += n
-			}
+		for k, l := range src.lanes {
+			d.hand[k] += l.bytes
 		}
 	}
 	list := slices.SortedFunc(maps.Keys(due), shardcfg.Incarnation.Compare)
@@ -109,19 +102,13 @@ func (d *Driver) fetch(v *View, due map[shardcfg.Incarnation][]want) {
 			src = &source{}
 			d.sources[inc] = src
 		}
-		var lanes [len(src.lanes)][]want
+		var lanes [kindCount][]want
 		for _, w := range due[inc] {
-			n := laneCopy
-			if w.urgent {
-				n = laneFrozen
-			}
-			if d.hasRoom(w.kind(), src.pageBytes(&d.p)) {
-				lanes[n] = append(lanes[n], w)
-			}
+			lanes[w.kind()] = append(lanes[w.kind()], w)
 		}
-		for n, wants := range lanes {
-			if src.lanes[n].fetch == 0 && len(wants) > 0 {
-				d.fetchLane(v, inc, src, n, wants)
+		for k, wants := range lanes {
+			if k := kind(k); src.lanes[k].fetch == 0 && len(wants) > 0 && d.hasRoom(k, src.pageBytes(&d.p)) {
+				d.fetchLane(v, inc, src, k, wants)
 			}
 		}
 	}
@@ -137,8 +124,8 @@ func (d *Driver) hasRoom(k kind, bytes int) bool {
 }
 
 // fetchLane makes one Fetch.
-func (d *Driver) fetchLane(v *View, from shardcfg.Incarnation, src *source, n int, wants []want) {
-	first, _ := slices.BinarySearchFunc(wants, src.after, func(w want, after shardcfg.ShardID) int {
+func (d *Driver) fetchLane(v *View, from shardcfg.Incarnation, src *source, k kind, wants []want) {
+	first, _ := slices.BinarySearchFunc(wants, src.after[k], func(w want, after shardcfg.ShardID) int {
 		return int(w.Shard) - int(after) - 1
 	})
 	wants = slices.Concat(wants[first:], wants[:first])
@@ -150,17 +137,13 @@ func (d *Driver) fetchLane(v *View, from shardcfg.Incarnation, src *source, n in
 	}
 	d.fetches++
 	f.Number = d.fetches
-	l := lane{fetch: f.Number, begun: d.now, until: d.now + 2*f.Patience}
+	l := lane{fetch: f.Number, begun: d.now, until: d.now + 2*f.Patience, bytes: f.BytesMax}
 	for _, w := range wants {
 		f.Wants = append(f.Wants, w.Want)
 		d.arriving[w.Shard].fetch = f.Number
-		l.hand[w.kind()] = f.BytesMax
 	}
-	for k, bytes := range l.hand {
-		d.hand[k] += bytes
-	}
-	src.after = wants[len(wants)-1].Shard
-	src.lanes[n], d.lastSource = l, from
+	d.hand[k] += l.bytes
+	src.lanes[k], d.lastSource = l, from
 	d.wake(l.until)
 	d.actions.Fetches = append(d.actions.Fetches, f)
 }
@@ -180,18 +163,18 @@ func (d *Driver) addresses(v *View, from kvfsm.Peer, wants []want) []string {
 // expireFetches gives up fetches that were not answered.
 func (d *Driver) expireFetches() {
 	for _, src := range d.sources {
-		for n := range src.lanes {
-			if l := src.lanes[n]; l.fetch != 0 && d.now >= l.until {
-				d.endFetch(src, n)
+		for k := range src.lanes {
+			if l := src.lanes[k]; l.fetch != 0 && d.now >= l.until {
+				d.endFetch(src, kind(k))
 			}
 		}
 	}
 }
 
 // endFetch frees a lane and its shards.
-func (d *Driver) endFetch(src *source, n int) {
-	number := src.lanes[n].fetch
-	src.lanes[n] = lane{}
+func (d *Driver) endFetch(src *source, k kind) {
+	number := src.lanes[k].fetch
+	src.lanes[k] = lane{}
 	for _, a := range d.arriving {
 		if a.fetch == number {
 			a.fetch = 0
@@ -201,13 +184,14 @@ func (d *Driver) endFetch(src *source, n int) {
 
 // endOf frees the lane that a Fetch used, if it still does, and judges by the time
 // that it took how patient the next one must be. A source that was not heard
-// meanwhile is not slow, but gone.
-func (d *Driver) endOf(now time.Duration, f *Fetch, failed bool) {
+// meanwhile is not slow, but gone. The next goes on behind the pages that came, or
+// behind the first that did not.
+func (d *Driver) endOf(now time.Duration, f *Fetch, pages int, failed bool) {
 	src := d.sources[f.From.Incarnation]
 	if src == nil {
 		return
 	}
-	for n, l := range src.lanes {
+	for k, l := range src.lanes {
 		if f.Number == 0 || l.fetch != f.Number {
 			continue
 		}
@@ -218,14 +202,17 @@ func (d *Driver) endOf(now time.Duration, f *Fetch, failed bool) {
 		case !failed && took < f.Patience/4:
 			src.slow = max(src.slow-1, 0)
 		}
-		d.endFetch(src, n)
+		if n := min(max(pages, 1), len(f.Wants)); n > 0 {
+			src.after[k] = f.Wants[n-1].Shard
+		}
+		d.endFetch(src, kind(k))
 		return
 	}
 }
 
 // FetchFailed says that a Fetch will not be answered.
 func (d *Driver) FetchFailed(now time.Duration, f Fetch) {
-	d.endOf(now, &f, true)
+	d.endOf(now, &f, 0, true)
 	for _, w := range f.Wants {
 		if a := d.arriving[w.Shard]; a != nil {
 			a.notBefore = max(a.notBefore, now+d.p.InviteEvery)
@@ -237,7 +224,7 @@ func (d *Driver) FetchFailed(now time.Duration, f Fetch) {
 // twice: they are proposed only where the cursor is the one that was asked for.
 // The slices of pages are kept.
 func (d *Driver) Fetched(now time.Duration, f Fetch, pages []kvfsm.Page) {
-	d.endOf(now, &f, false)
+	d.endOf(now, &f, len(pages), false)
 	for i := range pages[:min(len(pages), len(f.Wants))] {
 		p, w := pages[i], f.Wants[i]
 		a := d.arriving[p.Shard]
