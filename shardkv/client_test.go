@@ -20,12 +20,14 @@ func random16() []byte {
 }
 
 // A client is the least that a client must do: follow redirects and leader
-// hints, and retry what may be retried, as the same session and sequence.
+// hints, retry what may be retried, as the same session and sequence, and date a new
+// session by the cluster's clock where that is ahead of its own.
 type client struct {
 	c       *cluster
 	shards  int
 	session *kvpb.Session
 	seq     uint64
+	clock   uint64 // the newest that a server told
 	where   map[shardcfg.ShardID]string
 	pauses  time.Duration // the longest time that one operation took
 	// fixed: a session that has expired is not followed by another.
@@ -34,11 +36,11 @@ type client struct {
 
 func (c *cluster) client(shards int) *client {
 	return &client{c: c, shards: shards, where: map[shardcfg.ShardID]string{},
-		session: newSession(1)}
+		session: newSession(0, 1)}
 }
 
-func newSession(ackedBelow uint64) *kvpb.Session {
-	return &kvpb.Session{Id: random16(), BirthMs: uint64(time.Now().UnixMilli()), AckedBelow: ackedBelow}
+func newSession(clock, ackedBelow uint64) *kvpb.Session {
+	return &kvpb.Session{Id: random16(), BirthMs: max(uint64(time.Now().UnixMilli()), clock), AckedBelow: ackedBelow}
 }
 
 // do runs one operation until it is done, or refused for good.
@@ -72,11 +74,12 @@ func (k *client) do(t *testing.T, op *kvpb.Operation) *kvpb.Outcome {
 			time.Sleep(5 * time.Millisecond) // poll
 			continue
 		}
+		k.clock = max(k.clock, r.GetClockMs())
 		o := r.GetOutcomes()[0]
 		last = fmt.Sprint(o)
 		unresolved = unresolved || o.GetCode() == kvpb.Code_OUTCOME_UNKNOWN
 		if o.GetCode() == kvpb.Code_SESSION_EXPIRED && !unresolved && !k.fixed {
-			k.session = newSession(k.seq)
+			k.session = newSession(k.clock, k.seq)
 			request.Session = k.session
 			continue
 		}
@@ -161,7 +164,7 @@ func startAppenders(t *testing.T, c *cluster, shards, clients, keysEach int) *ap
 					a.mu.Lock()
 					a.unknown[token] = true
 					a.mu.Unlock()
-					k.session = newSession(k.seq)
+					k.session = newSession(k.clock, k.seq)
 					continue
 				default:
 					t.Errorf("append to %s: %v", key, o)

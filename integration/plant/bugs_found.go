@@ -96,6 +96,8 @@ var foundBugs = []bug{
 		"n := min(max(pages, 1), len(f.Wants))", "n := len(f.Wants)"), catchers: []catcher{tests("./shardkv/handoff", "TestShardsTakeTurns")}},
 	{name: "tails queue behind copies", edits: one("shardkv/handoff/fetching.go",
 		"case w.Cursor.Tail:", "case false:"), catchers: []catcher{tests("./shardkv/handoff", "TestTailsDoNotQueueBehindCopies")}},
+	{name: "sessions that are ahead of the clock outlive a repair", edits: one("shardkv/kvfsm/write.go",
+		"max(floor, m.clock)+m.cfg.SessionAheadMax", "max(floor, m.clock)"), catchers: []catcher{tests("./shardkv/kvfsm", "TestScripts")}},
 	{name: "hundreds of large configs share an entry", edits: one("shardctrler/ctrlfsm/machine.go",
 		"return s.effects >= shardcfg.EffectBytesMax", "return false"), catchers: []catcher{tests("./shardctrler/ctrlfsm", "TestConfigsOfAnEntryAreBounded")}},
 	{name: "waiting scans hold the room of their pages", edits: one("shardkv/scan.go",

@@ -178,15 +178,17 @@ func (m *Machine) setFloor(sh *shard, was, floor uint64) error {
 	return m.put(sh, metaFloor, old, binary.BigEndian.AppendUint64(nil, floor), sh.rec.Revision)
 }
 
-// expireSessions lets every session be too old that was born before now: what they
-// wrote last may have been executed by a group that was destroyed, and be known to
-// nobody any more, so that a retry must not execute it again.
+// expireSessions lets every session be too old that may have been used before now:
+// what they wrote last may have been executed by a group that was destroyed, and be
+// known to nobody any more, so that a retry must not execute it again. A session may
+// have been born ahead of the clock, and of a floor that is ahead of it (see
+// session.Admit).
 func (m *Machine) expireSessions(sh *shard) error {
 	floor, err := m.floor(sh)
-	if err != nil || floor >= m.clock {
+	if err != nil {
 		return err
 	}
-	return m.setFloor(sh, floor, m.clock)
+	return m.setFloor(sh, floor, max(floor, m.clock)+m.cfg.SessionAheadMax)
 }
 
 // prune: the shard is held; only sessions below the floor go, which can't be
