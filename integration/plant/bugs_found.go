@@ -28,7 +28,7 @@ var foundBugs = []bug{
 	{name: "an offer shows a mark", edits: one("shardkv/handoff/arriving.go",
 		"if inv.Phase != kvfsm.PhaseServing {\n\t\t\ta.show", "if true {\n\t\t\ta.show"), catchers: []catcher{tests("./shardkv/handoff", "TestOfferShowsNothing"), states}},
 	{name: "pages pile up between fetching and proposing", edits: one("shardkv/handoff/fetching.go",
-		"if d.hasRoom(w.kind(), src.pageBytes(&d.p)) {", "if true {"), catchers: []catcher{tests("./shardkv/handoff", "TestPagesAtHandAreBounded")}},
+		"len(wants) > 0 && d.hasRoom(k, src.pageBytes(&d.p)) {", "len(wants) > 0 {"), catchers: []catcher{tests("./shardkv/handoff", "TestPagesAtHandAreBounded")}},
 	{name: "what was refused is proposed again at once", edits: one("shardkv/handoff/driver.go",
 		"p.until = min(p.until, now+min(d.p.RefusedRest<<min(p.failed, 16), restMax))", "p.until = min(now, restMax)"),
 		catchers: []catcher{tests("./shardkv/handoff", "TestPagesAtHandAreBounded|TestRefusedProposalsRest")}},
