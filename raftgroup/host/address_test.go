@@ -8,8 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/raft"
 
 	"github.com/shoalkv/shoal/raftgroup/formation"
 	"github.com/shoalkv/shoal/raftgroup/raftpb"
@@ -135,18 +138,16 @@ func TestAddressIsTheGroups(t *testing.T) {
 	back := newTestHost(t, member.label, dirs[one], address, nil)
 	back.run(7, peers)
 	hosts[one] = back
-	leader = propose(t, "b", hosts...)
+	propose(t, "b", hosts...)
 	expectLog(t, back, "ab")
 
 	dir := t.TempDir()
 	fourth := newTestHost(t, "4", dir, "127.0.0.1:0", nil)
 	fourth.run(7, nil)
-	client := leaderClient(t, leader, leader)
-	add(t, client, &raftpb.AddRequest{Address: fourth.Addr()})
+	now := append([]*testHost{fourth}, hosts...)
+	add(t, now, &raftpb.AddRequest{Address: fourth.Addr()})
 	expectLog(t, fourth, "ab")
-	if _, err := client.Remove(context.Background(), &raftpb.RemoveRequest{Label: "4"}); err != nil {
-		t.Fatal(err)
-	}
+	remove(t, now, "4")
 	eventually(t, "it knows that it was removed", func() bool {
 		_, members := fourth.replica.Members()
 		return len(members) == 3
@@ -155,7 +156,7 @@ func TestAddressIsTheGroups(t *testing.T) {
 	again := newTestHost(t, "4", dir, "127.0.0.1:0", nil)
 	again.run(7, nil)
 	again.ready()
-	add(t, client, &raftpb.AddRequest{Address: again.Addr()})
+	add(t, hosts, &raftpb.AddRequest{Address: again.Addr()})
 	propose(t, "c", hosts...)
 	expectLog(t, again, "abc")
 }
@@ -168,7 +169,9 @@ func TestNewcomerIsNamedByItsAddress(t *testing.T) {
 	fourth := newTestHost(t, "4", t.TempDir(), "127.0.0.1:0", nil)
 	fourth.run(7, nil)
 	_, port, _ := net.SplitHostPort(fourth.Addr())
-	_, err := recvAll(leaderClient(t, leader, leader), &raftpb.AddRequest{Address: "localhost:" + port})
+	err := onLeader(t, hosts, func(c raftpb.MembershipClient) error {
+		return tryAdd(c, &raftpb.AddRequest{Address: "localhost:" + port})
+	})
 	if err == nil || !strings.Contains(err.Error(), "says that others reach it at "+fourth.Addr()) {
 		t.Fatalf("added by another name: %v", err)
 	}
@@ -181,7 +184,7 @@ func TestNewcomerIsNamedByItsAddress(t *testing.T) {
 // stops as soon as the leader calls it: it has forgotten what it acknowledged.
 // Its group goes on without it.
 func TestOlderCopyStops(t *testing.T) {
-	hosts, dirs, peers := startGroup(t)
+	hosts, dirs, peers := startGroupWith(t, time.Second) // what it acknowledged counts in one term
 	leader := propose(t, "a", hosts...)
 	one, other := followerOf(hosts, leader)
 	follower := hosts[one]
@@ -381,5 +384,64 @@ func TestRenumber(t *testing.T) {
 	}
 	if st := leader.replica.Status(); st.Leader != addresses[leader.label] {
 		t.Fatalf("the leader is said to be at %s", st.Leader)
+	}
+}
+
+// listensAndSays is a program that has nothing to do with Shoal: it says something
+// to whoever connects. It returns its address.
+func listensAndSays(t *testing.T, what string) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var conns sync.WaitGroup
+	conns.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conns.Go(func() {
+				defer conn.Close()
+				if _, err := io.WriteString(conn, what); err == nil {
+					io.Copy(io.Discard, conn) // until the caller hangs up
+				}
+			})
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		conns.Wait()
+	})
+	return l.Addr().String()
+}
+
+// Claim: whoever answers at a member's address and does not speak the replicas'
+// protocol stops nobody, whatever it says, is no member, and vouches for none.
+func TestStrangerIsNotHeeded(t *testing.T) {
+	h := newTestHost(t, "1", t.TempDir(), "127.0.0.1:0", nil)
+	id, other := streamIdentity("1"), streamIdentity("2")
+	for what, says := range map[string]string{
+		"settings of HTTP/2": "\x00\x00\x12\x04\x00\x00\x00\x00\x00",
+		"TPKT":               "\x03\x00\x00\x0b\x06\xd0\x00\x00\x12\x34\x00",
+		"a short text":       "\x02\x03a:1",
+	} {
+		t.Run(what, func(t *testing.T) {
+			address := listensAndSays(t, says)
+			streams, m := openStreams(h, id, formation.Member{Label: "2", ServerID: other.ServerID, Address: address})
+			defer streams.Close()
+			if conn, err := streams.Dial(raft.ServerAddress(address), 5*time.Second); err == nil {
+				conn.Close()
+				t.Error("it is taken for a member")
+			}
+			select {
+			case err := <-m.stopped:
+				t.Errorf("it stops a replica: %v", err)
+			default:
+			}
+			if a := streams.question(t.Context(), preamble{source: other.ServerID, address: address}); a.code != answerRefused {
+				t.Errorf("it answers a question with %+v", a)
+			}
+		})
 	}
 }

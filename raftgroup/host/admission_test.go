@@ -1,7 +1,6 @@
 package host
 
 import (
-	"context"
 	"errors"
 	"net"
 	"strings"
@@ -10,8 +9,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
-
-	"github.com/shoalkv/shoal/raftgroup/entry"
 )
 
 // hoard opens idle gRPC connections to a host, as a fleet of leaking clients has
@@ -63,17 +60,7 @@ func TestIdleClientsKeepNobodyFromVoting(t *testing.T) {
 		rest = append(rest, again)
 	}
 	leader.close()
-	eventually(t, "a leader", func() bool {
-		for _, h := range rest {
-			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-			_, err := h.replica.Propose(ctx, entry.Command{Kind: logKind, Body: []byte("b")})
-			cancel()
-			if err == nil {
-				return true
-			}
-		}
-		return false
-	})
+	propose(t, "b", rest...)
 }
 
 // A pipe from somewhere.
@@ -153,6 +140,9 @@ func TestAdmission(t *testing.T) {
 
 // What a process may open is shared out so that stores, peers and clients can't
 // take it from each other; too little of it is refused at the start, not met later.
+// Wherever a replica starts, two peers find room for all streams that they use at
+// once, beside those that they had before they lost power. With 256 files six do,
+// one of which lost power.
 func TestLimitsFitTheFiles(t *testing.T) {
 	for _, files := range []int{256, 512, 1024, 4096, 65536, 1 << 20} {
 		for _, asked := range []int{0, 4, 32, 100000} {
@@ -166,6 +156,16 @@ func TestLimitsFitTheFiles(t *testing.T) {
 			if l.peers+l.unidentified+l.clients > max(l.connections, 3) || l.peers < 1 || l.unidentified < 1 || l.clients < 1 {
 				t.Errorf("%d files, asked for %d connections: %+v", files, asked, l)
 			}
+		}
+	}
+	const streams, lives = 4, 2 // of a peer: up to four at once; the present life and the one before
+	for files := range 1025 {
+		need := 2 * streams * lives
+		if files >= 256 {
+			need = (6 + 1) * streams // six, of which one was without power
+		}
+		if l, err := deriveLimits(files, 0); err == nil && l.peers < need {
+			t.Errorf("%d files: peers have %d streams, and need %d: %+v", files, l.peers, need, l)
 		}
 	}
 	if l, _ := deriveLimits(1<<20, 0); l.connections != connectionsMaxDefault || l.stores != tablesMax {

@@ -14,11 +14,17 @@ import (
 // as a whole or in part, or replaced by another: its writes succeed, and would not be
 // there after a restart.
 func TestDirectoryIsRemovedUnderReplica(t *testing.T) {
+	// In one step: between two of them the directory would be away.
 	replace := func(dir string) error {
-		if err := os.Rename(dir, dir+".old"); err != nil {
+		link := filepath.Dir(dir)
+		other := link + ".other"
+		if err := os.MkdirAll(filepath.Join(other, filepath.Base(dir)), 0o700); err != nil {
 			return err
 		}
-		return os.CopyFS(dir, os.DirFS(dir+".old"))
+		if err := os.WriteFile(filepath.Join(other, filepath.Base(dir), lockFile), nil, 0o600); err != nil {
+			return err
+		}
+		return errors.Join(os.Symlink(other, link+".new"), os.Rename(link+".new", link))
 	}
 	part := func(name string) func(dir string) error {
 		return func(dir string) error { return os.RemoveAll(filepath.Join(dir, name)) }
@@ -33,7 +39,11 @@ func TestDirectoryIsRemovedUnderReplica(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			dir := filepath.Join(t.TempDir(), "data")
+			link := filepath.Join(t.TempDir(), "link")
+			if err := os.Symlink(t.TempDir(), link); err != nil {
+				t.Fatal(err)
+			}
+			dir := filepath.Join(link, "data")
 			h := newTestHost(t, "1", dir, "127.0.0.1:0", nil)
 			h.run(7, map[string]string{"1": h.Addr()})
 			propose(t, "a", h)

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -15,22 +16,22 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/shoalkv/shoal/raftgroup/entry"
 	"github.com/shoalkv/shoal/raftgroup/formation"
 	"github.com/shoalkv/shoal/raftgroup/raftpb"
 )
 
-// propose appends text through whichever host leads, and returns that host.
+// propose appends text, once, through whichever host leads, and returns that host.
 func propose(t *testing.T, text string, hosts ...*testHost) *testHost {
 	t.Helper()
 	var by *testHost
+	command := appendCommand(text)
 	eventually(t, "a proposal is applied", func() bool {
 		for _, h := range hosts {
 			if _, self := h.ready().Leader(); !self {
 				continue
 			}
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-			_, err := h.replica.Propose(ctx, entry.Command{Kind: logKind, Body: []byte(text)})
+			_, err := h.replica.Propose(ctx, command)
 			cancel()
 			if err == nil {
 				by = h
@@ -64,10 +65,17 @@ func expectLog(t *testing.T, h *testHost, want string) {
 
 // startGroup starts three hosts that form group 7.
 func startGroup(t *testing.T) (hosts []*testHost, dirs []string, peers map[string]string) {
+	return startGroupWith(t, 0)
+}
+
+// startGroupWith starts a group with a timeout of Raft's, where the test is about one
+// leader; 0: the usual one.
+func startGroupWith(t *testing.T, timeout time.Duration) (hosts []*testHost, dirs []string, peers map[string]string) {
 	peers = map[string]string{}
 	for _, label := range []string{"1", "2", "3"} {
 		dir := t.TempDir()
 		h := newTestHost(t, label, dir, "127.0.0.1:0", nil)
+		h.timeout = cmp.Or(timeout, h.timeout)
 		hosts, dirs = append(hosts, h), append(dirs, dir)
 		peers[label] = h.Addr()
 	}
@@ -121,16 +129,19 @@ func TestGroup(t *testing.T) {
 	fourth := newTestHost(t, "4", t.TempDir(), "127.0.0.1:0", nil)
 	fourth.run(7, nil)
 	leader = propose(t, "c", hosts...)
-	client := leaderClient(t, fourth, leader)
 	// Who mistypes the one to be replaced has not added a voter.
-	if _, err := recvAll(client, &raftpb.AddRequest{Address: fourth.Addr(), Replaces: "nobody"}); status.Code(err) != codes.NotFound {
+	mistyped := func(c raftpb.MembershipClient) error {
+		return tryAdd(c, &raftpb.AddRequest{Address: fourth.Addr(), Replaces: "nobody"})
+	}
+	if err := onLeader(t, hosts, mistyped); status.Code(err) != codes.NotFound {
 		t.Fatalf("replaced nobody: %v", err)
 	}
+	client := leaderClient(t, fourth, leader)
 	if list, err := client.List(context.Background(), &raftpb.ListRequest{}); err != nil || len(list.GetMembers()) != 3 {
 		t.Fatalf("after replacing nobody: %v, %v", list, err)
 	}
-	add(t, client, &raftpb.AddRequest{Address: fourth.Addr()})
-	add(t, client, &raftpb.AddRequest{Address: fourth.Addr()}) // the same again
+	add(t, hosts, &raftpb.AddRequest{Address: fourth.Addr()})
+	add(t, hosts, &raftpb.AddRequest{Address: fourth.Addr()}) // the same again
 	expectLog(t, fourth, "abc")
 	if fourth.id.Incarnation != leader.id.Incarnation || len(fourth.id.Founders) != 0 {
 		t.Fatalf("the fourth replica is %+v", fourth.id)
@@ -143,32 +154,39 @@ func TestGroup(t *testing.T) {
 			gone = h
 		}
 	}
-	for _, again := range []bool{false, true} {
-		reply, err := client.Remove(context.Background(), &raftpb.RemoveRequest{Label: gone.label})
-		if err != nil || reply.GetAbsent() != again {
-			t.Fatalf("remove, again: %v: %v, %v", again, reply, err)
-		}
+	now := append([]*testHost{fourth}, hosts...)
+	remove(t, now, gone.label)
+	if !remove(t, now, gone.label) {
+		t.Fatal("it was removed twice")
 	}
-	eventually(t, "three healthy voters are listed", func() bool {
-		list, err := client.List(context.Background(), &raftpb.ListRequest{})
-		if err != nil {
-			return false
-		}
-		healthy := 0
-		for _, m := range list.GetMembers() {
-			if m.GetLabel() != gone.label && m.GetHealthy() && m.GetRole() != "learner" {
-				healthy++
+	eventually(t, "three healthy voters are listed by whoever leads", func() bool {
+		for _, h := range now {
+			list, err := leaderClient(t, h, h).List(context.Background(), &raftpb.ListRequest{})
+			if err != nil || !list.GetLeads() {
+				continue
 			}
+			healthy := 0
+			for _, m := range list.GetMembers() {
+				if m.GetLabel() != gone.label && m.GetHealthy() && m.GetRole() != "learner" {
+					healthy++
+				}
+			}
+			return healthy == 3 && len(list.GetMembers()) == 3 && list.GetLeader() == h.Addr()
 		}
-		return healthy == 3 && len(list.GetMembers()) == 3 && list.GetLeader() == leader.Addr()
+		return false
 	})
-	if _, err := client.Transfer(context.Background(), &raftpb.TransferRequest{Label: "4"}); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the fourth leads", func() bool { _, self := fourth.replica.Leader(); return self })
-	if by := propose(t, "d", fourth); by != fourth {
-		t.Fatal("another one leads")
-	}
+	eventually(t, "the fourth leads", func() bool {
+		if err := onLeader(t, now, func(c raftpb.MembershipClient) error {
+			_, err := c.Transfer(context.Background(), &raftpb.TransferRequest{Label: "4"})
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		return fourth.replica.ReadBarrier(ctx) == nil
+	})
+	propose(t, "d", now...)
 	for _, h := range append(hosts, fourth) {
 		if h != gone {
 			expectLog(t, h, "abcd")
@@ -176,29 +194,44 @@ func TestGroup(t *testing.T) {
 	}
 }
 
-// add adds a replica and waits until it is done.
-func add(t *testing.T, client raftpb.MembershipClient, req *raftpb.AddRequest) {
+// onLeader makes a change of membership at whoever leads, and makes it again as long as
+// it is the leader that is missing: every change may be repeated.
+func onLeader(t *testing.T, hosts []*testHost, change func(raftpb.MembershipClient) error) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	stream, err := client.Add(ctx, req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	last := ""
-	for {
-		p, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			break
+	var err error
+	eventually(t, "a leader answers", func() bool {
+		for _, h := range hosts {
+			if r := h.running(); r != nil {
+				if _, self := r.replica.Leader(); self {
+					err = change(leaderClient(t, h, h))
+					return status.Code(err) != codes.Unavailable
+				}
+			}
 		}
-		if err != nil {
-			t.Fatalf("after %q: %v", last, err)
-		}
-		last = p.GetPhase()
+		return false
+	})
+	return err
+}
+
+// add adds a replica and waits until it is done.
+func add(t *testing.T, hosts []*testHost, req *raftpb.AddRequest) {
+	t.Helper()
+	if err := onLeader(t, hosts, func(c raftpb.MembershipClient) error { return tryAdd(c, req) }); err != nil {
+		t.Fatalf("add %v: %v", req, err)
 	}
-	if last != "done" {
-		t.Fatalf("ended with %q", last)
+}
+
+// remove takes a member out, and reports whether it was none.
+func remove(t *testing.T, hosts []*testHost, label string) (absent bool) {
+	t.Helper()
+	if err := onLeader(t, hosts, func(c raftpb.MembershipClient) error {
+		reply, err := c.Remove(t.Context(), &raftpb.RemoveRequest{Label: label})
+		absent = reply.GetAbsent()
+		return err
+	}); err != nil {
+		t.Fatalf("remove %q: %v", label, err)
 	}
+	return absent
 }
 
 // TestReplaceWiped: a replica whose disk was wiped is refused as long as it
@@ -230,14 +263,15 @@ func TestReplaceWiped(t *testing.T) {
 	}
 	fresh := newTestHost(t, label, t.TempDir(), address, nil)
 	fresh.run(7, nil)
-	leader = propose(t, "b", rest...)
-	client := leaderClient(t, rest[0], leader)
-	if _, err := recvAll(client, &raftpb.AddRequest{Address: address}); status.Code(err) != codes.FailedPrecondition {
+	propose(t, "b", rest...)
+	twice := func(c raftpb.MembershipClient) error { return tryAdd(c, &raftpb.AddRequest{Address: address}) }
+	if err := onLeader(t, rest, twice); status.Code(err) != codes.FailedPrecondition {
 		t.Fatalf("an id that a member has was added: %v", err)
 	}
-	add(t, client, &raftpb.AddRequest{Address: address, Replaces: label})
+	now := append(rest, fresh)
+	add(t, now, &raftpb.AddRequest{Address: address, Replaces: label})
 	expectLog(t, fresh, "ab")
-	list, err := client.List(context.Background(), &raftpb.ListRequest{})
+	list, err := leaderClient(t, fresh, propose(t, "c", now...)).List(context.Background(), &raftpb.ListRequest{})
 	if err != nil || len(list.GetMembers()) != 3 {
 		t.Fatalf("%v, %v", list, err)
 	}
@@ -251,17 +285,24 @@ func TestReplaceWiped(t *testing.T) {
 	}
 }
 
-func recvAll(client raftpb.MembershipClient, req *raftpb.AddRequest) (n int, err error) {
+// tryAdd adds a replica, and returns nil once it is done.
+func tryAdd(client raftpb.MembershipClient, req *raftpb.AddRequest) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	stream, err := client.Add(ctx, req)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	for ; ; n++ {
-		if _, err := stream.Recv(); err != nil {
-			return n, err
+	last := ""
+	for {
+		p, err := stream.Recv()
+		switch {
+		case errors.Is(err, io.EOF) && last == "done":
+			return nil
+		case err != nil:
+			return err
 		}
+		last = p.GetPhase()
 	}
 }
 
@@ -284,26 +325,23 @@ func TestRemovedSaysSo(t *testing.T) {
 			rest = append(rest, h)
 		}
 	}
-	leader = propose(t, "b", rest...)
-	client := leaderClient(t, leader, leader)
-	if _, err := client.Remove(context.Background(), &raftpb.RemoveRequest{Label: gone.label}); err != nil {
-		t.Fatal(err)
-	}
+	propose(t, "b", rest...)
+	remove(t, rest, gone.label)
 	// Another leader, which does not still try to tell it.
-	if _, err := client.Transfer(context.Background(), &raftpb.TransferRequest{}); err != nil {
+	if err := onLeader(t, rest, func(c raftpb.MembershipClient) error {
+		_, err := c.Transfer(context.Background(), &raftpb.TransferRequest{})
+		return err
+	}); err != nil {
 		t.Fatal(err)
 	}
-	first := leader
-	eventually(t, "the other leads", func() bool { _, self := first.replica.Leader(); return !self })
-	leader = propose(t, "c", rest...)
-	client = leaderClient(t, leader, leader)
+	propose(t, "c", rest...)
 	back := newTestHost(t, gone.label, dirs[at], address, nil)
 	back.run(7, peers)
 	back.ready()
 	eventually(t, "it says that it was removed", func() bool {
 		return back.unready() == "removed from its group" && strings.Contains(back.logs.String(), "was removed from its group")
 	})
-	add(t, client, &raftpb.AddRequest{Address: address})
+	add(t, rest, &raftpb.AddRequest{Address: address})
 	expectLog(t, back, "abc")
 	eventually(t, "it is a member again", func() bool { return back.unready() == "" })
 }

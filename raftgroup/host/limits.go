@@ -33,9 +33,12 @@ const (
 	// connectionsMaxDefault bounds the memory that connections need, where files do
 	// not.
 	connectionsMaxDefault = 4096
-	connectionsMin        = 16
-	peersMax              = 64
-	unidentifiedMax       = 256
+	connectionsMin        = 32
+	// peersMax is enough for six peers, of which each opens up to four streams, and for
+	// those that they had when their machines lost power: the system closes these only
+	// after minutes. Where connections are few, peers have half of them.
+	peersMax        = 64
+	unidentifiedMax = 256
 	// webConnectionsMax bounds the connections to metrics and probes.
 	webConnectionsMax = 32
 )
@@ -51,7 +54,7 @@ func deriveLimits(files, connections int) (limits, error) {
 	if l.connections < min(connections, connectionsMin) {
 		return l, fmt.Errorf("this process may open %d files, which is too few for a replica: raise the limit (ulimit -n, LimitNOFILE) to 1024 at least", files)
 	}
-	l.peers = min(peersMax, max(1, l.connections/4))
+	l.peers = min(peersMax, max(1, l.connections/2))
 	l.unidentified = min(unidentifiedMax, max(1, l.connections/8))
 	l.clients = max(1, l.connections-l.peers-l.unidentified)
 	l.perSource = max(1, l.clients*3/4)

@@ -3,6 +3,8 @@ package host
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"errors"
 	"net"
 	"strings"
 	"sync"
@@ -19,8 +21,9 @@ import (
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 )
 
-// logMachine appends the body of every command to the value of one key. A
-// command of hangKind makes it hang.
+// logMachine appends texts to the value of one key. The body of a command is an id
+// and a text: one that is repeated, because its outcome was unknown, is applied once.
+// A command of hangKind makes it hang.
 type logMachine struct {
 	hang chan struct{} // ends the hanging when it is closed
 }
@@ -31,6 +34,15 @@ const (
 )
 
 var logKey = []byte("log")
+
+const logIDBytes = 16
+
+// appendCommand makes a command that appends a text.
+func appendCommand(text string) entry.Command {
+	var id [logIDBytes]byte
+	rand.Read(id[:]) // never fails
+	return entry.Command{Kind: logKind, Body: append(id[:], text...)}
+}
 
 func (m logMachine) Apply(b store.Batch, e *entry.Entry) ([]any, error) {
 	results := make([]any, len(e.Commands))
@@ -45,8 +57,13 @@ func (m logMachine) Apply(b store.Batch, e *entry.Entry) ([]any, error) {
 		if err != nil {
 			return nil, err
 		}
-		value = append(value, c.Body...)
-		if err := b.Set(logKey, value); err != nil {
+		seen := append([]byte("seen/"), c.Body[:logIDBytes]...)
+		if _, again, err := b.Get(seen); err != nil {
+			return nil, err
+		} else if !again {
+			value = append(value, c.Body[logIDBytes:]...)
+		}
+		if err := errors.Join(b.Set(logKey, value), b.Set(seen, nil)); err != nil {
 			return nil, err
 		}
 		results[i] = len(value)
@@ -82,6 +99,7 @@ type testHost struct {
 	*Host
 	t       *testing.T
 	label   string
+	timeout time.Duration // Raft's
 	logs    *syncBuffer
 	done    chan struct{} // closed when Replica returned
 	hang    chan struct{} // see logMachine
@@ -107,7 +125,7 @@ func newTestHost(t *testing.T, label, dir, listen string, tune func(*Options)) *
 	if err != nil {
 		t.Fatal(err)
 	}
-	th := &testHost{Host: h, t: t, label: label, logs: logs, done: make(chan struct{}), hang: make(chan struct{})}
+	th := &testHost{Host: h, t: t, label: label, timeout: 150 * time.Millisecond, logs: logs, done: make(chan struct{}), hang: make(chan struct{})}
 	t.Cleanup(func() {
 		th.close()
 		if t.Failed() {
@@ -127,7 +145,7 @@ func (h *testHost) run(gid shardcfg.GroupID, peers map[string]string) {
 			GroupID: gid, Label: h.label, Peers: peers, ShardCount: 64,
 			Cluster: func(context.Context) (shardcfg.ClusterID, int, error) { return shardcfg.ClusterID{5}, 64, nil },
 			Machine: func(formation.Identity) (raftgroup.StateMachine, error) { return logMachine{hang: h.hang}, nil },
-			Timeout: 150 * time.Millisecond,
+			Timeout: h.timeout,
 		})
 	}()
 }

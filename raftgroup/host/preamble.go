@@ -2,6 +2,7 @@ package host
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 
@@ -13,7 +14,7 @@ import (
 // acknowledge entries in the name of the one it replaces. On the wire:
 //
 //	magic       4 bytes  F5 'S' 'R' 'G'; no other protocol of the port begins so
-//	version     u8       2
+//	version     u8       3
 //	kind        u8       1 a stream, 2 a question; see preambleKind
 //	cluster     16 bytes
 //	incarnation 16 bytes
@@ -26,8 +27,9 @@ import (
 //	source      u8 length, bytes: the caller's ServerID
 //	address     u8 length, bytes: where the caller says that others reach it
 //
-// The answer, which a stranger does not get, is a code u8 and, except for
-// answerWelcome, a text: u8 length, bytes.
+// The answer, which a stranger does not get, is the magic, a code u8 and, except
+// for answerWelcome, a text: u8 length, bytes. It begins so because another program
+// may listen at the address by now, and say anything: an answer can stop a replica.
 type preamble struct {
 	kind                       preambleKind
 	cluster                    shardcfg.ClusterID
@@ -52,7 +54,7 @@ type processID [16]byte
 
 const (
 	preambleMagic   = "\xf5SRG"
-	preambleVersion = 2
+	preambleVersion = 3
 )
 
 // append encodes p. Server ids and addresses are at most 255 bytes long
@@ -152,6 +154,7 @@ func (a answer) reason() string {
 }
 
 func (a answer) append(b []byte) []byte {
+	b = append(b, preambleMagic...)
 	b = append(b, byte(a.code))
 	if a.code == answerWelcome {
 		return b
@@ -159,12 +162,18 @@ func (a answer) append(b []byte) []byte {
 	return appendShort(b, a.text)
 }
 
+// errStranger says that what was called is no replica.
+var errStranger = errors.New("another program answers there")
+
 func readAnswer(r io.Reader) (a answer, err error) {
-	var code [1]byte
-	if _, err := io.ReadFull(r, code[:]); err != nil {
+	var head [len(preambleMagic) + 1]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return a, err
 	}
-	if a.code = answerCode(code[0]); a.code != answerWelcome {
+	if string(head[:len(preambleMagic)]) != preambleMagic {
+		return a, errStranger
+	}
+	if a.code = answerCode(head[len(preambleMagic)]); a.code != answerWelcome {
 		a.text, err = readShort(r)
 	}
 	return a, err
