@@ -225,7 +225,7 @@ func (a *Admin) insist(ctx context.Context, name string, effect bool, do func(co
 }
 
 // Latest returns the latest configuration; it reflects every change that
-// completed before.
+// completed before. The config is shared and must not be changed.
 func (a *Admin) Latest(ctx context.Context) (*shardcfg.Config, error) {
 	return a.query(ctx, nil)
 }

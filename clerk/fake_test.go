@@ -49,8 +49,8 @@ type fakeCluster struct {
 	scanned          int // records in them
 	// scanRecords bounds the records of an answer to a scan.
 	scanRecords int
-	shuffled    int // so many answers to scans have their pages in the wrong order
-	changes     int // of configuration that were asked for, each attempt
+	spoil       func(*kvpb.ScanRequest, *kvpb.ScanResponse) // makes wrong answers to scans
+	changes     int                                         // of configuration that were asked for, each attempt
 	late        sync.WaitGroup
 	clockSkew   time.Duration            // of the cluster's clock
 	frozen      map[string]chan struct{} // by address; closed when it thaws

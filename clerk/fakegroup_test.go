@@ -250,9 +250,8 @@ func (r *fakeReplica) Scan(_ context.Context, q *kvpb.ScanRequest) (*kvpb.ScanRe
 			page.Records = append(page.Records, rec)
 		}
 	}
-	if f.shuffled > 0 && len(response.Pages) > 1 {
-		f.shuffled--
-		slices.Reverse(response.Pages)
+	if f.spoil != nil {
+		f.spoil(q, response)
 	}
 	return response, nil
 }

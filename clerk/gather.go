@@ -1,6 +1,7 @@
 package clerk
 
 import (
+	"bytes"
 	"context"
 	"sync"
 
@@ -169,10 +170,12 @@ func (g *gathering) take(a *asking, due int) {
 			continue
 		}
 		for _, r := range page.GetRecords() {
-			p.after = r.GetKey()
 			p.bytes += len(r.GetKey()) + len(r.GetValue())
 			g.bytes += len(r.GetKey()) + len(r.GetValue())
 			p.entries = append(p.entries, Entry{Key: r.GetKey(), Value: r.GetValue(), Version: Version(r.GetVersion()), Shard: p.shard})
+		}
+		if n := len(page.GetRecords()); n > 0 {
+			p.after = bytes.Clone(page.GetRecords()[n-1].GetKey()) // the entry's is its caller's
 		}
 		p.end = page.GetEnd()
 	}
@@ -197,16 +200,15 @@ func (c *Clerk) fetch(ctx context.Context, prefix []byte, from []*kvpb.ScanFrom,
 		if reply == nil {
 			return lost
 		}
+		if wrong := wrongPages(r, reply); wrong != "" {
+			return ending{lost: wrong}
+		}
 		if len(reply.GetPages()) == 0 {
 			return answer(reply.GetOutcome(), reply.GetLeader(), 0)
 		}
-		if len(reply.GetPages()) > len(r.From) {
-			return ending{lost: "the answer has more pages than it was asked for"}
-		}
 		for i, page := range reply.GetPages() {
 			switch {
-			case page.GetShard() != r.From[i].GetShard():
-				return ending{lost: "the answer has a page of another shard than it was asked for"}
+			case page.GetOutcome() == nil: // no page, then, and no reason
 			case page.GetOutcome().GetCode() == kvpb.Code_OK:
 				pages[shardcfg.ShardID(page.GetShard())] = page
 			case i > 0 && page.GetOutcome().GetCode() == kvpb.Code_WRONG_GROUP:
@@ -224,6 +226,31 @@ func (c *Clerk) fetch(ctx context.Context, prefix []byte, from []*kvpb.ScanFrom,
 	}
 	defer w.release()
 	return pages, c.drive(ctx, w)
+}
+
+// wrongPages says why an answer can't be one to a request; empty: it can. A scan that
+// believed a wrong one would yield keys twice, leave some out, or never end.
+func wrongPages(q *kvpb.ScanRequest, r *kvpb.ScanResponse) string {
+	switch n := len(r.GetPages()); {
+	case n > len(q.GetFrom()):
+		return "the answer has more pages than it was asked for"
+	case n == 0 && r.GetOutcome() != nil && r.GetOutcome().GetCode() == kvpb.Code_OK:
+		return "the answer has no pages, and no reason for that"
+	}
+	for i, page := range r.GetPages() {
+		from := q.GetFrom()[i]
+		if page.GetShard() != from.GetShard() {
+			return "the answer has a page of another shard than it was asked for"
+		}
+		after := from.GetAfter()
+		for _, record := range page.GetRecords() {
+			if bytes.Compare(record.GetKey(), after) <= 0 || !bytes.HasPrefix(record.GetKey(), q.GetPrefix()) {
+				return "the answer has records that were not asked for, or not in the order of their keys"
+			}
+			after = record.GetKey()
+		}
+	}
+	return ""
 }
 
 // scan makes one request; nil: it got no answer, and how it ended.

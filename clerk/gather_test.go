@@ -1,7 +1,6 @@
 package clerk_test
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -10,8 +9,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/shoalkv/shoal/clerk"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+	"github.com/shoalkv/shoal/shardkv/kvpb"
 )
 
 // inLargeBubble runs a test on three groups and 1,024 shards, whose leaders a clerk
@@ -187,26 +189,134 @@ func TestScanWaitsForDeadGroup(t *testing.T) {
 	}
 }
 
-// A server whose answer has pages of other shards than it was asked for is not
-// believed.
-func TestPagesOfOtherShards(t *testing.T) {
-	inBubble(t, func(t *testing.T, f *fakeCluster) {
-		c := f.open(t, nil)
-		mustPut(t, c, "k", "v")
-		f.mu.Lock()
-		f.shuffled = 5
-		f.mu.Unlock()
-		found := 0
-		for e, err := range c.Scan(t.Context(), nil) {
-			if err != nil || !bytes.Equal(e.Key, []byte("k")) || int(e.Shard) != f.shardOf("k") {
-				t.Fatalf("%q of shard %d: %v", e.Key, e.Shard, err)
+// A server whose answer to a scan can't be right is not believed: pages of other
+// shards, none at all, records that are out of order, were read already, or were not
+// asked for. It is not asked again without a rest.
+func TestWrongPages(t *testing.T) {
+	const wrongMax = 500 // answers in five seconds
+	first := func(r *kvpb.ScanResponse) *kvpb.ScanPage {
+		i := slices.IndexFunc(r.GetPages(), func(p *kvpb.ScanPage) bool { return len(p.GetRecords()) > 1 })
+		if i < 0 {
+			return nil
+		}
+		return r.GetPages()[i]
+	}
+	for name, spoil := range map[string]func(*kvpb.ScanRequest, *kvpb.ScanResponse){
+		"other shards": func(_ *kvpb.ScanRequest, r *kvpb.ScanResponse) { slices.Reverse(r.Pages) },
+		"more than asked for": func(_ *kvpb.ScanRequest, r *kvpb.ScanResponse) {
+			r.Pages = append(r.Pages, &kvpb.ScanPage{Outcome: &kvpb.Outcome{}})
+		},
+		"none": func(_ *kvpb.ScanRequest, r *kvpb.ScanResponse) { r.Pages = nil },
+		"without an outcome": func(_ *kvpb.ScanRequest, r *kvpb.ScanResponse) {
+			for _, p := range r.Pages {
+				p.Outcome = nil
 			}
-			found++
-		}
-		if found != 1 {
-			t.Errorf("found %d times", found)
-		}
-	})
+		},
+		"out of order": func(_ *kvpb.ScanRequest, r *kvpb.ScanResponse) {
+			if p := first(r); p != nil {
+				slices.Reverse(p.Records)
+			}
+		},
+		"twice": func(_ *kvpb.ScanRequest, r *kvpb.ScanResponse) {
+			if p := first(r); p != nil {
+				p.Records = append(p.Records, p.Records[len(p.Records)-1])
+			}
+		},
+		"from the start again": func(q *kvpb.ScanRequest, r *kvpb.ScanResponse) {
+			for i, p := range r.Pages {
+				if after := q.GetFrom()[i].GetAfter(); len(after) > 0 {
+					p.Records = append([]*kvpb.Record{{Key: after, Value: []byte("v"), Version: 1}}, p.Records...)
+				}
+			}
+		},
+		"of another prefix": func(q *kvpb.ScanRequest, r *kvpb.ScanResponse) {
+			for _, p := range r.Pages {
+				p.Records = append(p.Records, &kvpb.Record{Key: []byte("z"), Version: 1})
+			}
+		},
+	} {
+		inBubble(t, func(t *testing.T, f *fakeCluster) {
+			c := f.open(t, nil)
+			var want []string
+			for i := range 100 {
+				want = append(want, fmt.Sprintf("k/%02d", i))
+				mustPut(t, c, want[i], "v")
+			}
+			f.mu.Lock()
+			start, wrong := time.Now(), 0
+			f.spoil = func(q *kvpb.ScanRequest, r *kvpb.ScanResponse) {
+				before := proto.Clone(r)
+				if spoil(q, r); !proto.Equal(before, r) && time.Since(start) < 5*time.Second && wrong <= wrongMax {
+					wrong++
+				} else {
+					proto.Reset(r)
+					proto.Merge(r, before)
+				}
+			}
+			f.mu.Unlock()
+			var got []string
+			for e, err := range c.Scan(t.Context(), []byte("k/")) {
+				if got = append(got, string(e.Key)); err != nil || len(got) > len(want) {
+					t.Fatalf("pages %s: after %d keys: %q, %v", name, len(got), e.Key, err)
+				}
+			}
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			if slices.Sort(got); !slices.Equal(got, want) || wrong == 0 || wrong > wrongMax {
+				t.Errorf("pages %s: after %d wrong answers: %v", name, wrong, got)
+			}
+		})
+	}
+}
+
+// What a scan yields is the caller's, and the cursor that it is given stays the
+// caller's: who writes over either changes nothing of what comes.
+func TestScanKeepsNoSliceOfItsCaller(t *testing.T) {
+	for name, options := range map[string][]clerk.ScanOption{"by shards": nil, "ordered": {clerk.Ordered()}} {
+		inBubble(t, func(t *testing.T, f *fakeCluster) {
+			c := f.open(t, nil)
+			var want []string
+			for i := range 200 {
+				want = append(want, fmt.Sprintf("k/%03d", i))
+				mustPut(t, c, want[i], "v")
+			}
+			overwrite := func(b []byte) {
+				for i := range b {
+					b[i] = 'z'
+				}
+			}
+			start := clerk.Cursor{After: []byte("k/")}
+			scan := c.Scan(t.Context(), []byte("k/"), append(options, clerk.From(start))...)
+			overwrite(start.After)
+			var got, paged []string
+			for e, err := range scan {
+				if got = append(got, string(e.Key)); err != nil || len(got) > len(want) {
+					t.Fatalf("%s: after %d keys: %q, %v", name, len(got), e.Key, err)
+				}
+				at := e.Cursor()
+				overwrite(e.Key)
+				if string(at.After) != got[len(got)-1] {
+					t.Fatalf("%s: the cursor of %q is at %q by now", name, got[len(got)-1], at.After)
+				}
+			}
+			for from, done := (clerk.Cursor{}), false; !done; {
+				page, err := c.ScanPage(t.Context(), []byte("k/"), from)
+				if err != nil || len(paged) > len(want) {
+					t.Fatal(len(paged), err)
+				}
+				for _, e := range page.Entries {
+					paged = append(paged, string(e.Key))
+					overwrite(e.Key)
+				}
+				from, done = page.Next, page.Done
+			}
+			for _, keys := range [][]string{got, paged} {
+				if slices.Sort(keys); !slices.Equal(keys, want) {
+					t.Errorf("%s: %d of %d keys: %v", name, len(keys), len(want), keys)
+				}
+			}
+		})
+	}
 }
 
 // However long the keys are that were reached, a request stays small: shards that

@@ -32,7 +32,7 @@ type Page struct {
 // bounds the whole scan, if it has a deadline, else Config.Timeout each page.
 func (c *Clerk) Scan(ctx context.Context, prefix []byte, options ...ScanOption) iter.Seq2[Entry, error] {
 	o := collectScan(options)
-	prefix = bytes.Clone(prefix)
+	prefix, o.from.After = bytes.Clone(prefix), bytes.Clone(o.from.After)
 	return func(yield func(Entry, error) bool) {
 		walk, err := c.walk(ctx, prefix, o.from, o.ordered)
 		if err != nil {
@@ -60,7 +60,7 @@ func (c *Clerk) Scan(ctx context.Context, prefix []byte, options ...ScanOption) 
 // Done is possible. Ordered has no effect on it: it reads one shard.
 func (c *Clerk) ScanPage(ctx context.Context, prefix []byte, from Cursor, options ...ScanOption) (Page, error) {
 	o := collectScan(options)
-	prefix = bytes.Clone(prefix)
+	prefix, from.After = bytes.Clone(prefix), bytes.Clone(from.After)
 	ctx, cancel := c.deadline(ctx)
 	defer cancel()
 	walk, err := c.walk(ctx, prefix, from, false)

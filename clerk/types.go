@@ -1,6 +1,8 @@
 package clerk
 
 import (
+	"bytes"
+
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 )
 
@@ -46,7 +48,7 @@ type Entry struct {
 }
 
 // Cursor is the place just after the entry: a Scan from there continues.
-func (e Entry) Cursor() Cursor { return Cursor{Shard: e.Shard, After: e.Key} }
+func (e Entry) Cursor() Cursor { return Cursor{Shard: e.Shard, After: bytes.Clone(e.Key)} }
 
 // A Cursor is a place in a Scan: in a shard, after a key. It stays valid
 // wherever the shard moves, and for as long as one likes. The zero Cursor is

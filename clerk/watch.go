@@ -15,7 +15,7 @@ import (
 // one controller to another as they fail; the only error that it yields, as its
 // last, is that ctx ended, that the Clerk was closed, that no controller is
 // known, or that the controllers belong to another cluster. It has no deadline
-// but that of ctx.
+// but that of ctx. The configs are shared and must not be changed.
 func (a *Admin) Watch(ctx context.Context) iter.Seq2[*shardcfg.Config, error] {
 	return func(yield func(*shardcfg.Config, error) bool) {
 		ctx, drop := a.c.whileOpen(ctx)
