@@ -50,6 +50,10 @@ func TestLinearizable(t *testing.T) {
 			at(4, 6, Operation{Kind: PutIf, Value: "c", IfVersion: 1, Matched: true, Version: 3})}, false},
 		{"condition refused wrongly", History{at(1, 2, put("a", 1)), at(3, 4, Operation{Kind: PutIf, Value: "b", IfVersion: 1, Version: 1})}, false},
 		{"condition refused", History{at(1, 2, put("a", 3)), at(3, 4, Operation{Kind: PutIf, Value: "b", IfVersion: 1, Version: 3}), at(5, 6, get("a", 3))}, true},
+		{"condition refused wrongly after an unknown write", History{at(1, 2, put("a", 1)), at(3, 4, unknown(put("b", 0))),
+			at(5, 6, Operation{Kind: PutIf, Value: "c", IfVersion: 7, Version: 7}), at(7, 8, get("b", 7))}, false},
+		{"condition refused after an unknown write", History{at(1, 2, put("a", 1)), at(3, 4, unknown(put("b", 0))),
+			at(5, 6, Operation{Kind: PutIf, Value: "c", IfVersion: 6, Version: 7}), at(7, 8, get("b", 7))}, true},
 		{"create if absent, unknown, shows", History{at(1, 2, unknown(Operation{Kind: PutIf, Value: "b"})), at(3, 4, get("b", 9))}, true},
 		{"delete not found", History{at(1, 2, put("a", 1)), at(3, 4, Operation{Kind: Delete})}, false},
 	}

@@ -299,7 +299,7 @@ func conditional(r register, op *Operation, done bool) (bool, register) {
 		}
 		return written(r, valueSum{}.add(op.Value), op, true)
 	}
-	if must {
+	if must || op.Version == op.IfVersion { // it held by the very answer that it did not
 		return false, r
 	}
 	if !r.present {

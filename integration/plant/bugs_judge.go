@@ -18,6 +18,8 @@ var judgeBugs = []bug{
 		"if !r.present || r.sum != sum {", "if !r.present {"), catchers: []catcher{judge}},
 	{name: "a condition may hold twice", edits: one("integration/history/linearizable.go",
 		"if !may {\n\t\t\treturn false, r", "if false {\n\t\t\treturn false, r"), catchers: []catcher{judge}},
+	{name: "a condition may be refused at the version that it names", edits: one("integration/history/linearizable.go",
+		"must || op.Version == op.IfVersion {", "must {"), catchers: []catcher{judge}},
 	{name: "lost tokens pass", edits: one("integration/history/tokens.go",
 		"if len(at) == 0 {", "if false {"), catchers: []catcher{judge}},
 	{name: "doubled tokens pass", edits: one("integration/history/tokens.go",
