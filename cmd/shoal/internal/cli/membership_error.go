@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -37,8 +38,17 @@ func (e *membershipError) note(ctx context.Context, err error) (again bool) {
 		return elsewhere
 	}
 	e.begun = e.begun || !raftpb.IsNotBegun(err)
-	e.ended = ctx.Err()
+	e.ended = over(ctx)
 	return e.ended == nil && status.Code(err) == codes.Unavailable
+}
+
+// over is ctx's error, also where its deadline has passed and its timer has yet to
+// fire: the leader, who was told the deadline, ends the call in that moment.
+func over(ctx context.Context) error {
+	if deadline, ok := ctx.Deadline(); ok && ctx.Err() == nil && !time.Now().Before(deadline) {
+		return context.DeadlineExceeded
+	}
+	return ctx.Err()
 }
 
 // refusal reports whether an error is a replica's word that holds for good.

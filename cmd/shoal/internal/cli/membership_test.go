@@ -221,6 +221,24 @@ func TestWhatIsKnownOfAChange(t *testing.T) {
 	}
 }
 
+// lateTimer is a context whose deadline has passed, and whose timer has not fired.
+type lateTimer struct{ context.Context }
+
+func (lateTimer) Deadline() (time.Time, bool) { return time.Now().Add(-time.Millisecond), true }
+
+// Who ends a call at its deadline may be the leader, before the timer of the one who
+// called fires: it timed out all the same.
+func TestLeaderEndsCallAtItsDeadline(t *testing.T) {
+	for _, code := range []codes.Code{codes.Canceled, codes.DeadlineExceeded} {
+		failed := &membershipError{phases: 2, state: output.State{Done: 3, Total: 9, Text: "catching up"}}
+		ended := status.Error(code, "stream terminated by RST_STREAM with error code: CANCEL")
+		if failed.note(lateTimer{t.Context()}, ended) {
+			t.Error("it is repeated")
+		}
+		expectFailure(t, membershipFailure("add", failed), ExitUnavailable, "add: done; not settled yet: catching up, 3 of 9 entries: timed out; repeat")
+	}
+}
+
 // expectFailure checks code and words of a failure, and that it names one family.
 func expectFailure(t *testing.T, err error, code int, says string) {
 	t.Helper()
