@@ -129,10 +129,11 @@ func (r *run) next(ctx context.Context) (due time.Time, ok bool) {
 		return now, now.Before(r.end)
 	}
 	i := r.issued.Add(1) - 1
-	due = r.start.Add(time.Duration(float64(i) / r.o.Rate * float64(time.Second)))
-	if !due.Before(r.end) {
+	after := float64(i) / r.o.Rate * float64(time.Second)
+	if after >= float64(r.o.Duration) { // it may be more than a Duration can be
 		return time.Time{}, false
 	}
+	due = r.start.Add(time.Duration(after))
 	if wait := due.Sub(now); wait > 0 {
 		timer := time.NewTimer(wait)
 		defer timer.Stop()

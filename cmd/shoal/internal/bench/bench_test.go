@@ -97,6 +97,23 @@ func TestRateCountsFromWhenOperationsWereDue(t *testing.T) {
 	})
 }
 
+// At a rate so low that the second operation is due after the end, even after the end
+// of what a clock can tell, one is sent.
+func TestLowRates(t *testing.T) {
+	for _, rate := range []float64{0.5, 1e-9, 1e-12, math.SmallestNonzeroFloat64} {
+		synctest.Test(t, func(t *testing.T) {
+			o := Options{Clients: 4, Duration: time.Second, Keys: 10, Rate: rate}
+			report, err := Run(t.Context(), &fakeStore{latency: time.Millisecond}, o, new(Live))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if report.All.Ops != 1 || report.All.MaxUs > 2000 {
+				t.Errorf("rate %v: %+v", rate, report.All)
+			}
+		})
+	}
+}
+
 // Operations that fail are counted apart, with an example, and those that could
 // not even be sent before the end and the timeout count as errors too.
 func TestErrorsAreCounted(t *testing.T) {
