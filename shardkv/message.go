@@ -5,6 +5,8 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"google.golang.org/protobuf/reflect/protoreflect"
+
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
 	"github.com/shoalkv/shoal/shardkv/kvpb"
 )
@@ -121,7 +123,7 @@ func (m *message) hold(n int64) bool {
 	return true
 }
 
-// release returns what hold counted, once the answers are sent.
+// release returns what hold counted, once all answers that there are were sent.
 func (m *message) release() {
 	for _, b := range m.budgets {
 		b.shrink(m.held)
@@ -194,6 +196,21 @@ func (m *message) pick(indexes []uint32) []*kvpb.Outcome {
 	outcomes := make([]*kvpb.Outcome, len(indexes))
 	for k, i := range indexes {
 		outcomes[k] = m.outcomes[i]
+	}
+	return outcomes
+}
+
+// hand returns the outcomes of a part, which is about to be sent. The message keeps no
+// value of them: the rest of it may have to wait for long.
+func (m *message) hand(indexes []uint32) []*kvpb.Outcome {
+	outcomes := make([]*kvpb.Outcome, len(indexes))
+	for k, i := range indexes {
+		o := &kvpb.Outcome{}
+		m.outcomes[i].ProtoReflect().Range(func(field protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+			o.ProtoReflect().Set(field, v)
+			return true
+		})
+		outcomes[k], m.outcomes[i].Value = o, nil
 	}
 	return outcomes
 }

@@ -139,7 +139,8 @@ func (c *conversation) run(r *kvpb.StreamRequest, size int64) {
 	parts := false
 	c.s.execute(c.stream.Context(), m, func(indexes []uint32) {
 		parts = true
-		c.send(&kvpb.StreamResponse{Id: r.GetId(), Response: c.s.respond(m.pick(indexes), m.clock), Indexes: indexes, More: true})
+		c.send(&kvpb.StreamResponse{Id: r.GetId(), Response: c.s.respond(m.hand(indexes), m.clock), Indexes: indexes, More: true})
+		m.release()
 	})
 	last := &kvpb.StreamResponse{Id: r.GetId()}
 	if parts {

@@ -9,6 +9,8 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+	"github.com/shoalkv/shoal/shardkv/kvfsm"
 	"github.com/shoalkv/shoal/shardkv/kvpb"
 )
 
@@ -94,4 +96,51 @@ func TestStreamShowsLife(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// Claim: what was sent of a request takes no memory while the rest of it waits for a
+// frozen shard: however many wait so, the values of other shards are read.
+func TestSentPartsHoldNothing(t *testing.T) {
+	const value, requests = 64 << 10, 8
+	s, f := newFake(t, Limits{Bytes: 3 * value})
+	executeNow(t, s, &kvpb.ExecuteRequest{Operations: []*kvpb.Operation{putOp(keyIn(1), string(make([]byte, value)))}})
+	f.propose(t, &kvfsm.Adopt{Cluster: fakeCluster, Config: fakeConfigOf(2, 1, fakeShards, 0)})
+	f.freeze(t, 0)
+	stream := newFakeStream(t.Context())
+	ended := make(chan error)
+	go func() { ended <- s.Stream(stream) }()
+	next := func() *kvpb.StreamResponse {
+		for {
+			if r := <-stream.out; r.GetId() != 0 {
+				return r
+			}
+		}
+	}
+	for id := range uint64(requests) {
+		stream.in <- &kvpb.StreamRequest{Id: id + 1, Parts: true, Request: &kvpb.ExecuteRequest{TimeoutMs: 60_000,
+			Operations: []*kvpb.Operation{getOp(keyIn(0)), getOp(keyIn(1))}}}
+		r := next()
+		if o := r.GetResponse().GetOutcomes()[0]; !r.GetMore() || o.GetCode() != kvpb.Code_OK || o.GetVersion() == 0 || len(o.GetValue()) != value {
+			t.Fatalf("the part of request %d: %v, %d bytes, more: %v", id+1, o.GetCode(), len(o.GetValue()), r.GetMore())
+		}
+		for s.parking.count() <= int(id) {
+			time.Sleep(time.Millisecond) // poll
+		}
+	}
+	if _, bytes := s.total.inFlight(); bytes > value {
+		t.Errorf("%d bytes are held for requests that wait", bytes)
+	}
+	f.propose(t, &kvfsm.Drop{Shard: 0, Epoch: shardcfg.Epoch{Num: 1}})
+	for range requests {
+		if r := next(); r.GetMore() || r.GetResponse().GetOutcomes()[0].GetCode() != kvpb.Code_WRONG_GROUP {
+			t.Errorf("the rest of request %d: %v", r.GetId(), r.GetResponse().GetOutcomes())
+		}
+	}
+	close(stream.in)
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if n, bytes := s.total.inFlight(); n != 0 || bytes != 0 {
+		t.Errorf("%d requests and %d bytes are left in flight", n, bytes)
+	}
 }

@@ -110,4 +110,6 @@ var foundBugs = []bug{
 		"if len(a) > shardcfg.AddressBytesMax {", "if false {"), catchers: []catcher{tests("./shardkv", "TestInvitationsAreBounded")}},
 	{name: "hints wake nobody", edits: one("shardkv/poll.go",
 		"p.n.parking.wake(told)", "_ = told"), catchers: []catcher{tests("./shardkv", "TestHintsWakeWhoWaits")}},
+	{name: "what was sent counts until the rest is answered", edits: one("shardkv/stream.go",
+		"\t\tm.release()\n\t})", "\t})"), catchers: []catcher{tests("./shardkv", "TestSentPartsHoldNothing", "-test.timeout=30s")}},
 }
