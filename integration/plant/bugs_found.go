@@ -50,6 +50,8 @@ var foundBugs = []bug{
 		"if h.unready() != \"\" {", "if h.running() == nil {"), catchers: []catcher{tests("./raftgroup/host", "TestHealth")}},
 	{name: "any program's answer is heeded", edits: one("raftgroup/host/preamble.go",
 		"if string(head[:len(preambleMagic)]) != preambleMagic {", "if len(head) == 0 {"), catchers: []catcher{tests("./raftgroup/host", "TestStrangerIsNotHeeded")}},
+	{name: "who was not heard yet is put out as silent", edits: one("raftgroup/host/admission.go",
+		"age >= a.limits.silentFor && !hasUnread(t.Conn) {", "age >= a.limits.silentFor {"), catchers: []catcher{tests("./raftgroup/host", "TestSpokenIsNotSilent")}},
 	{name: "peers have few of few connections", edits: one("raftgroup/host/limits.go",
 		"max(1, l.connections/2)", "max(1, l.connections/4)"), catchers: []catcher{tests("./raftgroup/host", "TestLimitsFitTheFiles")}},
 	{name: "a wait takes the word of a replica that nobody leads", edits: one("clerk/settle.go",

@@ -166,7 +166,7 @@ var guards = []guard{
 	{"RoomForPeers", "raftgroup/host", "TestIdleClientsKeepNobodyFromVoting|TestAdmission", one("raftgroup/host/admission.go",
 		"case class == connClient && a.mu.count[connClient] >= a.limits.clients:", "case false:")},
 	{"SilentGiveWay", "raftgroup/host", "TestAdmission", one("raftgroup/host/admission.go",
-		"if a.mu.count[connUnidentified] >= a.limits.unidentified {", "if a.limits.unidentified < 0 {")},
+		"a.mu.closed || a.mu.count[connUnidentified] < a.limits.unidentified {", "a.limits.unidentified > 0 {")},
 	{"FilesForStores", "raftgroup/host", "TestLimitsFitTheFiles", one("raftgroup/host/limits.go",
 		"min(connections, files-l.stores-l.outgoing-filesOfItsOwn-webConnectionsMax)", "connections")},
 	{"CloseUnderRaft", "raftgroup/host", "TestCloseUnderHangingReplica", one("raftgroup/host/replica.go",

@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -24,10 +26,13 @@ func (c connClass) String() string { return [...]string{"unidentified", "peer", 
 
 // An admission counts the connections that were accepted and are not closed, and
 // keeps each class of them within its bounds. Who comes when those that have not
-// said what they are take up their share puts the oldest of them out: a peer says
-// it at once.
+// said what they are take up their share puts the oldest of them out that is silent:
+// a peer says it at once. One that has spoken, and was not heard yet, is waited for:
+// when a thousand clients come back at once, few of them are heard before the last is
+// accepted.
 type admission struct {
 	limits limits
+	left   chan struct{} // of capacity 1: one of the unidentified left its class
 	mu     struct {
 		sync.Mutex
 		conns   map[*trackedConn]struct{}
@@ -40,14 +45,14 @@ type admission struct {
 }
 
 func newAdmission(l limits) *admission {
-	a := &admission{limits: l}
+	a := &admission{limits: l, left: make(chan struct{}, 1)}
 	a.mu.conns, a.mu.sources, a.mu.refused = map[*trackedConn]struct{}{}, map[netip.Addr]int{}, map[string]uint64{}
 	return a
 }
 
 // The reasons for which a connection is refused.
 const (
-	refusedSilent = "silent" // it was the oldest that had not said what it is
+	refusedSilent = "silent" // it had not said what it is, and others came
 	refusedSource = "source" // too many clients from one address
 	refusedFull   = "full"   // too many of its class
 )
@@ -58,28 +63,74 @@ var (
 	errSourceFull  = errors.New("clients of this address have taken as many connections as one address may")
 )
 
-// track takes a new connection in, until it is closed.
+// track takes a new connection in, until it is closed. One call at a time.
 func (a *admission) track(conn net.Conn) (*trackedConn, error) {
-	t := &trackedConn{Conn: conn, admission: a, source: sourceOf(conn)}
-	a.mu.Lock()
-	if a.mu.closed {
-		a.mu.Unlock()
-		return nil, net.ErrClosed
+	t := &trackedConn{Conn: conn, admission: a, source: sourceOf(conn), since: time.Now()}
+	out := a.makeRoom()
+	if out != nil {
+		out.Conn.Close()
 	}
-	var oldest *trackedConn
-	if a.mu.count[connUnidentified] >= a.limits.unidentified {
-		oldest = a.mu.waiting.Front().Value.(*trackedConn)
-		a.removeLocked(oldest)
-		a.mu.refused[refusedSilent]++
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.mu.closed {
+		return nil, net.ErrClosed
 	}
 	a.mu.conns[t] = struct{}{}
 	a.mu.count[connUnidentified]++
 	t.waits = a.mu.waiting.PushBack(t)
-	a.mu.Unlock()
-	if oldest != nil {
-		oldest.Conn.Close()
-	}
 	return t, nil
+}
+
+// makeRoom waits until there is room for one that has not said what it is, or takes
+// one off the list, which the caller closes.
+func (a *admission) makeRoom() *trackedConn {
+	for {
+		out, room := a.putOut()
+		if room {
+			return out
+		}
+		select {
+		case <-a.left:
+		case <-time.After(time.Millisecond): // that one has grown silent tells nobody
+		}
+	}
+}
+
+// putOut takes the oldest off the list that may be put out, if there is no room.
+func (a *admission) putOut() (out *trackedConn, room bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.mu.closed || a.mu.count[connUnidentified] < a.limits.unidentified {
+		return nil, true
+	}
+	for e := a.mu.waiting.Front(); e != nil; e = e.Next() {
+		t := e.Value.(*trackedConn)
+		age := time.Since(t.since)
+		if age >= a.limits.hearFor || age >= a.limits.silentFor && !hasUnread(t.Conn) {
+			a.removeLocked(t)
+			a.mu.refused[refusedSilent]++
+			return t, true
+		}
+	}
+	return nil, false
+}
+
+// hasUnread reports whether bytes have arrived that nobody has read.
+func hasUnread(conn net.Conn) bool {
+	socket, ok := conn.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return false
+	}
+	n := 0
+	err = raw.Control(func(fd uintptr) {
+		var b [1]byte
+		n, _, _ = syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	})
+	return err == nil && n > 0
 }
 
 // identify moves a connection into its class, if that has room.
@@ -100,7 +151,7 @@ func (a *admission) identify(t *trackedConn, class connClass) error {
 		a.mu.refused[refusedSource]++
 		return errSourceFull
 	}
-	a.mu.waiting.Remove(t.waits)
+	a.leaveLocked(t)
 	a.mu.count[connUnidentified]--
 	t.class = class
 	a.mu.count[class]++
@@ -119,11 +170,20 @@ func (a *admission) removeLocked(t *trackedConn) {
 	a.mu.count[t.class]--
 	switch t.class {
 	case connUnidentified:
-		a.mu.waiting.Remove(t.waits)
+		a.leaveLocked(t)
 	case connClient:
 		if a.mu.sources[t.source]--; a.mu.sources[t.source] == 0 {
 			delete(a.mu.sources, t.source)
 		}
+	}
+}
+
+// leaveLocked takes a connection out of those that have not said what they are.
+func (a *admission) leaveLocked(t *trackedConn) {
+	a.mu.waiting.Remove(t.waits)
+	select {
+	case a.left <- struct{}{}:
+	default:
 	}
 }
 
@@ -138,6 +198,10 @@ func (a *admission) close() []*trackedConn {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.mu.closed = true
+	select {
+	case a.left <- struct{}{}:
+	default:
+	}
 	conns := make([]*trackedConn, 0, len(a.mu.conns))
 	for t := range a.mu.conns {
 		conns = append(conns, t)
@@ -163,6 +227,7 @@ type trackedConn struct {
 	net.Conn
 	admission *admission
 	source    netip.Addr
+	since     time.Time
 	class     connClass     // guarded by the admission
 	waits     *list.Element // its place among the unidentified
 	once      sync.Once

@@ -2,6 +2,7 @@ package host
 
 import (
 	"errors"
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -135,6 +136,64 @@ func TestAdmission(t *testing.T) {
 	}
 	if _, err := a.track(fromConn{Conn: nil, from: &net.TCPAddr{}}); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("a closed admission takes connections: %v", err)
+	}
+}
+
+// tcpPair returns both ends of a connection.
+func tcpPair(t *testing.T) (near, far net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	far = dialRaw(t, l.Addr().String())
+	if near, err = l.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { near.Close() })
+	return near, far
+}
+
+// Claim: clients that all come at once, and say at once what they are, are not taken
+// for silent because nobody has read it yet: a newcomer puts out one that has said
+// nothing, though it is younger, or else waits until one of them was heard.
+func TestSpokenIsNotSilent(t *testing.T) {
+	a := newAdmission(limits{peers: 9, unidentified: 3, clients: 9, perSource: 9, hearFor: time.Hour})
+	come := func(says string) *trackedConn {
+		t.Helper()
+		near, far := tcpPair(t)
+		if _, err := io.WriteString(far, says); err != nil {
+			t.Fatal(err)
+		}
+		if says != "" {
+			eventually(t, "what it says arrives", func() bool { return hasUnread(near) })
+		}
+		c, err := a.track(near)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	first, silent, third := come("PRI"), come(""), come("PRI")
+	fourth := come("PRI")
+	if err := a.identify(silent, connClient); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the silent one is still there: %v", err)
+	}
+	heard := make(chan error, 1)
+	go func() { heard <- a.identify(third, connClient) }()
+	come("PRI") // while all have spoken
+	if err := <-heard; err != nil {
+		t.Errorf("one that had spoken: %v", err)
+	}
+	for _, c := range []*trackedConn{first, fourth} {
+		if err := a.identify(c, connPeer); err != nil {
+			t.Errorf("one that had spoken was put out: %v", err)
+		}
+	}
+	a.limits.hearFor = time.Millisecond // not for ever: what nobody reads holds nobody up
+	for range 2 * a.limits.unidentified {
+		come("PRI")
 	}
 }
 

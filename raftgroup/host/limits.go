@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"syscall"
+	"time"
 )
 
 // limits say how many files a process may have open, and who may have how many of
@@ -20,6 +21,9 @@ type limits struct {
 	// class gRPC is; peers, which are Raft streams; and those that have not said yet
 	// what they are. No class can take what is another's.
 	connections, clients, peers, unidentified int
+	// silentFor is for how long a connection has said nothing that may be put out for
+	// another one, hearFor for how long it is waited for if it has spoken.
+	silentFor, hearFor time.Duration
 	// perSource bounds the clients from one address, as long as that is not this
 	// machine's.
 	perSource int
@@ -39,6 +43,9 @@ const (
 	// after minutes. Where connections are few, peers have half of them.
 	peersMax        = 64
 	unidentifiedMax = 256
+	// acceptPause bounds the pause before a connection is accepted, on average, however
+	// many strangers come and say nothing.
+	acceptPause = 200 * time.Microsecond
 	// webConnectionsMax bounds the connections to metrics and probes.
 	webConnectionsMax = 32
 )
@@ -56,6 +63,8 @@ func deriveLimits(files, connections int) (limits, error) {
 	}
 	l.peers = min(peersMax, max(1, l.connections/2))
 	l.unidentified = min(unidentifiedMax, max(1, l.connections/8))
+	l.silentFor = time.Duration(l.unidentified) * acceptPause
+	l.hearFor = 2 * l.silentFor
 	l.clients = max(1, l.connections-l.peers-l.unidentified)
 	l.perSource = max(1, l.clients*3/4)
 	return l, nil
