@@ -13,8 +13,8 @@
 //   - Redirects carry the epoch of the shard's token, which rises with every
 //     change of holder: the newer epoch wins, so that the stale word of a lagging
 //     replica never moves an operation back.
-//   - In a round every address is tried at most once, then the operation waits:
-//     no loop of redirects or leader hints spins.
+//   - In a round every address is tried at most once, and only so many are, then the
+//     operation waits: no loop of redirects or leader hints spins, nor an endless chain.
 //   - An address that fell silent or refused connections is suspect: it is tried
 //     last until it answers again, so that a frozen leader does not hold up every
 //     operation in turn.
@@ -47,6 +47,10 @@ const (
 // of a group that left may be another cluster's by now, which only a newer
 // placement tells.
 const alienRounds = 5
+
+// triesMax bounds the addresses of a round: all replicas of the groups that are asked
+// in one, and more. Whoever names a new leader in each answer gets no further.
+const triesMax = 8 * obstaclesMax
 
 // Kind is what a Decision asks for.
 type Kind uint8
@@ -316,6 +320,9 @@ func (t *Table) next(op *Op) Decision {
 	}
 	shard := op.slot.ShardOf(t.shardCount)
 	for _, g := range t.candidates(op, shard) {
+		if len(op.tried) >= triesMax {
+			break
+		}
 		if addr := t.pick(g, op.tried); addr != "" {
 			op.group, op.addr = g, addr
 			op.tried = append(op.tried, addr)

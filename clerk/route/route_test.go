@@ -115,6 +115,30 @@ func TestLeaderHints(t *testing.T) {
 	wantSend(t, table.Start(&next), "a2")
 }
 
+// A server that names a new leader, or a new holder, in every answer is not followed
+// for ever: the round ends.
+func TestEndlessHints(t *testing.T) {
+	for name, reply := range map[string]func(i int) Reply{
+		"leaders": func(i int) Reply { r := code(NotLeader); r.Leader = fmt.Sprintf("x%d", i); return r },
+		"holders": func(i int) Reply {
+			return redirect(0, uint64(10+i), byte(9+i), fmt.Sprintf("x%d", i))
+		},
+	} {
+		table := twoGroups()
+		op := NewOp(slotOf(0), true, false, false)
+		d, tries := table.Start(&op), 0
+		for ; d.Kind == Send && tries < 200; tries++ {
+			d = table.Reply(&op, reply(tries))
+		}
+		if d.Kind != Wait || tries > triesMax {
+			t.Errorf("%s: %+v after %d tries", name, d, tries)
+		}
+		if d := table.Tick(&op); d.Kind != Send {
+			t.Errorf("%s: the next round begins with %+v", name, d)
+		}
+	}
+}
+
 // A silent address is tried last, until it answers again.
 func TestSuspects(t *testing.T) {
 	table := twoGroups()

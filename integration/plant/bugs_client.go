@@ -35,6 +35,8 @@ var clientBugs = []bug{
 		"now > s.BirthMS+SessionAgeMaxMS ||", "now < s.BirthMS ||"), catchers: []catcher{routing, client}},
 	{name: "a loop of redirects spins", edits: one("clerk/route/route.go",
 		"return addr != \"\" && !slices.Contains(tried, addr) }", "return addr != \"\" }"), catchers: []catcher{routing}},
+	{name: "a chain of leader hints is followed for ever", edits: one("clerk/route/route.go",
+		"if len(op.tried) >= triesMax {", "if len(op.tried) >= triesMax<<20 {"), catchers: []catcher{routing}},
 	{name: "a silent leader holds up every operation", edits: one("clerk/route/route.go",
 		"\tt.Suspect(op.addr)\n", ""), catchers: []catcher{routing}},
 	{name: "a code of a newer server counts as not done", edits: one("clerk/lane.go",
