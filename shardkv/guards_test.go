@@ -3,6 +3,7 @@ package shardkv
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -166,5 +167,31 @@ func TestOlderHintsAreIgnored(t *testing.T) {
 		if at := n.places.of(0); at.Next != want {
 			t.Errorf("passed on at epoch 2, heard of another holder at %d: clients are sent to %+v, want %+v", epoch, at.Next, want)
 		}
+	}
+}
+
+// Claim: a config that no replica could read in its log is not proposed: it would
+// stop all of them.
+func TestUnreadableConfigIsNotProposed(t *testing.T) {
+	for name, spoil := range map[string]func(*ctrlpb.Config){
+		"a group without weight":  func(c *ctrlpb.Config) { c.Groups[0].Weight = 0 },
+		"a weight over the limit": func(c *ctrlpb.Config) { c.Groups[0].Weight = shardcfg.WeightMax + 1 },
+		"a long address": func(c *ctrlpb.Config) {
+			c.Groups[0].Replicas = []string{strings.Repeat("x", shardcfg.AddressBytesMax+1)}
+		},
+		"a long pause": func(c *ctrlpb.Config) {
+			c.Pins = append(c.Pins, &ctrlpb.Pin{Shard: 1, Gid: 1, MaxPauseMs: shardcfg.PauseMSMax + 1})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, f := newFake(t, Limits{})
+			p := &poller{s: s, n: s.node.Load(), m: newMover(s, s.node.Load())}
+			c := ctrlpb.FromConfig(fakeConfig(2, 2))
+			spoil(c)
+			before := f.proposed
+			if err := p.adopt(context.Background(), &ctrlpb.PollReply{Config: c, Num: 2}); !errors.Is(err, kvfsm.ErrCorrupt) || f.proposed != before {
+				t.Errorf("it is proposed: %v", err)
+			}
+		})
 	}
 }

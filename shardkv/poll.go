@@ -217,11 +217,16 @@ func (p *poller) adopt(ctx context.Context, reply *ctrlpb.PollReply) error {
 	if err != nil {
 		return fmt.Errorf("config %d of the controllers: %w", reply.GetConfig().GetNum(), err)
 	}
+	command := kvfsm.Encode(&kvfsm.Adopt{Cluster: p.n.identity.Cluster, Config: config})
+	// A log entry that no replica can read would stop them all, so what is over a bound
+	// is refused here.
+	if _, err := kvfsm.Decode(command); err != nil {
+		return fmt.Errorf("config %d of the controllers is over a limit: %w", config.Num, err)
+	}
 	if err := failpoint.Hit("handoff/adopt/before"); err != nil {
 		return err
 	}
-	results, err := p.n.replica.ProposeUrgent(ctx, []entry.Command{
-		kvfsm.Encode(&kvfsm.Adopt{Cluster: p.n.identity.Cluster, Config: config})})
+	results, err := p.n.replica.ProposeUrgent(ctx, []entry.Command{command})
 	if err == nil {
 		err = failpoint.Hit("handoff/adopt/after")
 	}

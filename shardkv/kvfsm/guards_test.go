@@ -1,6 +1,7 @@
 package kvfsm_test
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/shoalkv/shoal/raftgroup/entry"
@@ -134,7 +135,7 @@ func TestCreateAnewLeavesNothing(t *testing.T) {
 	h.adopt(3, 1)
 	h.apply(&kvfsm.Stage{Epoch: shardcfg.Epoch{Num: 3}, Handoff: 3, From: peerOf(2), To: incOf(1)})
 	key := append([]byte{4}, "c"...)
-	h.apply(&kvfsm.Chunk{Epoch: shardcfg.Epoch{Num: 3}, Handoff: 3, Next: kvfsm.Cursor{Key: key}, Items: []kvfsm.Item{{Key: key, Value: make([]byte, 19)}}})
+	h.apply(&kvfsm.Chunk{Epoch: shardcfg.Epoch{Num: 3}, Handoff: 3, Next: kvfsm.Cursor{Key: key}, Items: []kvfsm.Item{{Key: key, Value: storedValue(0)}}})
 	stored := func() (n int) {
 		it, err := h.store.Iterate(nil, []byte{0xFF})
 		if err != nil {
@@ -206,5 +207,48 @@ func TestLargeValuesTravelAlone(t *testing.T) {
 	}
 	if copied != 4 || changed != 2 {
 		t.Errorf("pages of one byte bring %d items and %d changes, want 4 and 2", copied, changed)
+	}
+}
+
+// storedValue is how a value of n bytes is stored.
+func storedValue(n int) []byte { return append([]byte{1, 1, 0}, make([]byte, 16+n)...) }
+
+// What no replica could read is refused while it is copied. Once it was served it would
+// stop all of them: whichever write met it is in the log for good.
+func TestUnreadableItemsAreRefused(t *testing.T) {
+	sessionKey := append([]byte{2}, make([]byte, 24)...)
+	future := storedValue(0)
+	future[0]++
+	for name, it := range map[string]kvfsm.Item{
+		"a session of no known format":    {Key: sessionKey, Value: []byte{99}},
+		"a session without a whole name":  {Key: sessionKey[:20], Value: []byte{1, 0, 0}},
+		"a value of no known format":      {Key: []byte("\x04k"), Value: future},
+		"a value that is over the limit":  {Key: []byte("\x04k"), Value: storedValue(shardcfg.ValueBytesMax + 1)},
+		"a key that is over the limit":    {Key: append([]byte{4}, make([]byte, shardcfg.KeyBytesMax+1)...), Value: storedValue(0)},
+		"a session floor of three bytes":  {Key: []byte{1, 1}, Value: make([]byte, 3)},
+		"a change log, which stays local": {Key: []byte{0x80, 1}, Value: []byte{1}},
+	} {
+		for _, from := range []kvfsm.Cursor{{}, {Tail: true, Revision: 1}} {
+			t.Run(fmt.Sprintf("%s, tail %v", name, from.Tail), func(t *testing.T) {
+				h := newHolder(t)
+				h.adopt(2, 2)
+				h.apply(&kvfsm.Start{Handoff: 2})
+				h.apply(&kvfsm.Freeze{Epoch: shardcfg.Epoch{Num: 1}, Handoff: 2})
+				h.adopt(3, 1)
+				h.apply(&kvfsm.Stage{Epoch: shardcfg.Epoch{Num: 3}, Handoff: 3, From: peerOf(2), To: incOf(1)})
+				chunk := kvfsm.Chunk{Epoch: shardcfg.Epoch{Num: 3}, Handoff: 3, From: from, Next: kvfsm.Cursor{Tail: true, Revision: 1}}
+				if from.Tail {
+					copied := chunk
+					copied.From = kvfsm.Cursor{}
+					h.apply(&copied)
+				}
+				bad := chunk
+				bad.Items = []kvfsm.Item{it}
+				if v := h.try(&bad); v.Done || v.Why != kvfsm.ReasonItems {
+					t.Errorf("it is taken: %+v", v)
+				}
+				h.apply(&chunk)
+			})
+		}
 	}
 }

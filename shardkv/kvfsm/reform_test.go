@@ -30,7 +30,7 @@ func TestReform(t *testing.T) {
 			h.adopt(3, 1)
 			h.apply(&kvfsm.Stage{Epoch: shardcfg.Epoch{Num: 3}, Handoff: 3, From: peerOf(2), To: incOf(1)})
 			key := append([]byte{4}, "c"...)
-			h.apply(&kvfsm.Chunk{Epoch: shardcfg.Epoch{Num: 3}, Handoff: 3, Next: kvfsm.Cursor{Key: key}, Items: []kvfsm.Item{{Key: key, Value: make([]byte, 19)}}})
+			h.apply(&kvfsm.Chunk{Epoch: shardcfg.Epoch{Num: 3}, Handoff: 3, Next: kvfsm.Cursor{Key: key}, Items: []kvfsm.Item{{Key: key, Value: storedValue(0)}}})
 		}, kvfsm.PhasePassed},
 	} {
 		t.Run(name, func(t *testing.T) {

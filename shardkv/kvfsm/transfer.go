@@ -4,6 +4,7 @@ import (
 	"bytes"
 
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
+	"github.com/shoalkv/shoal/shardkv/session"
 )
 
 // create: not serving, and the controllers granted us the claim, of a generation
@@ -305,12 +306,33 @@ func pageFits(from, next Cursor, items []Item) bool {
 }
 
 // itemFits reports whether an item is one that a shard may have: of a kind that
-// is passed on, and a record with its header.
+// is passed on, and such that a replica can read it. One that it can't read would be
+// found once it is served, and stop every replica of the group.
 func itemFits(it Item) bool {
 	if len(it.Key) < 2 || it.Key[0] == 0 || it.Key[0] >= KindLocalMin {
 		return false
 	}
-	return it.Deleted || it.Key[0] != kindRecord || len(it.Value) >= valueHeaderBytes
+	if it.Deleted {
+		return true
+	}
+	var err error
+	switch rest := it.Key[1:]; it.Key[0] {
+	case kindMeta:
+		if bytes.Equal(it.Key, metaFloor) {
+			_, err = parseFloor(it.Value)
+		}
+	case kindSession:
+		if len(rest) != session.KeyBytes {
+			return false
+		}
+		_, err = session.Decode(it.Value)
+	case kindRecord:
+		if len(rest) > shardcfg.KeyBytesMax || len(it.Value) > valueHeaderBytes+shardcfg.ValueBytesMax {
+			return false
+		}
+		_, _, err = parseValue(it.Value)
+	}
+	return err == nil
 }
 
 // writeItems writes the items of a page into a staging and counts them. In the

@@ -141,7 +141,7 @@ func (r *Record) find(sequence uint64) (int, bool) {
 	})
 }
 
-// Errors of Decode and ParseKey: the replica that meets one must stop.
+// Errors of Decode: the replica that meets one must stop.
 var (
 	ErrCorrupt = errors.New("session record is damaged")
 	ErrFormat  = errors.New("session record is of a format that this version does not know")
