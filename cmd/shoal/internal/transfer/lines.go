@@ -29,7 +29,8 @@ func ExportLines(ctx context.Context, from Scanner, path string, live *Live) (Ex
 }
 
 func writeLines(ctx context.Context, from Scanner, path string, live *Live) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".shoal-export-*")
+	// Under a name that imports leave out: it stays behind where this process is killed.
+	f, err := os.OpenFile(filepath.Join(filepath.Dir(path), newStagingName()), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}

@@ -66,3 +66,39 @@ func TestExportLines(t *testing.T) {
 		t.Errorf("%d files are there", len(left))
 	}
 }
+
+// during is a Scanner that calls something in the middle.
+type during func()
+
+func (d during) Scan(_ context.Context, _ []byte, _ bool, each func(key, value []byte) error) error {
+	d()
+	return each([]byte("k"), []byte("v"))
+}
+
+// What a killed export of lines leaves behind is no key of a later import, which tells
+// of it.
+func TestLeftoverLinesAreNoKeys(t *testing.T) {
+	dir := t.TempDir()
+	left := filepath.Join(t.TempDir(), "left") // as the disk is in the middle of an export
+	killed := during(func() {
+		if err := os.CopyFS(left, os.DirFS(dir)); err != nil {
+			t.Error(err)
+		}
+	})
+	if _, err := ExportLines(t.Context(), killed, filepath.Join(dir, "out.jsonl"), new(Live)); err != nil {
+		t.Fatal(err)
+	}
+	src, err := NewDir(left)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, told := newFakeStore(), 0
+	result, err := Import(t.Context(), s, src, ImportOptions{Skipped: func(_ string, why error) {
+		if told++; !errors.Is(why, errLeftover) {
+			t.Error(why)
+		}
+	}}, new(Live))
+	if err != nil || told != 1 || len(s.data()) != 0 {
+		t.Errorf("told of %d, imported %q: %+v, %v", told, s.data(), result, err)
+	}
+}

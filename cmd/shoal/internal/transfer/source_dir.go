@@ -78,7 +78,7 @@ func (d *Dir) walk(ctx context.Context, dir string, visit func(name string, e fs
 		switch {
 		case ctx.Err() != nil:
 			stop = ctx.Err()
-		case e.IsDir() && isStaging(e.Name()):
+		case isStaging(e.Name()):
 			stop = visit(name, nil, errLeftover)
 		case e.IsDir():
 			below = append(below, name)

@@ -12,7 +12,8 @@ import (
 	"sync"
 )
 
-// stagingPrefix begins the name of a staging directory; a random text follows.
+// stagingPrefix begins the name of a staging directory, and of a file of lines that is
+// on its way; a random text follows.
 const stagingPrefix = ".shoal-export-"
 
 const (
@@ -23,7 +24,9 @@ const (
 	stagingDirsKnown = 4096
 )
 
-// isStaging reports whether a name is one of a staging directory.
+func newStagingName() string { return stagingPrefix + rand.Text() }
+
+// isStaging reports whether a name is one of what exports have on its way.
 func isStaging(name string) bool {
 	random, ok := strings.CutPrefix(name, stagingPrefix)
 	return ok && len(random) == len(rand.Text()) && strings.Trim(random, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == ""
@@ -59,7 +62,7 @@ func newStaging(dir string, live *Live) (*staging, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &staging{root: root, temp: stagingPrefix + rand.Text(), live: live}
+	s := &staging{root: root, temp: newStagingName(), live: live}
 	s.mu.made, s.mu.blamed = map[string]bool{}, map[string]bool{}
 	if err := root.Mkdir(s.temp, 0o700); err != nil {
 		return nil, errors.Join(err, root.Close())
