@@ -9,7 +9,10 @@ import (
 	"github.com/shoalkv/shoal/raftgroup/store"
 )
 
-// A closed store leaves no goroutine behind, whatever was opened and adopted.
+// A closed store leaves no goroutine behind, whatever was opened and adopted. The
+// stores that other tests make fail do: their databases, which can't be closed, try
+// again and again, in new goroutines, to read what is damaged. So this test comes
+// first, in the first file of the package with one.
 func TestCloseLeavesNoGoroutine(t *testing.T) {
 	before := goleak.IgnoreCurrent()
 	s := openTest(t, Options{})
