@@ -138,6 +138,40 @@ func TestCrashKeepsSyncedPrefix(t *testing.T) {
 	}
 }
 
+// A store opens after several crashes in a row, each at the same moment of its
+// opening or closing, and has what it had synced.
+func TestCrashesInARow(t *testing.T) {
+	const batches, lives = 20, 3
+	sums := expected(t, batches+1)
+	for step, crashes := 0, 1; crashes > 0; step++ {
+		r := rand.New(rand.NewPCG(uint64(step), 4))
+		disk := vfs.NewCrashableMem()
+		s, err := Open(crashOptions(disk))
+		must(t, err)
+		for n := 1; n <= batches; n++ {
+			commit(t, s, func(b store.Batch) error { return batchOf(n, b) })
+		}
+		must(t, s.Sync())
+		must(t, s.Close())
+		for crashes = 0; crashes < lives; crashes++ {
+			fs := &crashingFS{MemFS: disk, countdown: step, r: r}
+			s, err := Open(crashOptions(fs))
+			if err != nil {
+				t.Fatalf("after %d crashes at step %d: %v", crashes, step, err)
+			}
+			must(t, s.Close())
+			next := fs.crashed()
+			if next == nil {
+				break
+			}
+			disk = next
+		}
+		if at := reopen(t, disk, sums); at != batches {
+			t.Fatalf("after %d crashes at step %d: at batch %d, want %d", crashes, step, at, batches)
+		}
+	}
+}
+
 // A crash while other goroutines sync and flush, at a moment that they choose:
 // what a Sync had confirmed before the crash is there.
 func TestCrashDuringSync(t *testing.T) {

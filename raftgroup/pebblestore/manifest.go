@@ -18,13 +18,14 @@ import (
 // is gone, and younger logs are replayed on top of the hole. So each manifest has a
 // seal, which tells how much of it had been synced, and the checksum of that.
 //
-// The seals of a database are in the file SEAL, in two slots that are written in
-// turn, so that a write that is cut off leaves the one before it. A slot holds, in
-// big-endian order:
+// The seals of a database are in the file SEAL, in two slots. The newest seal of the
+// manifest in force is never written over: a write that is cut off leaves it, and so
+// does any number of new manifests that never came into force, because the process
+// ended each time before Pebble named them. A slot holds, in big-endian order:
 //
 //	magic    u32  "SHMS"
 //	format   u8   1
-//	sequence u64  rises by one with each write
+//	sequence u64  rises with each write; odd in the second slot
 //	length   u64  how many bytes of the manifest are sealed
 //	sum      u32  CRC32C of these bytes
 //	name     u16 length, bytes
@@ -116,7 +117,9 @@ func writeSeal(fsys vfs.FS, dir string, s manifestSeal) error {
 		}
 		return syncDir(fsys, dir)
 	}
-	s.sequence = seals[0].sequence + 1
+	if s.sequence, err = nextSequence(fsys, dir, seals[0]); err != nil {
+		return err
+	}
 	file, err := fsys.OpenReadWrite(path, writeCategory)
 	if err != nil {
 		return err
@@ -126,6 +129,19 @@ func writeSeal(fsys vfs.FS, dir string, s manifestSeal) error {
 		err = file.SyncData()
 	}
 	return errors.Join(err, file.Close())
+}
+
+// nextSequence is the number, and with it the slot, of the seal behind the newest: the
+// other slot's, unless the newest is of a manifest that never came into force.
+func nextSequence(fsys vfs.FS, dir string, newest manifestSeal) (uint64, error) {
+	db, err := pebble.Peek(dir, fsys)
+	if err != nil {
+		return 0, err
+	}
+	if db.Exists && newest.name != fsys.PathBase(db.ManifestFilename) {
+		return newest.sequence + 2, nil
+	}
+	return newest.sequence + 1, nil
 }
 
 // checkManifest compares the manifest that a database uses with its seal.
@@ -168,6 +184,7 @@ type manifestFile struct {
 	length   uint64
 	sum      uint32
 	unsealed bool
+	named    bool // its name is durable
 }
 
 // Write implements vfs.File. The file may change p, so that its checksum is made
@@ -188,7 +205,16 @@ func (f *manifestFile) Sync() error {
 		return err
 	}
 	f.unsealed = false
-	return writeSeal(f.fs, f.fs.PathDir(f.name), manifestSeal{length: f.length, sum: f.sum, name: f.fs.PathBase(f.name)})
+	dir := f.fs.PathDir(f.name)
+	if !f.named {
+		// Pebble syncs the directory only with the marker that names the manifest in it:
+		// a loss of power could leave the marker and take the manifest.
+		if err := syncDir(f.fs, dir); err != nil {
+			return err
+		}
+		f.named = true
+	}
+	return writeSeal(f.fs, dir, manifestSeal{length: f.length, sum: f.sum, name: f.fs.PathBase(f.name)})
 }
 
 // SyncData implements vfs.File.
