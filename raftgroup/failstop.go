@@ -320,11 +320,11 @@ func (g *guard) fit(at position) error {
 		return nil
 	case low > at.index+1:
 		return fmt.Errorf("the log begins at %d, the machine stands at %d: entries between them are missing", low, at.index)
-	case low > at.index || g.r.o.unsafe.keepConflict:
+	case g.r.o.unsafe.keepConflict:
 		return nil
 	}
-	matches, err := g.matches(at.index, at.term)
-	if err != nil || matches {
+	fits, err := g.continues(low, at)
+	if err != nil || fits {
 		return err
 	}
 	// Either it ends below the machine, or all of it is of another history. The
@@ -336,6 +336,20 @@ func (g *guard) fit(at position) error {
 	g.mu.base = raft.Log{}
 	g.mu.Unlock()
 	return g.delete(low, last)
+}
+
+// continues reports whether the log, which begins at low, is of the machine's history:
+// it has the machine's entry, or begins right behind it in no earlier term. Terms never
+// fall along a log: an earlier one is what rebase left behind a snapshot.
+func (g *guard) continues(low uint64, at position) (bool, error) {
+	if low <= at.index {
+		return g.matches(at.index, at.term)
+	}
+	var l raft.Log
+	if err := g.inner.GetLog(low, &l); err != nil {
+		return false, fmt.Errorf("read entry %d of the log: %w", low, err)
+	}
+	return l.Term >= at.term, nil
 }
 
 // matches reports whether the log has the entry (index, term). It may be cut off

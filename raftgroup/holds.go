@@ -86,12 +86,22 @@ func (h *holds) needs() map[raft.ServerID]uint64 {
 	return needs
 }
 
-// near ends the hold for a receiver that has reached what every cut leaves, unless
-// the transfer is still under way.
-func (h *holds) near(id raft.ServerID) {
+// near ends the hold of index for a receiver that has reached what every cut leaves,
+// unless the transfer is still under way.
+func (h *holds) near(id raft.ServerID, index uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if held := h.mu.of[id]; held != nil && !held.sending {
+	if held := h.mu.of[id]; held != nil && held.index == index && !held.sending {
+		delete(h.mu.of, id)
+	}
+}
+
+// exceed ends the hold of index, which has become too long. One for a transfer that
+// has begun since goes on.
+func (h *holds) exceed(id raft.ServerID, index uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if held := h.mu.of[id]; held != nil && held.index == index {
 		delete(h.mu.of, id)
 	}
 }
@@ -106,11 +116,11 @@ func (h *holds) clamp(t *logTail, needs map[raft.ServerID]uint64, high uint64) u
 	for id, index := range needs {
 		switch {
 		case index > wanted:
-			h.near(id)
+			h.near(id, index)
 		case t.bytesAfter(index) > h.r.o.LogBytesMax:
 			h.r.o.Logger.Warn("the log is not held any longer for the receiver of a snapshot",
 				"receiver", id, "index", index, "log bytes max", h.r.o.LogBytesMax)
-			h.end(id)
+			h.exceed(id, index)
 		default:
 			high = min(high, index-1)
 		}

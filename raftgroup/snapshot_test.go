@@ -77,6 +77,42 @@ func TestConflictBehindSnapshot(t *testing.T) {
 	}
 }
 
+// Claim: a replica that crashes when what a snapshot contradicts was cut off up to its
+// index, and not behind it, follows by entries, also while nobody writes.
+func TestCrashBehindSnapshot(t *testing.T) {
+	for name, unsafe := range map[string]bool{"contained": false, "keepConflict": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCluster(t, 3)
+				c.tune = smallLog
+				c.startAll()
+				defer c.stopAll()
+				away, leader := conflict(c)
+				away.start()
+				c.eventually("snapshot", func() bool { return away.replica.Status().Counters.Installed == 1 })
+				away.crash(0)
+				at, err := readPosition(away.store)
+				first, _ := away.log.FirstIndex()
+				if err != nil || first != at.index+1 {
+					t.Fatalf("the log begins at %d, the machine stands at %d: the test shows nothing (%v)", first, at.index, err)
+				}
+				c.tune = func(n *node, o *Options) {
+					smallLog(n, o)
+					o.unsafe.keepConflict = unsafe
+				}
+				sent := leader.replica.Status().Counters.SnapshotsSent
+				away.start()
+				time.Sleep(time.Minute) // virtual
+				leader.put("b=1")
+				c.converge()
+				if sent = leader.replica.Status().Counters.SnapshotsSent - sent; sent > 0 != unsafe {
+					t.Fatalf("%d snapshots were sent to a replica that had one", sent)
+				}
+			})
+		})
+	}
+}
+
 func conflictBehindSnapshot(t *testing.T, unsafe, crashed bool) {
 	c := newCluster(t, 3)
 	c.tune = func(n *node, o *Options) {
@@ -85,10 +121,36 @@ func conflictBehindSnapshot(t *testing.T, unsafe, crashed bool) {
 	}
 	c.startAll()
 	defer c.stopAll()
-	leader := c.leader()
+	away, leader := conflict(c)
+	if crashed {
+		away.store = leader.store.Clone() // it was adopted, and the log is as before
+		if err := away.log.SetUint64([]byte("CurrentTerm"), leader.replica.Status().Term); err != nil {
+			t.Fatal(err)
+		}
+	}
+	away.start()
+	for i := range 5 {
+		leader.put("b=%d", i)
+		time.Sleep(2 * time.Second) // virtual
+	}
+	// Following means by entries, not by one snapshot after another.
+	follows := valueOf(away.store, "b") == "4" && away.replica.Status().Counters.Installed <= 1
+	if follows == unsafe {
+		t.Fatalf("the replica follows: %v, want %v; %+v", follows, !unsafe, away.replica.Status())
+	}
+	if valueOf(away.store, "never") != "absent" {
+		t.Fatal("an entry was applied that was never committed")
+	}
+}
+
+// conflict stops a replica whose log has many entries that were never committed,
+// and has the log of a later leader cut behind where they begin.
+func conflict(c *cluster) (away, leader *node) {
+	t := c.t
+	leader = c.leader()
 	leader.put("a=1")
 	c.converge()
-	away := c.followers(leader)[0]
+	away = c.followers(leader)[0]
 	status := away.replica.Status()
 	away.stop()
 	// An earlier leader had sent it entries that were never committed.
@@ -109,25 +171,7 @@ func conflictBehindSnapshot(t *testing.T, unsafe, crashed bool) {
 	leader = c.leaderOtherThan(leader)
 	leader.fill(100)
 	c.eventually("cut of the log", func() bool { return leader.replica.Status().FirstIndex > status.LastIndex+1 })
-	if crashed {
-		away.store = leader.store.Clone() // it was adopted, and the log is as before
-		if err := away.log.SetUint64([]byte("CurrentTerm"), leader.replica.Status().Term); err != nil {
-			t.Fatal(err)
-		}
-	}
-	away.start()
-	for i := range 5 {
-		leader.put("b=%d", i)
-		time.Sleep(2 * time.Second) // virtual
-	}
-	// Following means by entries, not by one snapshot after another.
-	follows := valueOf(away.store, "b") == "4" && away.replica.Status().Counters.Installed <= 1
-	if follows == unsafe {
-		t.Fatalf("the replica follows: %v, want %v; %+v", follows, !unsafe, away.replica.Status())
-	}
-	if valueOf(away.store, "never") != "absent" {
-		t.Fatal("an entry was applied that was never committed")
-	}
+	return away, leader
 }
 
 // freeze opens n's present state as Raft and the transport would.

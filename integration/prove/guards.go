@@ -118,8 +118,10 @@ var guards = []guard{
 	{"ConflictInstalled", "raftgroup", "TestConflictBehindSnapshot/keepConflict=false,crashed=false", one("raftgroup/failstop.go",
 		"if g.r.o.unsafe.keepConflict {", "if true {")},
 	{"ConflictAtStart", "raftgroup", "TestConflictBehindSnapshot/keepConflict=false,crashed=true", slices.Concat(
-		one("raftgroup/failstop.go", "case low > at.index || g.r.o.unsafe.keepConflict:", "case true:"),
+		one("raftgroup/failstop.go", "case g.r.o.unsafe.keepConflict:", "case true:"),
 		one("raftgroup/failstop.go", "if g.r.o.unsafe.keepConflict {", "if true {"))},
+	{"ConflictLeft", "raftgroup", "TestCrashBehindSnapshot/contained", one("raftgroup/failstop.go",
+		"return l.Term >= at.term, nil", "return true, nil")},
 	{"OpenTransfer", "raftgroup", "TestOpenTransferHoldsTheLog/contained", one("raftgroup/holds.go",
 		"if h.r.o.unsafe.noClamp {", "if true {")},
 	{"SlowReceiver", "raftgroup", "TestOpenTransferHoldsTheLog/contained", one("raftgroup/snapshot.go",

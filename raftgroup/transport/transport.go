@@ -32,6 +32,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -212,8 +213,10 @@ func (t *Transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, a
 	if err := t.allowed(); err != nil {
 		return err
 	}
-	// Terms never fall along a log.
-	if n := len(args.Entries); args.PrevLogTerm > args.Term || n > 0 && args.Entries[n-1].Term > args.Term {
+	// Raft reads one entry after the other, and the log may be cut between two: a later
+	// term may stand before an earlier one.
+	later := func(e *raft.Log) bool { return e.Term > args.Term }
+	if args.PrevLogTerm > args.Term || slices.ContainsFunc(args.Entries, later) {
 		return ErrDeposed
 	}
 	t.cut(args)

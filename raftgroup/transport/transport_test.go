@@ -148,6 +148,8 @@ func TestDeposedLeaderSendsNothingNewer(t *testing.T) {
 		{prevTerm: 3, terms: []uint64{3, 3}},
 		{prevTerm: 4, want: ErrDeposed},
 		{prevTerm: 3, terms: []uint64{3, 4}, want: ErrDeposed},
+		// The log was cut while it was read for the message.
+		{prevTerm: 2, terms: []uint64{4, 3, 3}, want: ErrDeposed},
 	} {
 		sent = 0
 		args := raft.AppendEntriesRequest{Term: 3, PrevLogEntry: 7, PrevLogTerm: tc.prevTerm}
