@@ -154,7 +154,7 @@ var guards = []guard{
 	{"LostStores", "raftgroup/host", "TestLostStores", one("raftgroup/host/replica.go",
 		"if former.Started() {", "if false {")},
 	{"RemovedDirectory", "raftgroup/host", "TestDirectoryIsRemovedUnderReplica", one("raftgroup/host/dirwatch.go",
-		"if problem != \"\" {", "if problem == \"-\" {")},
+		"if err != nil {\n\t\t\t\tw.host.fatal(err)", "if err == errLockLost {\n\t\t\t\tw.host.fatal(err)")},
 	{"WrongTarget", "raftgroup/host", "TestPreamble|TestStreams", one("raftgroup/host/mux.go",
 		"case p.target != s.identity.ServerID:", "case false:")},
 	{"OwnAddress", "raftgroup", "TestOwnAddress$", one("raftgroup/replica.go",

@@ -12,8 +12,8 @@
 //
 // Every empty replica that was started with --peers asks all of them who they
 // are, again and again. Only if every one answers, none is formed, and all were
-// started with the same peers, does the one with the lowest label, the proposer,
-// go on, in two steps:
+// started with the same peers, and are where the proposer has them, does the
+// one with the lowest label, the proposer, go on, in two steps:
 //
 //	prepare  It draws an incarnation, and makes an identity out of it and the
 //	         ServerIDs that the peers answered with. It writes the identity to

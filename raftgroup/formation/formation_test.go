@@ -154,6 +154,39 @@ func crashAt(t *testing.T, victim string, at int, wiped bool) bool {
 	return true
 }
 
+// Claim: no group is formed that has a replica at another address than the replica
+// itself, such as another name of the same machine: it would be refused at once, for
+// good. The group forms when they agree.
+func TestPeersAgreeOnAddresses(t *testing.T) {
+	g := newTestGroup(t, 7, "1", "2", "3")
+	d := dirs(t, g.labels...)
+	second, third := g.start(g.options("2", d["2"]), nil), g.start(g.options("3", d["3"]), nil)
+	const alias = "alias-2:1"
+	g.mu.Lock()
+	g.addrs[alias] = g.addrs[hostName("2")]
+	g.mu.Unlock()
+	o := g.options("1", d["1"])
+	o.Peers["2"] = alias
+	first := g.start(o, nil)
+	eventually(t, "the third has prepared, or the group is formed", func() bool {
+		_, formed := first.former.Identity()
+		return formed || third.former.rec.Load().Phase != phaseEmpty
+	})
+	if _, err := second.former.Found(t.Context(), &raftpb.FoundRequest{
+		Identity: third.former.rec.Load().Identity.Proto(), Label: "2", ServerId: second.former.ServerID(), Ballot: 9, Proposer: "1",
+	}); status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), alias) {
+		t.Errorf("a founder at another address: %v", err)
+	}
+	first.stop()
+	if _, formed := first.former.Identity(); formed {
+		t.Fatal("a group was formed that has a replica where it is not")
+	}
+	id := expectGroup(t, g.start(g.options("1", d["1"]), nil), second, third)
+	if m, _ := id.founder("2"); m.Address != hostName("2") {
+		t.Errorf("the group has it at %s", m.Address)
+	}
+}
+
 // TestWiped: an empty disk never comes back under its label, and the error names
 // the command that replaces the replica.
 func TestWiped(t *testing.T) {

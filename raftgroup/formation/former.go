@@ -251,7 +251,11 @@ func (f *Former) prepare(r record, id Identity, req *raftpb.FoundRequest) (recor
 	if own := f.opts.peerLabels(); !slices.Equal(labels, own) {
 		return r, fmt.Sprintf("was started with peers %v, the group would have %v", own, labels)
 	}
+	// Every start compares this replica's address with that of the founder.
+	own, _ := id.founder(r.Label)
 	switch {
+	case own.Address != f.opts.Advertise:
+		return r, fmt.Sprintf("others reach it at %s, the group would have it at %s: start all of them with the same --peers", f.opts.Advertise, own.Address)
 	case req.GetProposer() != labels[0]:
 		return r, fmt.Sprintf("%q proposes, it is up to %q", req.GetProposer(), labels[0])
 	case id.Group == 0 && id.ShardCount != f.opts.ShardCount:

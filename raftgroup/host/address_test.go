@@ -367,7 +367,7 @@ func TestRenumber(t *testing.T) {
 	for _, h := range again {
 		h.run(7, addresses)
 	}
-	leader := propose(t, "b", again...)
+	propose(t, "b", again...)
 	for _, h := range again {
 		expectLog(t, h, "ab")
 		eventually(t, "the configuration has the new addresses", func() bool {
@@ -382,9 +382,14 @@ func TestRenumber(t *testing.T) {
 			return recorded == 3
 		})
 	}
-	if st := leader.replica.Status(); st.Leader != addresses[leader.label] {
-		t.Fatalf("the leader is said to be at %s", st.Leader)
-	}
+	eventually(t, "the leader is said to be at its new address", func() bool {
+		for _, h := range again {
+			if at, self := h.replica.Leader(); self {
+				return at == addresses[h.label]
+			}
+		}
+		return false
+	})
 }
 
 // listensAndSays is a program that has nothing to do with Shoal: it says something

@@ -21,9 +21,6 @@ func TestDirectoryIsRemovedUnderReplica(t *testing.T) {
 		if err := os.MkdirAll(filepath.Join(other, filepath.Base(dir)), 0o700); err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(other, filepath.Base(dir), lockFile), nil, 0o600); err != nil {
-			return err
-		}
 		return errors.Join(os.Symlink(other, link+".new"), os.Rename(link+".new", link))
 	}
 	part := func(name string) func(dir string) error {
@@ -58,6 +55,41 @@ func TestDirectoryIsRemovedUnderReplica(t *testing.T) {
 			if !strings.Contains(damaged.Problem, c.says) {
 				t.Errorf("it says %q, want %q in it", damaged.Problem, c.says)
 			}
+		})
+	}
+}
+
+// Claim: a replica whose file lock was removed, by somebody who took it for left over,
+// or replaced, stops, since another process could start on its directory; it says so,
+// and that it may be started again, which it may. Nobody is told to empty a directory
+// that has everything.
+func TestLockIsRemovedUnderReplica(t *testing.T) {
+	for name, harm := range map[string]func(path string) error{
+		"removed": os.Remove,
+		"replaced": func(path string) error {
+			if err := os.WriteFile(path+".new", nil, 0o600); err != nil {
+				return err
+			}
+			return os.Rename(path+".new", path)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			h := newTestHost(t, "1", dir, "127.0.0.1:0", nil)
+			h.run(7, map[string]string{"1": h.Addr()})
+			propose(t, "a", h)
+			if err := harm(filepath.Join(dir, lockFile)); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "it stops", func() bool { return h.Fatal() != nil })
+			if err := h.Fatal(); formation.Refused(err) || !errors.Is(err, errLockLost) {
+				t.Fatalf("it stopped with %v", err)
+			}
+			h.close()
+			again := newTestHost(t, "1", dir, h.Addr(), nil)
+			again.run(7, nil)
+			expectLog(t, again, "a")
 		})
 	}
 }

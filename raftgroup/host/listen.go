@@ -81,7 +81,10 @@ func checkAdvertise(o Options) error {
 
 // A dirLock is held on a data directory by the process that uses it. The kernel
 // drops it when the process ends, however it ends.
-type dirLock struct{ file *os.File }
+type dirLock struct {
+	file *os.File
+	dir  fs.FileInfo // of the directory
+}
 
 const lockFile = "lock"
 
@@ -107,6 +110,9 @@ func lockExisting(dir string) (*dirLock, error) {
 		return nil, fmt.Errorf("lock data directory: %w", &fs.PathError{Op: "flock", Path: path, Err: err})
 	}
 	l := &dirLock{file: file}
+	if l.dir, err = os.Stat(dir); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock data directory: %w", err), l.release())
+	}
 	// The process id only helps whoever finds the directory locked.
 	if err := file.Truncate(0); err != nil {
 		return nil, errors.Join(fmt.Errorf("lock data directory: %w", err), l.release())
