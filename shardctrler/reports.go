@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/shoalkv/shoal/shardctrler/ctrlfsm"
 	"github.com/shoalkv/shoal/shardctrler/ctrlpb"
 	"github.com/shoalkv/shoal/shardctrler/report"
 	"github.com/shoalkv/shoal/shardctrler/shardcfg"
@@ -121,10 +122,21 @@ func reportOf(r *replica, req *ctrlpb.PollRequest) (*report.Report, error) {
 	if err != nil {
 		return nil, err
 	}
+	// A report is kept, also that of a group which is not listed and whose addresses go
+	// into no configuration.
+	if n := len(req.GetReplicas()); n > shardcfg.ReplicasMax {
+		return nil, refuse(ctrlfsm.BadRequest, "a group of %d replicas, at most %d are allowed", n, shardcfg.ReplicasMax)
+	}
 	for _, a := range req.GetReplicas() {
 		if err := checkAddress(a); err != nil {
 			return nil, err
 		}
+	}
+	if n := len(req.GetLeader()); n > shardcfg.AddressBytesMax {
+		return nil, refuse(ctrlfsm.BadRequest, "the leader's address has %d bytes, at most %d are allowed", n, shardcfg.AddressBytesMax)
+	}
+	if n := len(req.GetHoldings()); n > r.id.ShardCount {
+		return nil, refuse(ctrlfsm.BadRequest, "%d shards of %d are held", n, r.id.ShardCount)
 	}
 	rep := &report.Report{
 		Group: shardcfg.GroupID(req.GetGid()), Incarnation: inc, Leader: req.GetLeader(), Replicas: slices.Clone(req.GetReplicas()),

@@ -114,6 +114,8 @@ var foundBugs = []bug{
 		"case w.Cursor.Tail:", "case false:"), catchers: []catcher{tests("./shardkv/handoff", "TestTailsDoNotQueueBehindCopies")}},
 	{name: "sessions that are ahead of the clock outlive a repair", edits: one("shardkv/kvfsm/write.go",
 		"max(floor, m.clock)+m.cfg.SessionAheadMax", "max(floor, m.clock)"), catchers: []catcher{tests("./shardkv/kvfsm", "TestScripts")}},
+	{name: "reports are kept whatever their size", edits: one("shardctrler/reports.go",
+		"n > shardcfg.ReplicasMax {", "n < 0 {"), catchers: []catcher{tests("./shardctrler", "TestReportsAreBounded")}},
 	{name: "a config goes into the log unread", edits: one("shardkv/poll.go",
 		"if _, err := kvfsm.Decode(command); err != nil {", "if _, err := kvfsm.Decode(command); false {"), catchers: []catcher{tests("./shardkv", "TestUnreadableConfigIsNotProposed")}},
 	{name: "items are copied that no replica can read", edits: one("shardkv/kvfsm/transfer.go",

@@ -168,8 +168,7 @@ func TestMemory(t *testing.T) {
 	}
 }
 
-// Claim: commands that change a placement are noted, and no others.
-// At one epoch, Frozen is the last that a holder says, whatever handoff an offer
+// Claim: at one epoch, Frozen is the last that a holder says, whatever handoff an offer
 // names; else the greater mark, then the later phase, is newer.
 func TestBefore(t *testing.T) {
 	said := func(e uint64, h shardcfg.ConfigNum, p kvfsm.Phase) Invitation {
@@ -188,6 +187,7 @@ func TestBefore(t *testing.T) {
 	}
 }
 
+// Claim: commands that change a placement are noted, and no others.
 func TestChanges(t *testing.T) {
 	done, refused := kvfsm.Verdict{Done: true}, kvfsm.Verdict{Why: kvfsm.ReasonPhase}
 	var c Changes
