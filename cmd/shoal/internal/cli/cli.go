@@ -35,10 +35,14 @@ type Environment struct {
 	Program string
 }
 
+// signalEcho is for how long after the first signal more of them are the same
+// wish: timeout(1) sends its signal to the process and then to its whole group.
+const signalEcho = 500 * time.Millisecond
+
 // Main runs one command in the process's environment and returns its exit code.
 // The first SIGINT, SIGTERM, or SIGHUP (unless nohup had it ignored) ends the
-// command's context, so that it can end in order; the second ends the process at
-// once.
+// command's context, so that it can end in order; another one, after signalEcho,
+// ends the process at once.
 func Main() int {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -48,15 +52,26 @@ func Main() int {
 		signal.Notify(signals, syscall.SIGHUP)
 	}
 	go func() {
-		<-signals
-		cancel()
-		<-signals
+		awaitEnd(signals, cancel)
 		os.Exit(ExitFailed)
 	}()
 	return Run(ctx, Environment{
 		Args: os.Args[1:], Program: os.Args[0],
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Lookup: os.LookupEnv,
 	})
+}
+
+// awaitEnd calls cancel at the first signal, and returns at the first one that
+// comes later than its echo.
+func awaitEnd(signals <-chan os.Signal, cancel func()) {
+	<-signals
+	first := time.Now()
+	cancel()
+	for range signals {
+		if time.Since(first) >= signalEcho {
+			return
+		}
+	}
 }
 
 // Run runs one command until it is done or ctx ends, and returns its exit code.
