@@ -17,13 +17,13 @@ const frozenMax = time.Second
 const (
 	StateHealthy     = "healthy"     // every shard is served, and everybody answers
 	StateDegraded    = "degraded"    // every shard is served; another loss may change that
-	StateUnavailable = "unavailable" // some shards are served by nobody
+	StateUnavailable = "unavailable" // some shards are served by nobody, or by nobody who could be asked
 )
 
 // Health is what a Status comes to.
 type Health struct {
 	State string
-	// Outages are the shards that nobody serves.
+	// Outages are the shards that nobody serves, as far as those know who were asked.
 	Outages []Outage
 	// Reasons say in words why the state is not StateHealthy, the outages first.
 	Reasons []string
@@ -50,7 +50,11 @@ func (s *Status) Health() Health {
 		if o.Shards == 1 {
 			noun = "shard"
 		}
-		h.Reasons = append(h.Reasons, fmt.Sprintf("%d %s UNAVAILABLE: %s", o.Shards, noun, o.Reason))
+		what := "UNAVAILABLE"
+		if s.Config == nil && s.group(o.GID) == nil { // somebody may serve them, who was not asked
+			what = "NOT KNOWN TO BE SERVED"
+		}
+		h.Reasons = append(h.Reasons, fmt.Sprintf("%d %s %s: %s", o.Shards, noun, what, o.Reason))
 	}
 	h.Reasons = append(h.Reasons, s.losses()...)
 	switch {
@@ -116,7 +120,7 @@ func (s *Status) outageOf(sh ShardStatus) (gid shardcfg.GroupID, reason string) 
 	case sh.To != 0:
 		return 0, ""
 	case s.Config == nil:
-		return 0, "none of the replicas that were asked knows who holds them, and no configuration is known"
+		return 0, "none of the replicas that were asked knows who holds them, and no configuration is known (name a replica of every group as a seed)"
 	case sh.Owner == 0 && len(s.Groups) == 0:
 		return 0, "no group has joined"
 	case sh.Owner == 0:
@@ -144,7 +148,10 @@ func (s *Status) led(gid shardcfg.GroupID) bool {
 // leaderless says why a group that nobody leads can't serve.
 func (s *Status) leaderless(gid shardcfg.GroupID) string {
 	g := s.group(gid)
-	if g == nil {
+	switch {
+	case g == nil && s.Config == nil:
+		return fmt.Sprintf("they went to group %d, of which no replica was asked, because no configuration is known (name one of its replicas as a seed)", gid)
+	case g == nil:
 		return fmt.Sprintf("group %d is not listed", gid)
 	}
 	answer := 0

@@ -62,6 +62,19 @@ func TestHealth(t *testing.T) {
 	}
 }
 
+// Where no configuration is known, a shard that is with a group that was not asked is
+// not said to be unavailable: that group may serve it.
+func TestHealthOfGroupsThatWereNotAsked(t *testing.T) {
+	alive := clerk.GroupStatus{GID: 1, Led: true, Replicas: []clerk.ReplicaStatus{{ID: "a", Address: "h:1", Answers: true, Healthy: true}}}
+	h := (&clerk.Status{Groups: []clerk.GroupStatus{alive}, Shards: []clerk.ShardStatus{
+		{Shard: 0, Holder: 1, Phase: "serving"}, {Shard: 1, Phase: "absent", To: 2}, {Shard: 2, Phase: "absent"}}}).Health()
+	if h.State != clerk.StateUnavailable || len(h.Reasons) != 2 ||
+		!strings.HasPrefix(h.Reasons[0], "1 shard NOT KNOWN TO BE SERVED: they went to group 2, of which no replica was asked") ||
+		!strings.HasPrefix(h.Reasons[1], "1 shard NOT KNOWN TO BE SERVED: none of the replicas that were asked knows who holds them") {
+		t.Errorf("groups that were not asked: %+v", h)
+	}
+}
+
 // A group whose replica answers but leads nobody is no comfort: its shards are
 // unavailable, in the status with and without controllers, and none of them counts
 // as in place. What a silent replica once applied is not known.

@@ -17,10 +17,11 @@ func (a *app) healthCommand() *cobra.Command {
 		Long: `Asks every controller and every replica, and says how the cluster is. The exit code
 is 0 if it is healthy: every shard is served, and everybody answers; 1 if it is
 degraded: every shard is served, but not everybody answers; and 3 if shards are
-served by nobody, or nobody can be asked. The reasons are printed, one a line.
+served by nobody, or by nobody who could be asked. The reasons are printed, one a
+line.
 
 Like "shoal status", which shows more, it needs no controller: what --placement
-kept, or replicas named by --seeds, are enough.`,
+kept, or replicas named by --seeds, one of every group, are enough.`,
 		Example: "  shoal health\n  shoal health -o json | jq -r '.reasons[]'",
 		Args:    arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {

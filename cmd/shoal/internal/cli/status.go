@@ -26,8 +26,9 @@ nobody serves, and why; who leads, who does not answer, how many shards, keys an
 bytes each group holds, and which shards are on their way. With --watch, again and
 again until interrupted. "shoal health" says the first part to scripts.
 
-It needs no controller: what --placement kept, or replicas named by --seeds, are
-enough. What nobody who answers knows is shown as "-" (null in JSON).`,
+It needs no controller: what --placement kept, or replicas named by --seeds, one of
+every group, are enough. What nobody who answers knows is shown as "-" (null in
+JSON).`,
 		Example: "  shoal status\n  shoal status --watch\n  shoal status -o json | jq .shards",
 		Args:    arguments(0, 0),
 	}
