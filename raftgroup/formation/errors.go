@@ -34,7 +34,7 @@ type WipedError struct {
 func (e *WipedError) Error() string {
 	return fmt.Sprintf("this data directory is empty, but %s is already formed: its replica %q belongs to incarnation %s. "+
 		"An empty replica never takes up an old identity. Start it without --peers, then run: shoal replicas %s replace %s %s",
-		groupNoun(e.Group), e.Peer, e.Incarnation, groupName(e.Group), e.Label, e.Address)
+		GroupNoun(e.Group), e.Peer, e.Incarnation, groupName(e.Group), e.Label, e.Address)
 }
 
 // A DirectoryError says that the data directory belongs to another replica than
@@ -102,7 +102,7 @@ func (e *AddressError) Error() string {
 	return fmt.Sprintf("%s has its replica %q at %s, but this process is at %s. It would be a second replica under one name, so it neither votes nor serves. "+
 		"Start it with --advertise %s if that reaches this process. To give the replica another address, replace it: start an empty one there, then run: "+
 		"shoal replicas %s replace %s ADDR. If the addresses of the whole group changed, stop its replicas and run on each: shoal renumber DIR ID=ADDR,...",
-		groupNoun(e.Group), e.Label, e.Listed, e.Own, e.Listed, name, e.Label)
+		GroupNoun(e.Group), e.Label, e.Listed, e.Own, e.Listed, name, e.Label)
 }
 
 // A CopyError stops a replica at whose address another process answers under the
@@ -117,7 +117,7 @@ type CopyError struct {
 func (e *CopyError) Error() string {
 	return fmt.Sprintf("another process answers as replica %q of %s at %s, as replica %q found: this data directory is a copy of that one's. "+
 		"Two of them could vote as one, so this one stops. Delete this directory; to have one replica more, start an empty one, then run: shoal replicas %s add ADDR",
-		e.Label, groupNoun(e.Group), e.Address, e.Peer, groupName(e.Group))
+		e.Label, GroupNoun(e.Group), e.Address, e.Peer, groupName(e.Group))
 }
 
 // An OlderCopyError stops a replica whose log ends before an entry that it had
@@ -134,7 +134,7 @@ type OlderCopyError struct {
 func (e *OlderCopyError) Error() string {
 	return fmt.Sprintf("replica %q of %s has acknowledged entry %d to %s, but its log ends at %d: the data directory was put back from an older copy. "+
 		"It has forgotten writes, and perhaps votes. Empty the directory, start the replica without --peers, then run: shoal replicas %s replace %s %s",
-		e.Label, groupNoun(e.Group), e.Acknowledged, e.Leader, e.Last, groupName(e.Group), e.Label, e.Address)
+		e.Label, GroupNoun(e.Group), e.Acknowledged, e.Leader, e.Last, groupName(e.Group), e.Label, e.Address)
 }
 
 // A UsageError says that a replica was started with options that can't be
@@ -160,7 +160,8 @@ func groupName(g shardcfg.GroupID) string {
 	return fmt.Sprint(uint64(g))
 }
 
-func groupNoun(g shardcfg.GroupID) string {
+// GroupNoun names a group in a sentence.
+func GroupNoun(g shardcfg.GroupID) string {
 	if g == 0 {
 		return "the controllers' group"
 	}

@@ -47,7 +47,7 @@ func (f *Former) Form(ctx context.Context) (Identity, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return Identity{}, fmt.Errorf("form %s: %w (%s)", groupNoun(f.opts.Group), ctx.Err(), cmp.Or(report.last, "not begun"))
+			return Identity{}, fmt.Errorf("form %s: %w (%s)", GroupNoun(f.opts.Group), ctx.Err(), cmp.Or(report.last, "not begun"))
 		case <-f.changed:
 		case <-time.After(f.opts.Interval):
 		}
@@ -178,7 +178,7 @@ func (f *Former) judge(ctx context.Context, answers round) (formed bool, err err
 		address := f.opts.Peers[label]
 		if gid := shardcfg.GroupID(reply.GetGroup()); gid != f.opts.Group {
 			return false, &PeerError{Peer: label, Address: address,
-				Problem: fmt.Sprintf("is a replica of %s, not of %s", groupNoun(gid), groupNoun(f.opts.Group))}
+				Problem: fmt.Sprintf("is a replica of %s, not of %s", GroupNoun(gid), GroupNoun(f.opts.Group))}
 		}
 		if reply.GetLabel() != label {
 			return false, &PeerError{Peer: label, Address: address, Problem: fmt.Sprintf("says that its id is %q", reply.GetLabel())}

@@ -201,7 +201,7 @@ func (f *Former) Found(ctx context.Context, req *raftpb.FoundRequest) (*raftpb.F
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
 	if id.Group != r.Group {
-		return refuse("this is a replica of %s, the call means %s", groupNoun(r.Group), groupNoun(id.Group))
+		return refuse("this is a replica of %s, the call means %s", GroupNoun(r.Group), GroupNoun(id.Group))
 	}
 	var refusal error
 	err = f.update(ctx, func(r record) (record, error) {

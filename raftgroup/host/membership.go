@@ -20,7 +20,8 @@ import (
 // progressEvery is how often Add reports.
 const progressEvery = 250 * time.Millisecond
 
-// foundTimeout bounds one call to a newcomer.
+// foundTimeout bounds what is asked of a newcomer before anything is begun. It takes
+// half of the caller's time at most, who is to hear why nothing was begun.
 const foundTimeout = 5 * time.Second
 
 // membershipService serves Membership for the host's replica. All methods but
@@ -192,7 +193,11 @@ func (s *membershipService) adopt(ctx context.Context, r *runningReplica, req *r
 	refuse := func(format string, args ...any) (formation.Member, string, error) {
 		return formation.Member{}, "", status.Errorf(codes.FailedPrecondition, "replica at %s %s", req.GetAddress(), fmt.Sprintf(format, args...))
 	}
-	ctx, cancel := context.WithTimeout(ctx, foundTimeout)
+	timeout := foundTimeout
+	if deadline, ok := ctx.Deadline(); ok {
+		timeout = min(timeout, time.Until(deadline)/2)
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	conn, err := s.host.Dial(req.GetAddress())
 	if err != nil {
@@ -217,7 +222,7 @@ func (s *membershipService) adopt(ctx context.Context, r *runningReplica, req *r
 		return refuse("says that others reach it at %s: name it by that address, or start it with --advertise %s", own, member.Address)
 	}
 	if gid := shardcfg.GroupID(hello.GetGroup()); gid != r.identity.Group {
-		return refuse("belongs to group %d, this is group %d", gid, r.identity.Group)
+		return refuse("belongs to %s, this is %s", formation.GroupNoun(gid), formation.GroupNoun(r.identity.Group))
 	}
 	if who := req.GetReplaces(); who != "" {
 		if old, err = r.replacedBy(member, who); err != nil {

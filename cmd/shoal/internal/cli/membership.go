@@ -123,7 +123,7 @@ func (m *membership) ask(ctx context.Context) census {
 		a := <-answers
 		switch {
 		case a.err != nil:
-			found.silence = append(found.silence, fmt.Errorf("%s: %s", a.address, status.Convert(a.err).Message()))
+			found.silence = append(found.silence, fmt.Errorf("%s: %s", a.address, callProblem(a.err)))
 		case a.list.GetIdentity().GetGroup() != uint64(m.group):
 			found.silence = append(found.silence, fmt.Errorf("%s: belongs to another group", a.address))
 		case a.list.GetLeads():
@@ -180,7 +180,7 @@ func (m *membership) change(ctx context.Context, waiting func(why error), ask me
 			if !failed.note(ctx, err) {
 				return failed
 			}
-			err = fmt.Errorf("%s: %s", found.leader, status.Convert(err).Message())
+			err = fmt.Errorf("%s: %s", found.leader, callProblem(err))
 		}
 		waiting(err)
 		select {

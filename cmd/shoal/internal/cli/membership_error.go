@@ -24,6 +24,8 @@ type membershipError struct {
 	ended error
 	// begun: a leader was asked, and its answer does not say that nothing was begun.
 	begun bool
+	// obstacle is the last word of a leader that had begun nothing, to be asked again.
+	obstacle string
 	// phases is how many steps a leader began, as it reported: all but the last one
 	// are done. state is how far the last one is.
 	phases int
@@ -38,6 +40,9 @@ func (e *membershipError) note(ctx context.Context, err error) (again bool) {
 		return elsewhere
 	}
 	e.begun = e.begun || !raftpb.IsNotBegun(err)
+	if raftpb.IsNotBegun(err) && !callEnded(err) {
+		e.obstacle = callProblem(err)
+	}
 	e.ended = over(ctx)
 	return e.ended == nil && status.Code(err) == codes.Unavailable
 }
@@ -49,6 +54,12 @@ func over(ctx context.Context) error {
 		return context.DeadlineExceeded
 	}
 	return ctx.Err()
+}
+
+// callEnded reports whether an error says no more than that its call was ended.
+func callEnded(err error) bool {
+	s := status.Code(err)
+	return s == codes.Canceled || s == codes.DeadlineExceeded
 }
 
 // refusal reports whether an error is a replica's word that holds for good.
@@ -75,15 +86,17 @@ func (e *membershipError) code() int {
 // the command is repeated; what it did until then stands.
 func (e *membershipError) Error() string {
 	message := e.cause.Error()
-	if s, ok := status.FromError(e.cause); ok {
-		message = s.Message()
+	if _, ok := status.FromError(e.cause); ok {
+		message = callProblem(e.cause)
 	}
-	switch s := status.Code(e.cause); {
-	case e.ended == nil || s != codes.Canceled && s != codes.DeadlineExceeded:
-	case errors.Is(e.ended, context.Canceled):
-		message = "interrupted"
-	default:
+	if e.ended != nil && callEnded(e.cause) {
 		message = "timed out"
+		if errors.Is(e.ended, context.Canceled) {
+			message = "interrupted"
+		}
+		if e.obstacle != "" {
+			message += "; before that: " + e.obstacle
+		}
 	}
 	const repeat = "; repeat the command (with --wait if it takes long), or look with: shoal replicas"
 	switch {

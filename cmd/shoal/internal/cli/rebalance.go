@@ -111,12 +111,17 @@ func (a *app) rebalance(ctx context.Context, c *clerk.Clerk, change *kvpb.Rebala
 	return a.printRebalance(&result)
 }
 
-// callProblem is why a call failed, without what gRPC wraps around a refused
-// connection.
+// callProblem is why a call failed, without what gRPC wraps around a connection that
+// was refused, or on which the server's first words did not come.
 func callProblem(err error) string {
 	message := status.Convert(err).Message()
-	if _, dialing, ok := strings.Cut(message, "Error while dialing: "); ok {
-		return strings.TrimSuffix(dialing, "\"")
+	before, wrapped, _ := strings.Cut(message, "connection error: desc = \"")
+	before = strings.TrimSuffix(before, "latest balancer error: ")
+	switch _, dialing, refused := strings.Cut(wrapped, "Error while dialing: "); {
+	case refused:
+		return before + strings.TrimSuffix(dialing, "\"")
+	case strings.HasPrefix(wrapped, "error reading server preface"):
+		return before + "accepts connections, but does not answer"
 	}
 	return message
 }

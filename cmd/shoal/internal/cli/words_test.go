@@ -96,7 +96,7 @@ func TestWordsWithoutGroups(t *testing.T) {
 		{"join 2 127.0.0.1:2", 5, "join: not done: refused"}, {"leave 1", 4, "leave: not done: refused"}, {"move 0 1", 4, "move: not done: refused"},
 		{"unpin 0", 0, ""}, {"retire 1 --destroyed", 4, "retire: not done"}, {"repair --plan", 0, ""}, {"rebalance status", 0, ""},
 		{"replicas 1", 4, "not done: group 1 is not in the configuration"}, {"replicas 1 remove g1a", 4, "not done: group 1 is not in the configuration"},
-		{"replicas controller remove c1", 5, "remove: not done: refused"}, {"replicas controller add 127.0.0.1:2 --wait --wait-timeout 1s", 3, "add: outcome unknown: "},
+		{"replicas controller remove c1", 5, "remove: not done: refused"}, {"replicas controller add 127.0.0.1:2 --wait --wait-timeout 1s", 3, "replica at 127.0.0.1:2 does not answer: dial tcp 127.0.0.1:2: connect: connection refused"},
 		{"config", 0, ""}, {"status", 0, ""}, {"shards", 0, ""},
 	} {
 		began := time.Now()
@@ -133,7 +133,8 @@ func TestWordsOfWaits(t *testing.T) {
 		{wording{"replicas 1 add " + spare, 5, "add: not done: "}, false},
 		{wording{"replicas 1 replace nobody " + spare, 5, "replace: not done: "}, false},
 		{wording{"replicas 1 replace nobody 127.0.0.1:1", 4, `replace: not done: no member has the id "nobody" (the members are g1a), and the replica at 127.0.0.1:1 does not answer`}, false},
-		{wording{"replicas 1 add 127.0.0.1:1 --wait --wait-timeout 1s", 3, "add: outcome unknown: "}, false},
+		{wording{"replicas 1 add 127.0.0.1:1 --wait --wait-timeout 1s", 3, "replica at 127.0.0.1:1 does not answer: dial tcp 127.0.0.1:1: connect: connection refused"}, false},
+		{wording{"replicas 1 add " + d.addresses()["c1"], 5, "belongs to the controllers' group, this is group 1"}, false},
 		{wording{"put k x --if-absent", 4, "version mismatch"}, false},
 		{wording{"join 2 " + spare + " --wait --wait-timeout 1s", 3, "join: done; not settled yet: 8 shards on their way: the wait timed out"}, true},
 		{wording{"join 2 " + spare + " --wait --wait-timeout 500ms", 3, "join: done; not settled yet: 8 shards on their way: the wait timed out"}, false},
