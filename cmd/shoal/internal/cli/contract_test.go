@@ -19,6 +19,7 @@ func TestContractFields(t *testing.T) {
 	}
 	const measured = "ops seconds ops_per_second errors p50_us p99_us p999_us max_us"
 	spare := d.addresses()["g2a"]
+	waitFor(t, "the spare group's report to the controllers", func() bool { return strings.Contains(d.ok(t, "status", "-o", "json"), `"gid":2`) })
 	for _, c := range []struct{ command, fields string }{
 		{"put k v", "key version"},
 		{"put {k}raw \xff", "key version"},
