@@ -3,6 +3,7 @@ package clerk_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -168,7 +169,8 @@ func TestWaitingIsCheap(t *testing.T) {
 	})
 }
 
-// Locate tells where a key is now, also where the configuration differs.
+// Locate tells where a key is now, also where the configuration differs. Its errors
+// are its own, not those of the read that it makes.
 func TestLocate(t *testing.T) {
 	inBubble(t, func(t *testing.T, f *fakeCluster) {
 		c := f.open(t, nil)
@@ -179,6 +181,10 @@ func TestLocate(t *testing.T) {
 		l, err := c.Locate(t.Context(), []byte("k"))
 		if err != nil || int(l.Shard) != s || l.Group != to.gid || l.Owner != from.gid || l.Leader != to.addresses[0] || l.Epoch.Num != 2 {
 			t.Errorf("%+v, %v", l, err)
+		}
+		f.stop(to.addresses...)
+		if _, err := c.Locate(t.Context(), []byte("k")); err == nil || !strings.HasPrefix(err.Error(), `locate "k": not done: `) {
+			t.Errorf("with its group down: %v", err)
 		}
 	})
 }

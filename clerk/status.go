@@ -406,6 +406,9 @@ func (c *Clerk) locate(ctx context.Context, key []byte) (Location, error) {
 	ctx, cancel := c.deadline(ctx)
 	defer cancel()
 	if _, err := c.Get(ctx, key); err != nil && !errors.Is(err, ErrNotFound) {
+		if failed := (*Error)(nil); errors.As(err, &failed) {
+			failed.Op = "locate"
+		}
 		return Location{}, err
 	}
 	c.table.mu.Lock()
