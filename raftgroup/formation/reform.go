@@ -16,7 +16,7 @@ func Read(dir string) (Identity, error) {
 	case err != nil:
 		return Identity{}, err
 	case r == nil:
-		return Identity{}, fmt.Errorf("%s: %w", dir, fs.ErrNotExist)
+		return Identity{}, fmt.Errorf("%s: no data directory of a replica is there: %w", dir, fs.ErrNotExist)
 	case !r.formed():
 		return Identity{}, fmt.Errorf("%s: its replica was never part of a group", dir)
 	}
