@@ -123,7 +123,11 @@ func (a *app) runBench(ctx context.Context, c *clerk.Clerk, o bench.Options, loa
 		return err
 	}
 	if report.KeysLeft > 0 {
-		a.note("%s stay in the store (%s and up): 'shoal bench clean' removes them", output.Plural(report.KeysLeft, "key"), bench.Key(0))
+		atMost := ""
+		if report.Writes.Errors > 0 {
+			atMost = "up to "
+		}
+		a.note("%s%s stay in the store (%s and up): 'shoal bench clean' removes them", atMost, output.Plural(report.KeysLeft, "key"), bench.Key(0))
 	}
 	if misses := report.Reads.NotFound; misses*10 > report.Reads.Ops {
 		a.note("%s of %s reads met no key; --load writes all of them first", output.Count(misses), output.Count(report.Reads.Ops))

@@ -220,6 +220,9 @@ func (a *app) start(cmd *cobra.Command, _ []string) error {
 	if a.timeout <= 0 {
 		return usageError{fmt.Errorf("--timeout is %v: it must be above 0", a.timeout)}
 	}
+	if f := cmd.Flags().Lookup("wait-timeout"); f != nil && strings.HasPrefix(f.Value.String(), "-") {
+		return usageError{fmt.Errorf("--wait-timeout is %s: it must not be negative", f.Value)}
+	}
 	if a.log, err = newLogger(a.env.Stderr, a.logLevel, a.logFormat, cmd.Annotations[annotationServer] != ""); err != nil {
 		return usageError{err}
 	}

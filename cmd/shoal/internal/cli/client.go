@@ -38,6 +38,9 @@ func (a *app) open(ctx context.Context) (*clerk.Clerk, error) {
 		return nil, codedError{fmt.Errorf("%s: not done: no cluster answers at %s: is \"shoal dev\" running? (--controllers names a cluster elsewhere)",
 			a.verb, controllersDefault), ExitUnavailable}
 	}
+	if errors.Is(err, clerk.ErrUnavailable) && len(a.seeds) == 0 && a.placement == "" {
+		return nil, fmt.Errorf("%w (where only the controllers are down: --seeds names replicas to ask instead)", failed)
+	}
 	return nil, failed
 }
 

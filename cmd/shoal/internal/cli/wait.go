@@ -77,6 +77,7 @@ func (e *unsettledError) Error() string {
 	if errors.As(e.cause, &failed) && failed.Detail != "" {
 		b.WriteString("; the last look failed: " + failed.Detail)
 	}
+	b.WriteString(" ('shoal status' says what they wait for)")
 	return b.String()
 }
 

@@ -58,8 +58,8 @@ func TestEveryCommandIsWorded(t *testing.T) {
 	}
 }
 
-// Where no controller answers, nothing was done, and every command says so. So it
-// is for a context that has ended before.
+// Where no controller answers, nothing was done, and every command says so, with
+// another way in. Nothing was done for a context that has ended before, either.
 func TestWordsWithoutControllers(t *testing.T) {
 	t.Parallel()
 	files := wordingFiles(t)
@@ -72,7 +72,8 @@ func TestWordsWithoutControllers(t *testing.T) {
 			}
 			continue
 		}
-		if found := familiesIn(stderr); code != ExitUnavailable || stdout != "" || len(found) != 1 || found[0] != "not done" {
+		if found := familiesIn(stderr); code != ExitUnavailable || stdout != "" || len(found) != 1 || found[0] != "not done" ||
+			!strings.Contains(stderr, "--seeds names replicas to ask instead") {
 			t.Errorf("%s: code %d, %q, %s", command, code, stdout, stderr)
 		}
 		ended, cancel := context.WithCancel(t.Context())
@@ -136,7 +137,8 @@ func TestWordsOfWaits(t *testing.T) {
 		{wording{"replicas 1 add 127.0.0.1:1 --wait --wait-timeout 1s", 3, "replica at 127.0.0.1:1 does not answer: dial tcp 127.0.0.1:1: connect: connection refused"}, false},
 		{wording{"replicas 1 add " + d.addresses()["c1"], 5, "belongs to the controllers' group, this is group 1"}, false},
 		{wording{"put k x --if-absent", 4, "version mismatch"}, false},
-		{wording{"join 2 " + spare + " --wait --wait-timeout 1s", 3, "join: done; not settled yet: 8 shards on their way: the wait timed out"}, true},
+		{wording{"join 2 " + spare + " --wait --wait-timeout -1s", 2, "--wait-timeout is -1s: it must not be negative"}, false},
+		{wording{"join 2 " + spare + " --wait --wait-timeout 1s", 3, "join: done; not settled yet: 8 shards on their way: the wait timed out ('shoal status' says what they wait for)"}, true},
 		{wording{"join 2 " + spare + " --wait --wait-timeout 500ms", 3, "join: done; not settled yet: 8 shards on their way: the wait timed out"}, false},
 		{wording{"move 0 2 --wait --wait-timeout 500ms", 3, "move: done; not settled yet: 9 shards on their way: the wait timed out"}, true},
 		{wording{"move 0 2 --wait --wait-timeout 1ns", 3, "move: done; not settled yet: how many shards are on their way is not known: the wait timed out"}, false},
@@ -146,7 +148,7 @@ func TestWordsOfWaits(t *testing.T) {
 		{wording{"leave 1 --wait --wait-timeout 500ms", 3, "leave: done; not settled yet: 16 shards on their way, 1 group leaving: the wait timed out"}, false},
 		{wording{"move 3 1", 5, "move: not done: refused"}, false},
 		{wording{"repair --wait --wait-timeout 500ms", 3, "repair: done; not settled yet: 16 shards on their way: the wait timed out"}, false},
-		{wording{"join 1 " + member + " --wait --wait-timeout 500ms", 3, "join: done; not settled yet: 8 shards on their way: the wait timed out"}, true},
+		{wording{"join 1 " + member + " --wait --wait-timeout 500ms", 3, "join: done; not settled yet: 8 shards on their way: the wait timed out ('shoal status' says what they wait for)"}, true},
 	} {
 		before := d.configNum(t)
 		code, _, stderr := runCLI(t, "", append([]string{"--controllers", d.controllers}, strings.Fields(c.command)...)...)

@@ -45,7 +45,7 @@ func (e *RefusedError) Error() string {
 	if e.Count >= problemsMax {
 		count += " or more"
 	}
-	fmt.Fprintf(&b, "keys that can't be exported as files: %s; nothing was written", count)
+	fmt.Fprintf(&b, "keys that can't be exported as files: %s; nothing was written (lines of JSON take every key: 'shoal scan -o json', or 'shoal salvage' to a .jsonl file)", count)
 	for _, p := range e.Problems {
 		b.WriteString("\n  " + p.Error())
 	}
