@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/shoalkv/shoal/raftgroup/stall"
+	"github.com/shoalkv/shoal/raftgroup/transport"
 )
 
 // A guard stands between Raft and the log store.
@@ -37,8 +38,8 @@ type guard struct {
 		cuts uint64
 		// ahead are entries that were read; those of the tail alone count.
 		ahead readAhead
-		// base stands in for the entry of an installed snapshot's index while the
-		// log holds entries of another history behind it; index 0: none.
+		// base stands in for the entry of the newest snapshot that was installed, where
+		// the log begins behind it, so that a message that begins there fits; index 0: none.
 		base raft.Log
 		// config is the newest configuration in the log; index 0: none.
 		config members
@@ -157,11 +158,11 @@ func (g *guard) GetLog(index uint64, l *raft.Log) error {
 		}
 		g.mu.Unlock()
 		switch {
-		case base.Index == index && index > 0:
-			*l = base
-			return nil
 		case cached != nil:
 			*l = *cached
+			return nil
+		case !present && base.Index == index && index > 1: // before the first, nobody asks for it
+			*l = base
 			return nil
 		case !present:
 			return raft.ErrLogNotFound
@@ -258,9 +259,6 @@ func (g *guard) DeleteRange(low, high uint64) error {
 		high = g.r.holds.clamp(t, needs, high)
 		low = t.first
 	}
-	if high >= t.last() {
-		g.mu.base = raft.Log{} // the other history is gone
-	}
 	g.mu.Unlock()
 	if high < low {
 		return nil
@@ -299,9 +297,8 @@ func (g *guard) rebase(index, term uint64) error {
 	}
 	g.mu.Lock()
 	low, last := g.mu.tail.lowest(), g.mu.tail.last()
-	if last >= index {
-		g.mu.base = raft.Log{Index: index, Term: term, Type: raft.LogNoop}
-	}
+	// It was committed, so that it stays true.
+	g.mu.base = raft.Log{Index: index, Term: term, Type: transport.StandIn}
 	g.mu.Unlock()
 	if low == 0 || low > index {
 		return nil
@@ -332,9 +329,6 @@ func (g *guard) fit(at position) error {
 	if err := g.r.o.Store.Sync(); err != nil {
 		return fmt.Errorf("sync the store: %w", err)
 	}
-	g.mu.Lock()
-	g.mu.base = raft.Log{}
-	g.mu.Unlock()
 	return g.delete(low, last)
 }
 

@@ -102,6 +102,9 @@ func TestCrashBehindSnapshot(t *testing.T) {
 				}
 				sent := leader.replica.Status().Counters.SnapshotsSent
 				away.start()
+				if left := away.replica.Status().FirstIndex; left > 0 != unsafe {
+					t.Fatalf("the log begins at %d, with what contradicts the machine", left)
+				}
 				time.Sleep(time.Minute) // virtual
 				leader.put("b=1")
 				c.converge()
@@ -111,6 +114,42 @@ func TestCrashBehindSnapshot(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Claim: a follower that has a snapshot and no log goes on by entries when the answer
+// to its first ones is lost.
+func TestLostAnswerBehindSnapshot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 3)
+		c.tune = smallLog
+		c.startAll()
+		defer c.stopAll()
+		leader := c.leader()
+		away, other := c.followers(leader)[0], c.followers(leader)[1]
+		away.isolate()
+		leader.fill(100)
+		c.eventually("cut of the log", func() bool { return leader.replica.Status().FirstIndex > away.replica.Status().LastIndex+1 })
+		away.rejoin()
+		c.converge()
+		other.isolate() // what is committed now is answered by the one that was away
+		if log := away.replica.Status().LogBytes; log > 0 {
+			t.Fatalf("the log has %d bytes: the test shows nothing", log)
+		}
+		sent, lost := leader.replica.Status().Counters.SnapshotsSent, 0
+		leader.transport.hook(func() {
+			leader.transport.answered = func(args *raft.AppendEntriesRequest) error {
+				if len(args.Entries) > 0 && lost == 0 {
+					lost++
+					return errDisk
+				}
+				return nil
+			}
+		})
+		leader.put("b=1")
+		if n := leader.replica.Status().Counters.SnapshotsSent - sent; lost != 1 || n > 0 {
+			t.Fatalf("%d answers were lost; %d snapshots were sent to a replica that had one", lost, n)
+		}
+	})
 }
 
 func conflictBehindSnapshot(t *testing.T, unsafe, crashed bool) {

@@ -77,6 +77,10 @@ var ErrRetired = errors.New("transport: the replica was removed from its group, 
 // be started again.
 var ErrDeposed = errors.New("transport: the message is of an earlier term than what it carries")
 
+// StandIn is the type of an entry that its replica knows by index and term only. Raft
+// compares it with what a message names; it is never sent.
+const StandIn raft.LogType = 0xFF
+
 // ErrForgotten is returned for a message to a peer whose answer shows that its log
 // ends before what it had acknowledged to this leader, in the same term: its disk
 // was put back from an older copy. It has forgotten entries that count as
@@ -215,7 +219,7 @@ func (t *Transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, a
 	}
 	// Raft reads one entry after the other, and the log may be cut between two: a later
 	// term may stand before an earlier one.
-	later := func(e *raft.Log) bool { return e.Term > args.Term }
+	later := func(e *raft.Log) bool { return e.Term > args.Term || e.Type == StandIn }
 	if args.PrevLogTerm > args.Term || slices.ContainsFunc(args.Entries, later) {
 		return ErrDeposed
 	}

@@ -160,6 +160,10 @@ func TestDeposedLeaderSendsNothingNewer(t *testing.T) {
 			t.Fatalf("%+v: %v, %d sent", tc, err, sent)
 		}
 	}
+	standIn := raft.AppendEntriesRequest{Term: 3, Entries: []*raft.Log{{Term: 3, Type: StandIn}}}
+	if err := w.AppendEntries("p", "addr", &standIn, &raft.AppendEntriesResponse{}); err != ErrDeposed {
+		t.Fatalf("an entry that the leader does not have: %v", err)
+	}
 	args := raft.InstallSnapshotRequest{Term: 3, LastLogIndex: 9, LastLogTerm: 4}
 	if err := w.InstallSnapshot("p", "addr", &args, &raft.InstallSnapshotResponse{}, nil); err != ErrDeposed {
 		t.Fatalf("a snapshot of a later term: %v", err)
