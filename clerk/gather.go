@@ -237,6 +237,9 @@ func wrongPages(q *kvpb.ScanRequest, r *kvpb.ScanResponse) string {
 	case n == 0 && r.GetOutcome() != nil && r.GetOutcome().GetCode() == kvpb.Code_OK:
 		return "the answer has no pages, and no reason for that"
 	}
+	if n := len(r.GetPages()); n > 0 && stuck(r.GetPages()[0]) {
+		return "the answer has nothing of the shard, and says that there is more"
+	}
 	for i, page := range r.GetPages() {
 		from := q.GetFrom()[i]
 		if page.GetShard() != from.GetShard() {
@@ -251,6 +254,11 @@ func wrongPages(q *kvpb.ScanRequest, r *kvpb.ScanResponse) string {
 		}
 	}
 	return ""
+}
+
+// stuck reports whether the request for a page would have to be repeated as it was.
+func stuck(p *kvpb.ScanPage) bool {
+	return p.GetOutcome() != nil && p.GetOutcome().GetCode() == kvpb.Code_OK && len(p.GetRecords()) == 0 && !p.GetEnd()
 }
 
 // scan makes one request; nil: it got no answer, and how it ended.

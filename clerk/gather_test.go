@@ -207,6 +207,11 @@ func TestWrongPages(t *testing.T) {
 			r.Pages = append(r.Pages, &kvpb.ScanPage{Outcome: &kvpb.Outcome{}})
 		},
 		"none": func(_ *kvpb.ScanRequest, r *kvpb.ScanResponse) { r.Pages = nil },
+		"empty": func(_ *kvpb.ScanRequest, r *kvpb.ScanResponse) {
+			for _, p := range r.Pages {
+				p.Records, p.End = nil, false
+			}
+		},
 		"without an outcome": func(_ *kvpb.ScanRequest, r *kvpb.ScanResponse) {
 			for _, p := range r.Pages {
 				p.Outcome = nil
