@@ -1,11 +1,13 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/shoalkv/shoal/cmd/shoal/internal/replica"
+	"github.com/shoalkv/shoal/raftgroup/host"
 )
 
 func (a *app) renumberCommand() *cobra.Command {
@@ -46,7 +48,7 @@ func renumberFailure(err error) error {
 	switch {
 	case replica.Usage(err):
 		return usageError{err}
-	case replica.Refused(err):
+	case errors.As(err, new(*host.LockedError)), replica.Refused(err):
 		return codedError{err, ExitRefused}
 	}
 	return codedError{err, ExitFailed}

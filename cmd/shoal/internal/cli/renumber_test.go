@@ -35,6 +35,9 @@ func TestRenumberedGroup(t *testing.T) {
 		return code == 0
 	})
 	run(0, "put", "k", "kept", "--timeout", "30s")
+	if _, stderr := run(ExitRefused, "renumber", filepath.Join(dir, "a"), peersOf(moved)); !strings.Contains(stderr, "not done") {
+		t.Errorf("renumber of a running replica: %s", stderr)
+	}
 	for _, p := range group {
 		p.stop(t)
 	}
