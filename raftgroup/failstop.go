@@ -38,7 +38,7 @@ type guard struct {
 		cuts uint64
 		// ahead are entries that were read; those of the tail alone count.
 		ahead readAhead
-		// base stands in for the entry of the newest snapshot that was installed, where
+		// base stands in for the entry of the newest snapshot, or of the machine at the start, where
 		// the log begins behind it, so that a message that begins there fits; index 0: none.
 		base raft.Log
 		// config is the newest configuration in the log; index 0: none.
@@ -311,6 +311,9 @@ func (g *guard) rebase(index, term uint64) error {
 func (g *guard) fit(at position) error {
 	g.mu.Lock()
 	low, last := g.mu.tail.lowest(), g.mu.tail.last()
+	if !g.r.o.unsafe.keepConflict {
+		g.mu.base = raft.Log{Index: at.index, Term: at.term, Type: transport.StandIn}
+	}
 	g.mu.Unlock()
 	switch {
 	case low == 0:

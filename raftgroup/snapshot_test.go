@@ -117,39 +117,52 @@ func TestCrashBehindSnapshot(t *testing.T) {
 }
 
 // Claim: a follower that has a snapshot and no log goes on by entries when the answer
-// to its first ones is lost.
+// to its first ones is lost, whether it was started anew meanwhile or not.
 func TestLostAnswerBehindSnapshot(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, 3)
-		c.tune = smallLog
-		c.startAll()
-		defer c.stopAll()
-		leader := c.leader()
-		away, other := c.followers(leader)[0], c.followers(leader)[1]
-		away.isolate()
-		leader.fill(100)
-		c.eventually("cut of the log", func() bool { return leader.replica.Status().FirstIndex > away.replica.Status().LastIndex+1 })
-		away.rejoin()
-		c.converge()
-		other.isolate() // what is committed now is answered by the one that was away
-		if log := away.replica.Status().LogBytes; log > 0 {
-			t.Fatalf("the log has %d bytes: the test shows nothing", log)
-		}
-		sent, lost := leader.replica.Status().Counters.SnapshotsSent, 0
-		leader.transport.hook(func() {
-			leader.transport.answered = func(args *raft.AppendEntriesRequest) error {
-				if len(args.Entries) > 0 && lost == 0 {
-					lost++
-					return errDisk
-				}
-				return nil
-			}
+	for name, restarts := range map[string]bool{"running": false, "restarted": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { lostAnswerBehindSnapshot(t, restarts) })
 		})
-		leader.put("b=1")
-		if n := leader.replica.Status().Counters.SnapshotsSent - sent; lost != 1 || n > 0 {
-			t.Fatalf("%d answers were lost; %d snapshots were sent to a replica that had one", lost, n)
+	}
+}
+
+func lostAnswerBehindSnapshot(t *testing.T, restarts bool) {
+	c := newCluster(t, 3)
+	c.tune = smallLog
+	c.startAll()
+	defer c.stopAll()
+	leader := c.leader()
+	away, other := c.followers(leader)[0], c.followers(leader)[1]
+	away.isolate()
+	leader.fill(100)
+	c.eventually("cut of the log", func() bool { return leader.replica.Status().FirstIndex > away.replica.Status().LastIndex+1 })
+	away.rejoin()
+	c.converge()
+	if restarts {
+		away.stop()
+		away.start()
+	}
+	other.isolate() // what is committed now is answered by the one that was away
+	if log := away.replica.Status().LogBytes; log > 0 {
+		t.Fatalf("the log has %d bytes: the test shows nothing", log)
+	}
+	sent, lost := leader.replica.Status().Counters.SnapshotsSent, 0
+	leader.transport.hook(func() {
+		leader.transport.installing = func(io.Reader) io.Reader {
+			return strings.NewReader("") // else nothing would end what this test guards against: it takes no time
+		}
+		leader.transport.answered = func(args *raft.AppendEntriesRequest) error {
+			if len(args.Entries) > 0 && lost == 0 {
+				lost++
+				return errDisk
+			}
+			return nil
 		}
 	})
+	leader.put("b=1")
+	if n := leader.replica.Status().Counters.SnapshotsSent - sent; lost != 1 || n > 0 {
+		t.Fatalf("%d answers were lost; %d snapshots were sent to a replica that had one", lost, n)
+	}
 }
 
 func conflictBehindSnapshot(t *testing.T, unsafe, crashed bool) {
