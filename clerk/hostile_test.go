@@ -33,8 +33,9 @@ func TestHostileServers(t *testing.T) {
 				s := grpc.NewServer()
 				kvpb.RegisterKVServer(s, h)
 				ctrlpb.RegisterControllerServer(s, h)
-				listeners[addr] = bufconn.Listen(1 << 20)
-				go func() { _ = s.Serve(listeners[addr]) }()
+				l := bufconn.Listen(1 << 20)
+				listeners[addr] = l
+				go func() { _ = s.Serve(l) }()
 				t.Cleanup(s.Stop)
 			}
 			c, err := clerk.Open(t.Context(), clerk.Config{
