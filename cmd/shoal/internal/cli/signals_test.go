@@ -24,7 +24,7 @@ func TestSignalThatComesTwiceIsOneWish(t *testing.T) {
 		if !cancelled || over {
 			t.Fatalf("after a signal and its echo: cancelled %v, over %v", cancelled, over)
 		}
-		time.Sleep(signalEcho)
+		time.Sleep(signalEcho) // virtual
 		synctest.Wait()
 		if over {
 			t.Fatal("it is over without another signal")
