@@ -64,6 +64,7 @@ func (r *Replica) renumbered() (raft.Server, members, bool) {
 // not depend on it: every replica was told the new address before it was started,
 // and takes no word of one that is elsewhere.
 func (r *Replica) recordAddress(lead *leadership, s raft.Server, previous uint64) error {
+	r.letFollow(lead, s.ID)
 	set := lead.node.AddNonvoter
 	if s.Suffrage == raft.Voter {
 		set = lead.node.AddVoter
@@ -74,4 +75,25 @@ func (r *Replica) recordAddress(lead *leadership, s raft.Server, previous uint64
 	}
 	r.o.Logger.Info("a member's address was changed", "server", string(s.ID), "from", string(s.Address), "to", to)
 	return nil
+}
+
+// letFollow waits, for a timeout at most, until a member has acknowledged the whole
+// log, so that no message to it is under way. Raft v1.7.3 reads a member's id after
+// each acknowledgement without the lock under which it changes the member's address
+// (updateLastAppended, startStopReplication): a race, though of no effect, as the id
+// that it reads is the same before and after. Under load it may still happen.
+func (r *Replica) letFollow(lead *leadership, id raft.ServerID) {
+	if string(id) == r.o.Identity.ServerID {
+		return
+	}
+	for deadline := time.Now().Add(r.o.Timeout); time.Now().Before(deadline); {
+		if last, _ := r.guard.LastIndex(); r.match(lead, id) >= last {
+			return
+		}
+		select {
+		case <-time.After(r.o.Timeout / 20):
+		case <-lead.ctx.Done():
+			return
+		}
+	}
 }
