@@ -64,36 +64,21 @@ func (r *Replica) renumbered() (raft.Server, members, bool) {
 // not depend on it: every replica was told the new address before it was started,
 // and takes no word of one that is elsewhere.
 func (r *Replica) recordAddress(lead *leadership, s raft.Server, previous uint64) error {
-	r.letFollow(lead, s.ID)
 	set := lead.node.AddNonvoter
 	if s.Suffrage == raft.Voter {
 		set = lead.node.AddVoter
 	}
 	to := r.addressOf(s)
-	if err := r.await(lead.ctx, set(s.ID, raft.ServerAddress(to), previous, r.changeTimeout(lead.ctx))); err != nil {
+	release := r.transport.Withhold(s.ID)
+	defer release()
+	change := set(s.ID, raft.ServerAddress(to), previous, r.o.Timeout) // until Raft takes it up
+	// Raft's main loop answers this one after it has changed the address, whether it
+	// confirms the leadership or not. The member may be needed to commit the change.
+	_ = r.await(lead.ctx, lead.node.VerifyLeader())
+	release()
+	if err := r.await(lead.ctx, change); err != nil {
 		return fmt.Errorf("from %s to %s: %w", s.Address, to, err)
 	}
 	r.o.Logger.Info("a member's address was changed", "server", string(s.ID), "from", string(s.Address), "to", to)
 	return nil
-}
-
-// letFollow waits, for a timeout at most, until a member has acknowledged the whole
-// log, so that no message to it is under way. Raft v1.7.3 reads a member's id after
-// each acknowledgement without the lock under which it changes the member's address
-// (updateLastAppended, startStopReplication): a race, though of no effect, as the id
-// that it reads is the same before and after. Under load it may still happen.
-func (r *Replica) letFollow(lead *leadership, id raft.ServerID) {
-	if string(id) == r.o.Identity.ServerID {
-		return
-	}
-	for deadline := time.Now().Add(r.o.Timeout); time.Now().Before(deadline); {
-		if last, _ := r.guard.LastIndex(); r.match(lead, id) >= last {
-			return
-		}
-		select {
-		case <-time.After(r.o.Timeout / 20):
-		case <-lead.ctx.Done():
-			return
-		}
-	}
 }

@@ -175,6 +175,8 @@ var guards = []guard{
 		"if err := m.CheckAcknowledged(p.source, p.term, p.acknowledged); err != nil {", "if err := error(nil); err != nil {")},
 	{"ForgetfulPeer", "raftgroup/transport", "TestForgetfulPeer", one("raftgroup/transport/transport.go",
 		"if answer.Term == args.Term && answer.LastLog < stored {", "if stored > 1<<62 {")},
+	{"WithheldAnswer", "raftgroup/transport", "TestWithhold", one("raftgroup/transport/withhold.go",
+		"if released != nil {", "if false {")},
 	{"RoomForPeers", "raftgroup/host", "TestIdleClientsKeepNobodyFromVoting|TestAdmission", one("raftgroup/host/admission.go",
 		"case class == connClient && a.mu.count[connClient] >= a.limits.clients:", "case false:")},
 	{"SilentGiveWay", "raftgroup/host", "TestAdmission", one("raftgroup/host/admission.go",

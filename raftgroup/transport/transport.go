@@ -22,6 +22,7 @@
 //   - lets a snapshot be frozen only for a receiver that is there;
 //   - passes pre-vote through, which is silently off if a transport lacks it;
 //   - refuses a peer that has forgotten what it acknowledged;
+//   - withholds a peer's acknowledgements from Raft while its address is changed;
 //   - keeps each peer's matching index and last contact, which Raft hides.
 //
 // Row 3 of the layers: hashicorp/raft may be imported. It starts no goroutine;
@@ -106,7 +107,8 @@ type Transport struct {
 
 	mu struct {
 		sync.Mutex
-		peers map[raft.ServerID]Peer
+		peers    map[raft.ServerID]Peer
+		withheld map[raft.ServerID]chan struct{} // closed at the release
 	}
 	wake chan struct{} // buffered 1: some peer's record changed
 }
@@ -138,6 +140,7 @@ func Wrap(inner raft.Transport, o Options) (*Transport, error) {
 	}
 	t := &Transport{inner: inner, preVote: preVote, options: o, wake: make(chan struct{}, 1)}
 	t.mu.peers = make(map[raft.ServerID]Peer)
+	t.mu.withheld = make(map[raft.ServerID]chan struct{})
 	return t, nil
 }
 
@@ -242,6 +245,9 @@ func (t *Transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, a
 	t.record(id, args, &answer, stamp)
 	if t.options.Appended != nil && answer.Success && len(args.Entries) > 0 {
 		t.options.Appended(id, time.Since(begin))
+	}
+	if len(args.Entries) > 0 {
+		t.awaitRelease(id)
 	}
 	return nil
 }
