@@ -52,6 +52,8 @@ var foundBugs = []bug{
 		"if string(head[:len(preambleMagic)]) != preambleMagic {", "if len(head) == 0 {"), catchers: []catcher{tests("./raftgroup/host", "TestStrangerIsNotHeeded")}},
 	{name: "who was not heard yet is put out as silent", edits: one("raftgroup/host/admission.go",
 		"age >= a.limits.silentFor && !hasUnread(t.Conn) {", "age >= a.limits.silentFor {"), catchers: []catcher{tests("./raftgroup/host", "TestSpokenIsNotSilent")}},
+	{name: "a proposer keeps to a ballot in which a peer has prepared another group", edits: one("raftgroup/formation/form.go",
+		"r.Ballot == highest && !contested {", "r.Ballot == highest && (!contested || true) {"), catchers: []catcher{tests("./raftgroup/formation", "TestLateCallOfWipedProposer")}},
 	{name: "a group forms around a replica that is elsewhere", edits: one("raftgroup/formation/former.go",
 		"case own.Address != f.opts.Advertise:", "case own.Address == \"\":"), catchers: []catcher{tests("./raftgroup/formation", "TestPeersAgreeOnAddresses")}},
 	{name: "a lock that was removed is not missed", edits: one("raftgroup/host/dirwatch.go",

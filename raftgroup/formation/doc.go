@@ -25,7 +25,10 @@
 // A replica bootstraps Raft only when its file says formed. Every arrow that
 // can be cut is made by asking again: a proposer that comes back with what it
 // prepared goes on with it, as long as all the ServerIDs are still those; else,
-// or if it comes back empty, it begins anew with a higher ballot.
+// or if it comes back empty, it begins anew with a higher ballot. What the empty
+// disk's predecessor sent may arrive late, and be prepared in the very ballot that
+// the new one has just chosen: peers say which incarnation they have prepared, and
+// the proposer goes above a ballot in which one has prepared another.
 //
 // # Why there is never a second incarnation
 //

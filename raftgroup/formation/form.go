@@ -1,6 +1,7 @@
 package formation
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -264,23 +265,27 @@ func (f *Former) propose(ctx context.Context, answers round, facts clusterFacts,
 }
 
 // choose goes on with what was prepared, if the disks are still the same and
-// nobody has seen a higher ballot; or else draws a new identity.
+// nobody has seen a higher ballot, or another identity in this one; or else draws a
+// new identity.
 func (f *Former) choose(answers round, facts clusterFacts) (Identity, uint64, error) {
 	r := f.rec.Load()
 	id := Identity{
 		Format: format, Cluster: facts.id, Group: r.Group, ShardCount: facts.shards,
 		Label: r.Label, ServerID: r.ServerID, LogStore: f.opts.logStore(), Founders: []Member{},
 	}
-	highest := r.Ballot
+	highest, contested := r.Ballot, false
 	for _, label := range f.opts.peerLabels() {
 		m := Member{Label: label, ServerID: r.ServerID, Address: f.opts.Peers[label]}
 		if reply := answers.replies[label]; reply != nil {
 			m.ServerID = reply.GetServerId()
 			highest = max(highest, reply.GetBallot())
+			// A message of this replica's previous disk may have come late.
+			contested = contested || r.Phase == phasePrepared && reply.GetBallot() == r.Ballot &&
+				!bytes.Equal(reply.GetPrepared(), r.Identity.Incarnation[:])
 		}
 		id.Founders = append(id.Founders, m)
 	}
-	if r.Phase == phasePrepared && r.Ballot == highest {
+	if r.Phase == phasePrepared && r.Ballot == highest && !contested {
 		had := *r.Identity
 		id.Incarnation = had.Incarnation
 		if r.Group == 0 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -152,6 +153,30 @@ func crashAt(t *testing.T, victim string, at int, wiped bool) bool {
 		n.stop()
 	}
 	return true
+}
+
+// Claim: what a wiped proposer had sent, and a peer prepares only after the next one
+// has chosen the same ballot, does not keep the group from forming.
+func TestLateCallOfWipedProposer(t *testing.T) {
+	g := newTestGroup(t, 7, "1", "2", "3")
+	d := dirs(t, g.labels...)
+	second, third := g.start(g.options("2", d["2"]), nil), g.start(g.options("3", d["3"]), nil)
+	late := testIdentity(g, map[string]string{"2": second.former.ServerID(), "3": third.former.ServerID()})
+	var once sync.Once
+	var err error
+	first := g.start(g.options("1", d["1"]), func(s step) bool {
+		if s.Name == "call" {
+			once.Do(func() {
+				_, err = second.former.Found(t.Context(), &raftpb.FoundRequest{
+					Identity: late.Proto(), Label: "2", ServerId: second.former.ServerID(), Ballot: 1, Proposer: "1"})
+			})
+		}
+		return false
+	})
+	id := expectGroup(t, first, second, third)
+	if err != nil || id.Incarnation == late.Incarnation {
+		t.Errorf("the late call: %v; formed %+v", err, id)
+	}
 }
 
 // Claim: no group is formed that has a replica at another address than the replica

@@ -182,6 +182,9 @@ func (f *Former) Hello(context.Context, *raftpb.HelloRequest) (*raftpb.HelloRepl
 		reply.Formed, reply.Identity = true, r.Identity.Proto()
 	} else {
 		reply.Peers = f.opts.peerLabels()
+		if r.Phase == phasePrepared {
+			reply.Prepared = r.Identity.Incarnation[:]
+		}
 	}
 	return reply, nil
 }

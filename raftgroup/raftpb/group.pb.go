@@ -272,6 +272,7 @@ type HelloReply struct {
 	Peers         []string               `protobuf:"bytes,8,rep,name=peers,proto3" json:"peers,omitempty"`                                    // labels of the peers that an empty replica was started with
 	Ballot        uint64                 `protobuf:"varint,9,opt,name=ballot,proto3" json:"ballot,omitempty"`                                 // highest ballot that it has prepared
 	Address       string                 `protobuf:"bytes,10,opt,name=address,proto3" json:"address,omitempty"`                               // at which it says that others reach it
+	Prepared      []byte                 `protobuf:"bytes,11,opt,name=prepared,proto3" json:"prepared,omitempty"`                             // incarnation that it has prepared in that ballot; empty: none, or it is formed
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -374,6 +375,13 @@ func (x *HelloReply) GetAddress() string {
 		return x.Address
 	}
 	return ""
+}
+
+func (x *HelloReply) GetPrepared() []byte {
+	if x != nil {
+		return x.Prepared
+	}
+	return nil
 }
 
 type FoundRequest struct {
@@ -936,7 +944,7 @@ const file_raftgroup_raftpb_group_proto_rawDesc = "" +
 	"\fhealth_known\x18\a \x01(\bR\vhealthKnown\":\n" +
 	"\fHelloRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\x04R\x05group\x12\x14\n" +
-	"\x05label\x18\x02 \x01(\tR\x05label\"\xa9\x02\n" +
+	"\x05label\x18\x02 \x01(\tR\x05label\"\xc5\x02\n" +
 	"\n" +
 	"HelloReply\x12\x14\n" +
 	"\x05label\x18\x01 \x01(\tR\x05label\x12\x14\n" +
@@ -949,7 +957,8 @@ const file_raftgroup_raftpb_group_proto_rawDesc = "" +
 	"\x05peers\x18\b \x03(\tR\x05peers\x12\x16\n" +
 	"\x06ballot\x18\t \x01(\x04R\x06ballot\x12\x18\n" +
 	"\aaddress\x18\n" +
-	" \x01(\tR\aaddress\"\xaa\x01\n" +
+	" \x01(\tR\aaddress\x12\x1a\n" +
+	"\bprepared\x18\v \x01(\fR\bprepared\"\xaa\x01\n" +
 	"\fFoundRequest\x123\n" +
 	"\bidentity\x18\x01 \x01(\v2\x17.shoal.raft.v1.IdentityR\bidentity\x12\x14\n" +
 	"\x05label\x18\x02 \x01(\tR\x05label\x12\x1b\n" +
