@@ -200,6 +200,21 @@ func TestReform(t *testing.T) {
 		id.Cluster != (shardcfg.ClusterID{9}) || len(id.Founders) != 1 || id.Founders[0].Address != "127.0.0.1:9" {
 		t.Errorf("identity %+v, on disk %+v, %v", id, read, err)
 	}
+	// Once the store is open it removes files of its own accord.
+	entries, err := os.ReadDir(fresh)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.Name() == "salvaged-log" {
+			t.Error("the old log was left behind")
+		}
+	}
+	for path := range files(t, fresh) {
+		if info, err := os.Stat(path); err != nil || info.Sys().(*syscall.Stat_t).Nlink != 1 {
+			t.Errorf("%s is shared, or gone: %v", path, err)
+		}
+	}
 	st, err := pebblestore.Open(pebblestore.Options{Dir: filepath.Join(fresh, formation.StateDir)})
 	if err != nil {
 		t.Fatal(err)
@@ -212,20 +227,6 @@ func TestReform(t *testing.T) {
 	for _, r := range records {
 		if r.Phase != kvfsm.PhaseFrozen || r.To != (kvfsm.Peer{Incarnation: self, Group: 1}) {
 			t.Errorf("shard %d is %v for %v", r.Shard, r.Phase, r.To)
-		}
-	}
-	entries, err := os.ReadDir(fresh)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range entries {
-		if e.Name() == "salvaged-log" {
-			t.Error("the old log was left behind")
-		}
-	}
-	for path := range files(t, fresh) {
-		if info, err := os.Stat(path); err == nil && info.Sys().(*syscall.Stat_t).Nlink != 1 {
-			t.Errorf("%s is shared", path)
 		}
 	}
 }
