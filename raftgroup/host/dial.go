@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
@@ -35,31 +36,64 @@ const (
 	// poolMax bounds the pooled connections: a cluster of a thousand groups of
 	// three, and room.
 	poolMax = 4096
+	// poolRest is for how long nobody has asked for a connection that makes room for
+	// another one: longer than from asking for it to calling on it.
+	poolRest = time.Minute
 
 	headerBytesMax       = 16 << 10
 	streamsPerConnection = 1024
 	tcpKeepalive         = 15 * time.Second
 )
 
-// A dialPool keeps one gRPC connection for each address.
+// A dialPool keeps one gRPC connection for each address. Members come and go, and
+// with them their addresses: when it is full, one that nobody uses makes room.
 type dialPool struct {
 	host *Host
 	mu   struct {
 		sync.Mutex
-		conns  map[string]*grpc.ClientConn
+		conns  map[string]*pooledConn
 		closed bool
 	}
 }
 
+type pooledConn struct {
+	*grpc.ClientConn
+	asked time.Time // when somebody asked for it last
+}
+
 func (p *dialPool) init(h *Host) {
 	p.host = h
-	p.mu.conns = map[string]*grpc.ClientConn{}
+	p.mu.conns = map[string]*pooledConn{}
+}
+
+// makeRoomLocked makes room for one more connection, if it can: it closes the one
+// that nobody has asked for for longest, of those that are idle.
+func (p *dialPool) makeRoomLocked() bool {
+	if len(p.mu.conns) < p.host.limits.outgoing {
+		return true
+	}
+	oldest := ""
+	for addr, conn := range p.mu.conns {
+		if conn.GetState() != connectivity.Idle || time.Since(conn.asked) < poolRest {
+			continue
+		}
+		if oldest == "" || conn.asked.Before(p.mu.conns[oldest].asked) {
+			oldest = addr
+		}
+	}
+	if oldest == "" {
+		return false
+	}
+	_ = p.mu.conns[oldest].Close() // it says only that it was closed before
+	delete(p.mu.conns, oldest)
+	return true
 }
 
 // Dial returns the pooled gRPC connection to addr (host:port), and makes it if
 // need be. It does not wait until addr answers: calls do, or fail fast while it
 // is known to be down. Calls carry this host's cluster, once it is formed. The
-// connection belongs to the host: never close it.
+// connection belongs to the host: never close it, and ask for it anew before each
+// call, since one that is idle may have to make room.
 func (h *Host) Dial(addr string) (*grpc.ClientConn, error) {
 	p := &h.pool
 	p.mu.Lock()
@@ -68,9 +102,10 @@ func (h *Host) Dial(addr string) (*grpc.ClientConn, error) {
 		return nil, fmt.Errorf("connect to %s: %w", addr, ErrClosed)
 	}
 	if conn, ok := p.mu.conns[addr]; ok {
-		return conn, nil
+		conn.asked = time.Now()
+		return conn.ClientConn, nil
 	}
-	if len(p.mu.conns) >= p.host.limits.outgoing {
+	if !p.makeRoomLocked() {
 		return nil, fmt.Errorf("connect to %s: %d addresses are connected, the limit", addr, len(p.mu.conns))
 	}
 	conn, err := grpc.NewClient("passthrough:///"+addr,
@@ -91,7 +126,7 @@ func (h *Host) Dial(addr string) (*grpc.ClientConn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", addr, err)
 	}
-	p.mu.conns[addr] = conn
+	p.mu.conns[addr] = &pooledConn{ClientConn: conn, asked: time.Now()}
 	return conn, nil
 }
 

@@ -1,18 +1,19 @@
 package host
 
 import (
+	"container/list"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"golang.org/x/net/netutil"
 )
 
 // A webServer serves metrics, probes and profiles.
@@ -36,7 +37,6 @@ func startWeb(h *Host, address string, insecure bool) (*webServer, error) {
 	if err != nil {
 		return nil, &ListenError{Address: address, Err: err}
 	}
-	listener = netutil.LimitListener(listener, webConnectionsMax)
 	routes := http.NewServeMux()
 	routes.Handle("GET /metrics", promhttp.HandlerFor(h.registry, promhttp.HandlerOpts{}))
 	routes.HandleFunc("GET /live", h.serveLive)
@@ -52,6 +52,7 @@ func startWeb(h *Host, address string, insecure bool) (*webServer, error) {
 		ReadHeaderTimeout: h.opts.SniffTimeout,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    headerBytesMax,
+		ConnState:         (&webConns{}).changed,
 		ErrorLog:          h.log.Named("http").StandardLogger(nil),
 	}
 	go func() {
@@ -61,6 +62,50 @@ func startWeb(h *Host, address string, insecure bool) (*webServer, error) {
 		}
 	}()
 	return w, nil
+}
+
+// webConns keeps no more than webConnectionsMax connections to the web server open.
+// Who comes when there are as many puts out the one that has asked for nothing for
+// longest: connections that are held open, whatever for, must not keep a probe from
+// being answered, or a replica that is well is restarted.
+type webConns struct {
+	mu struct {
+		sync.Mutex
+		order list.List // of net.Conn, by when they came or asked last
+		at    map[net.Conn]*list.Element
+	}
+}
+
+// changed is the server's ConnState.
+func (w *webConns) changed(conn net.Conn, state http.ConnState) {
+	if out := w.note(conn, state); out != nil {
+		out.Close() // its request, if it has one, is cancelled
+	}
+}
+
+// note takes in what became of a connection, and returns the one that is put out.
+func (w *webConns) note(conn net.Conn, state http.ConnState) (out net.Conn) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	known := w.mu.at[conn]
+	switch {
+	case state == http.StateNew:
+		if w.mu.at == nil {
+			w.mu.at = make(map[net.Conn]*list.Element)
+		}
+		w.mu.at[conn] = w.mu.order.PushBack(conn)
+		if len(w.mu.at) > webConnectionsMax {
+			out = w.mu.order.Remove(w.mu.order.Front()).(net.Conn)
+			delete(w.mu.at, out)
+		}
+	case known == nil: // it was put out
+	case state == http.StateActive:
+		w.mu.order.MoveToBack(known)
+	case state == http.StateClosed, state == http.StateHijacked:
+		w.mu.order.Remove(known)
+		delete(w.mu.at, conn)
+	}
+	return out
 }
 
 // close lets requests in flight finish until ctx ends.
