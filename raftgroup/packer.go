@@ -69,10 +69,11 @@ const ownShare = 4
 // A call is one Propose, ProposeAll, ProposeUrgent or ProposeBackground. Guarded by
 // packer.mu until done.
 type call struct {
-	results []any
-	left    int
-	done    chan struct{} // closed when left is 0
-	class   class
+	commands []*pending // nil once left is 0
+	results  []any
+	left     int
+	done     chan struct{} // closed when left is 0
+	class    class
 }
 
 // A pending is one command of a call.
@@ -81,8 +82,10 @@ type pending struct {
 	call    *call
 	slot    int
 	settled bool   // it has its result; Raft's answer comes too late
-	batch   *batch // nil: still in the queue
+	batch   *batch // nil: it has not left the queue, or was withdrawn from it
 }
+
+func (q *pending) isSettled() bool { return q.settled }
 
 // A batch is an entry in flight.
 type batch struct {
@@ -120,8 +123,8 @@ func (p *packer) submit(commands []entry.Command, class class) (*call, error) {
 		}
 		bytes += sizeInQueue(c)
 	}
-	c := &call{results: make([]any, len(commands)), left: len(commands), done: make(chan struct{}), class: class}
 	all := make([]*pending, len(commands))
+	c := &call{commands: all, results: make([]any, len(commands)), left: len(commands), done: make(chan struct{}), class: class}
 	for i, command := range commands {
 		all[i] = &pending{command: command, call: c, slot: i}
 	}
@@ -181,12 +184,10 @@ func (p *packer) give(ctx context.Context, c *call) {
 	p.mu.Lock()
 	p.withdrawLocked(c, ctx.Err())
 	var encoding []chan struct{}
-	for b := range p.mu.inflight {
-		for _, q := range b.pendings {
-			if q.call == c {
-				p.settleLocked(q, &ProposalError{Err: outcomeUnknown(ctx.Err())})
-				encoding = append(encoding, b.encoded)
-			}
+	for _, q := range c.commands { // what is left of them is on its way
+		p.settleLocked(q, &ProposalError{Err: outcomeUnknown(ctx.Err())})
+		if q.batch != nil {
+			encoding = append(encoding, q.batch.encoded)
 		}
 	}
 	p.idleLocked()
@@ -198,15 +199,19 @@ func (p *packer) give(ctx context.Context, c *call) {
 
 // withdrawLocked settles what is still queued of a call as not done.
 func (p *packer) withdrawLocked(c *call, reason error) {
-	p.mu.queue.withdraw(func(q *pending) bool { return q.call == c }, func(q *pending) {
-		p.leaveLocked(q, notDone(reason))
-	})
+	for _, q := range c.commands {
+		if q.batch == nil && !q.settled {
+			p.leaveLocked(q, notDone(reason))
+			p.mu.queue.leave(q)
+		}
+	}
 }
 
-// leaveLocked settles a command that left the queue without an entry.
+// leaveLocked settles a command that leaves the queue without an entry.
 func (p *packer) leaveLocked(q *pending, err error) {
 	p.releaseLocked(q)
 	p.countLocked([]*pending{q}, -1)
+	q.command = entry.Command{} // its place in the queue may outlive it
 	p.settleLocked(q, &ProposalError{Err: err})
 }
 
@@ -227,6 +232,7 @@ func (p *packer) settleLocked(q *pending, result any) {
 	q.settled = true
 	q.call.results[q.slot] = result
 	if q.call.left--; q.call.left == 0 {
+		q.call.commands = nil
 		close(q.call.done)
 	}
 }
@@ -388,7 +394,9 @@ func (p *packer) setLeading(leading bool) {
 }
 
 func (p *packer) refuseLocked(err error) {
-	p.mu.queue.withdraw(func(*pending) bool { return true }, func(q *pending) { p.leaveLocked(q, err) })
+	for _, q := range p.mu.queue.takeAll() {
+		p.leaveLocked(q, err)
+	}
 	p.idleLocked()
 }
 

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -52,6 +54,69 @@ func TestWithdrawnSubmission(t *testing.T) {
 		}
 		if got := valueOf(n.store, "c"); got != "absent" {
 			t.Errorf("the withdrawn command was applied: c=%s", got)
+		}
+	})
+}
+
+// Claim: to withdraw a submission costs what it is, not what else is queued: nobody
+// else's command is looked at, whether its caller withdraws it or has given up.
+func TestWithdrawalLooksAtNobodyElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 1)
+		defer c.stopAll()
+		n := c.leader()
+		p := n.replica.packer
+		stall := n.stallLog()
+		calls := []chan outcome{n.goPropose(set("a=1")), n.goPropose(set("b=1"))} // the window is full
+		ctx, giveUp := context.WithCancel(t.Context())
+		given := make(chan error, 1)
+		go func() {
+			_, err := n.replica.ProposeAll(ctx, []entry.Command{set("gone=1"), set("gone=2")})
+			given <- err
+		}()
+		synctest.Wait()
+		calls = append(calls, n.goPropose(set("c=1"), set("d=1"), set("e=1"), set("f=1")))
+		s, err := n.replica.Submit([]entry.Command{set("gone=3"), set("gone=4")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		calls = append(calls, n.goPropose(set("g=1")))
+
+		// Who looks at another's command panics.
+		p.mu.Lock()
+		others := slices.Clone(p.mu.queue.foreground.list)
+		for i, q := range others {
+			if !strings.HasPrefix(string(q.command.Body), "gone") {
+				p.mu.queue.foreground.list[i] = nil
+			}
+		}
+		p.mu.Unlock()
+		s.Withdraw(errDisk)
+		giveUp()
+		if err := <-given; !errors.Is(err, ErrNotDone) {
+			t.Errorf("given up: %v", err)
+		}
+		if _, ok := <-s.Done(); ok || !errors.Is(s.Results()[1].(error), ErrNotDone) {
+			t.Errorf("withdrawn: %v", s.Results())
+		}
+		p.mu.Lock()
+		copy(p.mu.queue.foreground.list, others)
+		p.mu.Unlock()
+
+		close(stall)
+		for i, call := range calls {
+			if got := <-call; got.err != nil {
+				t.Errorf("call %d: %v", i, got.err)
+			}
+		}
+		if got := valueOf(n.store, "gone"); got != "absent" {
+			t.Errorf("what was withdrawn was applied: %s", got)
+		}
+		synctest.Wait()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.mu.bytes != [classCount]int{} || p.mu.pace.small != 0 || p.mu.pace.smallBytes != 0 {
+			t.Errorf("still counted: %v bytes, %+v", p.mu.bytes, p.mu.pace)
 		}
 	})
 }
