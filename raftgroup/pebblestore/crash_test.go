@@ -139,37 +139,46 @@ func TestCrashKeepsSyncedPrefix(t *testing.T) {
 }
 
 // A store opens after several crashes in a row, each at the same moment of its
-// opening or closing, and has what it had synced.
+// opening or closing, and has what it had synced. What else a crash leaves is drawn
+// several times for each moment.
 func TestCrashesInARow(t *testing.T) {
-	const batches, lives = 20, 3
-	sums := expected(t, batches+1)
+	const draws = 8
 	for step, crashes := 0, 1; crashes > 0; step++ {
-		r := rand.New(rand.NewPCG(uint64(step), 4))
-		disk := vfs.NewCrashableMem()
-		s, err := Open(crashOptions(disk))
-		must(t, err)
-		for n := 1; n <= batches; n++ {
-			commit(t, s, func(b store.Batch) error { return batchOf(n, b) })
-		}
-		must(t, s.Sync())
-		must(t, s.Close())
-		for crashes = 0; crashes < lives; crashes++ {
-			fs := &crashingFS{MemFS: disk, countdown: step, r: r}
-			s, err := Open(crashOptions(fs))
-			if err != nil {
-				t.Fatalf("after %d crashes at step %d: %v", crashes, step, err)
-			}
-			must(t, s.Close())
-			next := fs.crashed()
-			if next == nil {
-				break
-			}
-			disk = next
-		}
-		if at := reopen(t, disk, sums); at != batches {
-			t.Fatalf("after %d crashes at step %d: at batch %d, want %d", crashes, step, at, batches)
+		for draw := range uint64(draws) {
+			crashes = crashInARow(t, step, rand.New(rand.NewPCG(uint64(step), draw)))
 		}
 	}
+}
+
+// crashInARow crashes a store at one step of its opening or closing, several times,
+// and returns how often it came so far.
+func crashInARow(t *testing.T, step int, r *rand.Rand) (crashes int) {
+	const batches, lives = 20, 3
+	disk := vfs.NewCrashableMem()
+	s, err := Open(crashOptions(disk))
+	must(t, err)
+	for n := 1; n <= batches; n++ {
+		commit(t, s, func(b store.Batch) error { return batchOf(n, b) })
+	}
+	must(t, s.Sync())
+	must(t, s.Close())
+	for crashes = 0; crashes < lives; crashes++ {
+		fs := &crashingFS{MemFS: disk, countdown: step, r: r}
+		s, err := Open(crashOptions(fs))
+		if err != nil {
+			t.Fatalf("after %d crashes at step %d: %v", crashes, step, err)
+		}
+		must(t, s.Close())
+		next := fs.crashed()
+		if next == nil {
+			break
+		}
+		disk = next
+	}
+	if at := reopen(t, disk, expected(t, batches+1)); at != batches {
+		t.Fatalf("after %d crashes at step %d: at batch %d, want %d", crashes, step, at, batches)
+	}
+	return crashes
 }
 
 // A crash while other goroutines sync and flush, at a moment that they choose:
